@@ -1,0 +1,251 @@
+"""The stages in order: what each reads, writes and may reject. Data, no code; the runner and the docs follow it.
+
+A stage has one name in six places: module `kar/stages/<name>.py`, settings section `[<name>]`, data folder
+`<home>/<scenario>/<name>/`, DAG task, test id and README row.
+
+`at` of a read says which partition is read when the run is for date D:
+    same      date D
+    snapshot  the date whose knowledge the training examples may meet: D itself in `per_user` mode,
+              D − examples.window_days in `time` mode (an example may only meet knowledge older than itself)
+    latest    the newest partition at or before D
+    previous  the newest partition before D, if there is one (None otherwise)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+At = Literal["same", "snapshot", "latest", "previous"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One table that a stage reads from another (or, with at="previous", from its own earlier partition)."""
+
+    stage: str
+    table: str
+    at: At = "same"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's contract.
+
+    Args:
+        name: the name in the six places.
+        title: what it does, one line; shown by `kar --help`, the README and the report.
+        version: raised by hand when its output changes for the same input; part of the recipe.
+        reads: its declared inputs; asking for any other is an error.
+        writes: the tables of its partition, each declared in `kar.tables`.
+        rejects: reason → what it means. Rows are left out for no other reason.
+        settings: the settings sections whose recipe fields it depends on.
+    """
+
+    name: str
+    title: str
+    version: int
+    reads: tuple[Read, ...]
+    writes: tuple[str, ...]
+    rejects: dict[str, str]
+    settings: tuple[str, ...]
+
+
+SOURCES = Stage(
+    name="sources",
+    title="map, cast and validate the user's tables as of the partition date",
+    version=1,
+    reads=(),
+    writes=("user", "item", "user_attribute", "item_attribute", "interaction"),
+    rejects={
+        "missing_id": "a row without a user or item id",
+        "id_not_a_number": "an id that is not a whole number although the settings say int",
+        "id_out_of_range": "an integer id beyond 64 bits",
+        "duplicate_key": "a second row with the same key (users, items: the id; interactions: user, item, time)",
+        "unknown_user": "an interaction of a user who is not in the users table",
+        "unknown_item": "an interaction with an item that is not in the items table",
+        "bad_time": "a time that cannot be read in the declared unit",
+        "after_cutoff": "an event at or after the end of the partition date",
+        "bad_rating": "a rating that is missing, not a finite number, or outside the declared range",
+        "bad_row": "a line that the file's format cannot parse",
+    },
+    settings=("scenario", "sources"),
+)
+
+HISTORIES = Stage(
+    name="histories",
+    title="cut each user's history in time, and describe each item with what exists before the cutoff",
+    version=1,
+    reads=(
+        Read("sources", "user"),
+        Read("sources", "item"),
+        Read("sources", "item_attribute"),
+        Read("sources", "interaction"),
+    ),
+    writes=("history", "item_profile"),
+    rejects={"empty_history": "the user did nothing before the cutoff"},
+    settings=("scenario", "histories"),
+)
+
+PROMPTS = Stage(
+    name="prompts",
+    title="plan whom to ask tonight and why, and render each request",
+    version=1,
+    reads=(
+        Read("histories", "history"),
+        Read("histories", "item_profile"),
+        Read("sources", "user_attribute"),
+        Read("knowledge", "knowledge", "previous"),
+    ),
+    writes=("plan",),
+    rejects={
+        "empty_history": "nothing is known of the user before the cutoff, so there is nothing to ask",
+        "empty_item": "an item without title or text before the cutoff",
+        "over_budget": "due, but beyond tonight's token budget; the age of the old knowledge grows",
+        "prompt_too_long": "the prompt does not fit the model's context even without history",
+    },
+    settings=("scenario", "prompts", "llm", "knowledge"),
+)
+
+KNOWLEDGE = Stage(
+    name="knowledge",
+    title="ask the language model, keep every answer, accept what passes the quality gate",
+    version=1,
+    reads=(
+        Read("prompts", "plan"),
+        Read("histories", "history"),
+        Read("histories", "item_profile"),
+        Read("sources", "interaction"),
+        Read("knowledge", "knowledge", "previous"),
+    ),
+    writes=("knowledge", "refused"),
+    rejects={
+        "empty": "the answer holds no text",
+        "refusal": "the model declined",
+        "echo": "the answer repeats the prompt",
+        "truncated": "the answer stopped at the token limit, also after the retry with more tokens",
+        "truncated_by_reasoning": "the token limit was spent on reasoning, the answer is empty",
+        "too_short": "fewer words than the template asks for at least",
+        "repetition": "the answer loops",
+        "bad_request": "the server refused the request for good (400, 404, 413, 422)",
+        "exhausted": "no answer after the last attempt",
+        "over_budget": "planned, but the token budget or the deadline was reached before the call",
+        "unknown_subject": "imported text for a subject that the tables do not hold",
+        "duplicate_key": "a second imported text for the same subject",
+        "evidence_after_cutoff": "imported text whose evidence is not in the user's events before the cutoff date",
+        "missing_id": "an imported row without a subject id",
+        "bad_row": "an imported line that is not the expected JSON",
+    },
+    settings=("scenario", "knowledge", "llm"),
+)
+
+VECTORS = Stage(
+    name="vectors",
+    title="encode each accepted text once",
+    version=1,
+    reads=(
+        Read("knowledge", "knowledge"),
+        Read("histories", "history"),
+        Read("histories", "item_profile"),
+        Read("vectors", "knowledge_vector", "previous"),
+    ),
+    writes=("knowledge_vector",),
+    rejects={"empty_text": "nothing to encode"},
+    settings=("scenario", "vectors"),
+)
+
+EXAMPLES = Stage(
+    name="examples",
+    title="label and split the examples, and check that no prompt has seen what they ask about",
+    version=1,
+    reads=(
+        Read("sources", "interaction"),
+        Read("histories", "history", "snapshot"),
+        Read("knowledge", "knowledge", "snapshot"),
+    ),
+    writes=("sequence", "example"),
+    rejects={
+        "in_evidence": "the (user, item) pair of the example is in the evidence of the knowledge it would meet",
+        "before_evidence": "the example is older than the newest evidence of the knowledge it would meet",
+        "no_label": "the label column has no value",
+        "short_history": "fewer events before the example than examples.min_history",
+    },
+    settings=("scenario", "histories", "examples"),
+)
+
+ADAPTOR = Stage(
+    name="adaptor",
+    title="train the hybrid-expert adaptor jointly with each backbone, in four arms",
+    version=1,
+    reads=(
+        Read("examples", "example"),
+        Read("examples", "sequence"),
+        Read("sources", "user_attribute"),
+        Read("sources", "item_attribute"),
+        Read("vectors", "knowledge_vector", "snapshot"),
+    ),
+    writes=("metric", "comparison", "prediction", "epoch"),
+    rejects={},
+    settings=("scenario", "adaptor"),
+)
+
+FEATURES = Stage(
+    name="features",
+    title="adapt the newest vectors, verify them and publish a release",
+    version=1,
+    reads=(
+        Read("sources", "user"),
+        Read("sources", "item"),
+        Read("knowledge", "knowledge"),
+        Read("vectors", "knowledge_vector"),
+        Read("adaptor", "comparison", "latest"),
+    ),
+    writes=("release",),
+    rejects={},
+    settings=("scenario", "features"),
+)
+
+REPORT = Stage(
+    name="report",
+    title="one page that says whether the knowledge helped, and what it cost",
+    version=1,
+    reads=(
+        Read("histories", "history"),
+        Read("histories", "item_profile"),
+        Read("prompts", "plan"),
+        Read("knowledge", "knowledge"),
+        Read("knowledge", "refused"),
+        Read("vectors", "knowledge_vector"),
+        Read("examples", "example", "latest"),
+        Read("adaptor", "metric", "latest"),
+        Read("adaptor", "comparison", "latest"),
+        Read("adaptor", "epoch", "latest"),
+        Read("features", "release"),
+    ),
+    writes=(),
+    rejects={},
+    settings=("scenario", "report"),
+)
+
+FLOW: tuple[Stage, ...] = (
+    SOURCES,
+    HISTORIES,
+    PROMPTS,
+    KNOWLEDGE,
+    VECTORS,
+    EXAMPLES,
+    ADAPTOR,
+    FEATURES,
+    REPORT,
+)
+TRAINING: frozenset[str] = frozenset({"examples", "adaptor"})
+NAMES: tuple[str, ...] = tuple(stage.name for stage in FLOW)
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of that name. Raises KeyError for a name that is none."""
+    return next(stage for stage in FLOW if stage.name == name) if name in NAMES else _unknown(name)
+
+
+def _unknown(name: str) -> Stage:
+    raise KeyError(f"no stage is called {name!r}; the stages are {', '.join(NAMES)}")

@@ -1,0 +1,184 @@
+"""The only stage runner: resolve inputs, skip what is made, run, seal. The CLI and the DAGs both call `run_stage`.
+
+A stage module offers `run(inputs, out, settings)` and, if it reads files beside its tables (templates, the user's
+own data, checkpoints), `files(settings, inputs) -> list[Path]`, whose digests join the recipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import importlib
+import importlib.metadata
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from kar import flow, log
+from kar.errors import AlreadyRunning, NotMade, StageError
+from kar.flow import Read, Stage
+from kar.settings import Settings
+from kar.store import Home, Inputs, Manifest, Output, Partition, file_sha, json_sha
+from kar.tables import IdTypes
+
+_PACKAGES = ("duckdb", "pyarrow", "numpy", "torch", "sentence-transformers", "transformers", "deepctr-torch")
+
+
+def run_all(settings: Settings, home: Home, date: dt.date, as_of: dt.datetime, stages: list[str] | None = None) -> list[Manifest]:
+    """Run the flow for one date, each stage only if its recipe changed.
+
+    In `time` mode the training examples of the date meet knowledge of an earlier date: the nightly stages of that
+    snapshot date run first if they have never run.
+
+    Args:
+        stages: names to run, in flow order; None: all.
+
+    Returns:
+        The manifests of the date, in flow order.
+    """
+    names = [name for name in flow.NAMES if stages is None or name in stages]
+    snapshot = settings.snapshot_date(date)
+    if snapshot != date and flow.TRAINING & set(names):
+        for name in ("sources", "histories", "prompts", "knowledge", "vectors"):
+            run_stage(name, settings, home, snapshot, as_of)
+    return [run_stage(name, settings, home, date, as_of) for name in names]
+
+
+def run_stage(name: str, settings: Settings, home: Home, date: dt.date, as_of: dt.datetime) -> Manifest:
+    """Make one stage's partition for one date, or do nothing if the same recipe made it already.
+
+    Raises:
+        NotMade: an input has not been made yet.
+        AlreadyRunning: another process makes this partition.
+        KarError: whatever the stage itself raises; the partition is then as it was before.
+    """
+    stage = flow.stage_named(name)
+    partition = home.partition(name, date)
+    with _locked(partition, name):
+        inputs = Inputs(stage, date, cutoff_of(date), as_of, home, id_types(settings), resolve(stage, settings, home, date))
+        module = importlib.import_module(f"kar.stages.{name}")
+        recipe = _recipe(stage, module, settings, inputs)
+        if partition.exists() and (made := Manifest.read(partition.manifest_path)).recipe_sha == json_sha(recipe):
+            log.info(f"{name}: nothing to do", date=date, rows={t: v["rows"] for t, v in made.tables.items()})
+            return made
+        return _make(stage, module, settings, inputs, partition, recipe)
+
+
+def resolve(stage: Stage, settings: Settings, home: Home, date: dt.date) -> dict[tuple[str, str], Partition | None]:
+    """Every declared input of a stage → its partition for this date. Raises NotMade with the command that makes it."""
+    return {(read.stage, read.table): _partition(stage, read, settings, home, date) for read in stage.reads}
+
+
+def _partition(stage: Stage, read: Read, settings: Settings, home: Home, date: dt.date) -> Partition | None:
+    if read.at == "previous":
+        return home.latest(read.stage, date, before=True)
+    if read.at == "latest":
+        found = home.latest(read.stage, date)
+    else:
+        wanted = settings.snapshot_date(date) if read.at == "snapshot" else date
+        found = home.partition(read.stage, wanted)
+    if found is None or not found.exists():
+        when = "at or before " + date.isoformat() if read.at == "latest" else found.date.isoformat() if found else ""
+        command = f"kar run {read.stage} --date {found.date if found else date}"
+        raise NotMade(f"{stage.name} reads {read.stage}, which has not been made for {when}", f"run: {command}")
+    return found
+
+
+def _make(
+    stage: Stage, module: ModuleType, settings: Settings, inputs: Inputs, partition: Partition, recipe: dict[str, object]
+) -> Manifest:
+    """Run the stage into a partial folder beside the target, seal it, and rename it into place."""
+    started = time.monotonic()
+    log.info(f"{stage.name}: running", date=inputs.date)
+    partial = partition.path.parent / f".{partition.path.name}-{uuid.uuid4().hex[:8]}.partial"
+    partial.mkdir(parents=True)
+    try:
+        out = Output(stage, partial, inputs.ids)
+        module.run(inputs, out, settings)
+        unwritten = set(stage.writes) - set(out.tables)
+        if unwritten:
+            raise StageError(f"stage {stage.name} ended without writing {sorted(unwritten)}")
+        manifest = Manifest(
+            stage=stage.name,
+            date=inputs.date.isoformat(),
+            recipe_sha=json_sha(recipe),
+            recipe=recipe,
+            tables=out.tables,
+            rejected=out.rejected,
+            rejected_examples=out.rejected_examples,
+            figures=out.figures,
+            warnings=out.warnings,
+            seconds=round(time.monotonic() - started, 3),
+            made_at=inputs.as_of.isoformat(),
+            packages=_packages(),
+        )
+        manifest.write(partial)
+        _replace(partial, partition.path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    for sentence in out.warnings:
+        log.warning(sentence, stage=stage.name)
+    log.info(
+        f"{stage.name}: done",
+        seconds=round(manifest.seconds, 1),
+        rows={t: v["rows"] for t, v in out.tables.items()},
+        rejected=manifest.rejected or 0,
+    )
+    return manifest
+
+
+def _replace(partial: Path, target: Path) -> None:
+    """Put the finished folder in the target's place. A crash in between leaves no partition, never half of one."""
+    old = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}.replaced"
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _recipe(stage: Stage, module: ModuleType, settings: Settings, inputs: Inputs) -> dict[str, object]:
+    files: list[Path] = module.files(settings, inputs) if hasattr(module, "files") else []
+    return {
+        "stage": stage.name,
+        "version": stage.version,
+        "date": inputs.date.isoformat(),
+        "settings": {section: getattr(settings, section).recipe() for section in stage.settings},
+        "inputs": {f"{s}.{t}": _digest(part, t) for (s, t), part in inputs.partitions.items()},
+        "files": {f"{path.parent.name}/{path.name}": file_sha(path) for path in files},
+    }
+
+
+def _digest(partition: Partition | None, table: str) -> str | None:
+    return None if partition is None else str(Manifest.read(partition.manifest_path).tables[table]["sha"])
+
+
+@contextlib.contextmanager
+def _locked(partition: Partition, name: str) -> Iterator[None]:
+    partition.path.parent.mkdir(parents=True, exist_ok=True)
+    with (partition.path.parent / f".{partition.path.name}.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AlreadyRunning(f"another process is running {name} for {partition.date}", "wait for it, or stop it") from error
+        yield
+
+
+def cutoff_of(date: dt.date) -> dt.datetime:
+    """The end of the date in UTC: the first instant that is not seen."""
+    return dt.datetime.combine(date + dt.timedelta(days=1), dt.time(), dt.UTC)
+
+
+def id_types(settings: Settings) -> IdTypes:
+    return IdTypes(settings.scenario.user_id, settings.scenario.item_id)
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

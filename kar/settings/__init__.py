@@ -1,0 +1,38 @@
+"""One TOML file per scenario, read strictly: an unknown key, a wrong type or an impossible value is a SettingsError."""
+
+from kar.settings.load import load, parse
+from kar.settings.schema import (
+    AdaptorSettings,
+    Columns,
+    ExamplesSettings,
+    FeaturesSettings,
+    HistoriesSettings,
+    KnowledgeSettings,
+    LLMSettings,
+    PromptsSettings,
+    ReportSettings,
+    ScenarioSettings,
+    Settings,
+    SourcesSettings,
+    SourceTable,
+    VectorsSettings,
+)
+
+__all__ = [
+    "AdaptorSettings",
+    "Columns",
+    "ExamplesSettings",
+    "FeaturesSettings",
+    "HistoriesSettings",
+    "KnowledgeSettings",
+    "LLMSettings",
+    "PromptsSettings",
+    "ReportSettings",
+    "ScenarioSettings",
+    "Settings",
+    "SourceTable",
+    "SourcesSettings",
+    "VectorsSettings",
+    "load",
+    "parse",
+]

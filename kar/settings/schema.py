@@ -1,0 +1,258 @@
+"""The settings, one model per section. A section is named after its stage; `llm` serves prompts and knowledge.
+
+A field marked `_NOT_IN_RECIPE` changes how a stage runs but never what it writes (addresses, concurrency, threads):
+it stays out of the recipe, so changing it re-runs nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_NOT_IN_RECIPE: dict[str, Any] = {"recipe": False}
+View = str
+Arm = Literal["base", "text", "knowledge", "permuted"]
+_LABEL = re.compile(r"^\s*(rating|click)\s*(?:(>=|>|==)\s*(-?\d+(?:\.\d+)?))?\s*$")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def recipe(self) -> dict[str, Any]:
+        """The fields that can change what is written, as plain JSON."""
+        left_out = {
+            n
+            for n, f in type(self).model_fields.items()
+            if isinstance(f.json_schema_extra, dict) and f.json_schema_extra.get("recipe") is False
+        }
+        return self.model_dump(mode="json", exclude=left_out)
+
+
+class ScenarioSettings(Section):
+    """[scenario]"""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="folder name under KAR_HOME")
+    domain: str = Field(pattern=r"^[a-z0-9_]+$", description="folder under prompts/: its factors and templates")
+    user_id: Literal["int", "string"] = "int"
+    item_id: Literal["int", "string"] = "int"
+
+
+class Columns(Section):
+    """[sources.<table>.columns]: our name = the source's column (or, for files without header, its place in `names`)."""
+
+    user_id: str | None = None
+    item_id: str | None = None
+    event_at: str | None = None
+    rating: str | None = None
+    click: str | None = None
+    text: str | list[str] | None = Field(None, description="review text; several columns are joined with '. '")
+    title: str | None = None
+    description: str | list[str] | None = None
+    attributes: dict[str, str] = Field(default_factory=dict, description="our attribute name = the source's column")
+
+
+class SourceTable(Section):
+    """[sources.users], [sources.items], [sources.interactions]"""
+
+    path: str = Field(description="file, or a glob of Parquet files; relative to sources.folder")
+    format: Literal["parquet", "csv", "tsv", "dat", "jsonl", "duckdb"] = Field(
+        description="dat: '::'-separated; duckdb: path is a SQL query"
+    )
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    header: bool = True
+    names: list[str] | None = Field(None, description="column names of a file without header")
+    columns: Columns
+    lists: dict[str, str] = Field(default_factory=dict, description="attribute = separator of its list, e.g. genre = '|'")
+
+
+class SourcesSettings(Section):
+    """[sources]"""
+
+    folder: str = Field(".", description="where the tables lie; relative to the working directory")
+    users: SourceTable | None = Field(None, description="none: users are the ones in the interactions")
+    items: SourceTable | None = Field(None, description="none: items are the ones in the interactions, described by their reviews")
+    interactions: SourceTable
+    time_unit: Literal["s", "ms", "us", "iso"] = "s"
+    rating_range: tuple[float, float] | None = Field(None, description="lowest and highest rating; outside: rejected")
+    max_rejected_share: float = Field(0.5, ge=0, le=1, description="more rejected rows of a table than this: SourceError")
+
+
+class HistoriesSettings(Section):
+    """[histories]"""
+
+    mode: Literal["time", "per_user"] = Field(
+        "time", description="time: cutoff = end of the date; per_user: KAR's, the first min((n+1)//2, cap) events"
+    )
+    cap: int = Field(30, ge=1, description="events of a history that a prompt may show")
+    review_count: int = Field(5, ge=0, description="reviews before the cutoff that describe an item without description")
+    review_chars: int = Field(240, ge=20)
+
+
+class LLMSettings(Section):
+    """[llm]: which model, where, within which budget."""
+
+    provider: Literal["local", "openai"] = Field(
+        "local", description="local: kar serve starts a small model for the run; openai: any OpenAI-compatible server"
+    )
+    model: str = "smollm2-135m-instruct"
+    revision: str = Field("", description="empty: as the server reports it")
+    base_url: str = Field("http://127.0.0.1:8000/v1", json_schema_extra=_NOT_IN_RECIPE)
+    api_key_env: str = Field(
+        "KAR_LLM_API_KEY", description="environment variable that holds the key; never the key", json_schema_extra=_NOT_IN_RECIPE
+    )
+    tokenizer: str = Field(
+        "", description="folder of the served model's tokenizer; empty: the local model's, or an estimate of 4 characters a token"
+    )
+    context_tokens: int = Field(2048, ge=128, description="prompt and answer together")
+    extra_body: dict[str, Any] = Field(default_factory=dict, description="sent as it is with every request, e.g. chat_template_kwargs")
+    token_budget: int | None = Field(None, ge=0, description="prompt + answer tokens a run may spend; none: no limit")
+    deadline_s: float | None = Field(
+        None, gt=0, description="seconds the asking may take; none: no limit", json_schema_extra=_NOT_IN_RECIPE
+    )
+    concurrency: int = Field(16, ge=1, description="requests in flight", json_schema_extra=_NOT_IN_RECIPE)
+    timeout_s: float = Field(120.0, gt=0, json_schema_extra=_NOT_IN_RECIPE)
+    max_attempts: int = Field(3, ge=1, json_schema_extra=_NOT_IN_RECIPE)
+    usd_per_million_prompt_tokens: float = Field(0.0, ge=0)
+    usd_per_million_completion_tokens: float = Field(0.0, ge=0)
+
+
+class PromptsSettings(Section):
+    """[prompts]"""
+
+    views: list[View] = ["user.preference", "item.facts"]
+    min_new_events: int = Field(5, ge=1, description="a user is due again after this many new events in the history")
+    max_age_days: int = Field(180, ge=1, description="knowledge older than this is due again")
+    max_history_tokens: int = Field(900, ge=16, description="tokens of the history line; the oldest events are dropped first")
+    folder: str = Field("prompts", description="where <domain>/ lies", json_schema_extra=_NOT_IN_RECIPE)
+
+
+class KnowledgeSettings(Section):
+    """[knowledge]"""
+
+    imports: dict[View, str] = Field(
+        default_factory=dict, description="view = JSON-lines file of {user_id|item_id, text[, evidence]}; such a view is not asked"
+    )
+    imports_folder: str = Field(".", description="where the imported files lie; relative to the working directory")
+    imports_written_by: str = Field("", description="which model wrote the imported texts; shown in every table and report")
+    min_words: int = Field(12, ge=1)
+    max_words: int = Field(400, ge=10)
+    max_repetition_share: float = Field(0.35, gt=0, le=1, description="share of repeated 4-grams above which an answer loops")
+    retry_truncated: bool = Field(True, description="ask once more with twice the tokens when an answer was cut")
+    accept_truncated_sentences: bool = Field(True, description="if it is cut again, keep the whole sentences when they are long enough")
+
+
+class VectorsSettings(Section):
+    """[vectors]"""
+
+    encoder: str = Field(
+        "all-minilm-l6-v2", description="all-minilm-l6-v2 (from its registry wheel), or a folder or hub name for sentence-transformers"
+    )
+    batch_size: int = Field(64, ge=1, json_schema_extra=_NOT_IN_RECIPE)
+    raw_views: bool = Field(True, description="also encode item.raw and user.raw, for the text arm")
+    max_truncated_share: float = Field(0.05, ge=0, le=1, description="a larger share of cut texts in a view is a CheckFailed")
+
+
+class ExamplesSettings(Section):
+    """[examples]"""
+
+    label: str = Field("rating > 3", description="rating > N, rating >= N, or click")
+    split: Literal["by_user", "by_time"] = Field("by_user", description="by_user: users are drawn; by_time: the newest examples are tested")
+    valid_share: float = Field(0.1, gt=0, lt=1)
+    test_share: float = Field(0.1, gt=0, lt=1)
+    seed: int = 1
+    window_days: int = Field(
+        30, ge=1, description="time mode: examples are the last days before the cutoff; their knowledge is older than the window"
+    )
+    min_history: int = Field(1, ge=0)
+    max_leaks: int = Field(
+        0,
+        ge=0,
+        description="examples that imported knowledge has seen are excluded and counted; of our own prompts more than this is a LeakError",
+    )
+
+    @field_validator("label")
+    @classmethod
+    def _label_is_a_rule(cls, value: str) -> str:
+        if not _LABEL.match(value) or (value.strip().startswith("rating") and value.strip() == "rating"):
+            raise ValueError(f"the label rule is {value!r}; write 'rating > 3', 'rating >= 4', or 'click'")
+        return value
+
+    def label_rule(self) -> tuple[str, str, float]:
+        """(column, operator, threshold); a click column reads as ("click", "==", 1.0)."""
+        match = _LABEL.match(self.label)
+        assert match is not None
+        column, operator, threshold = match.groups()
+        return column, operator or "==", float(threshold) if threshold is not None else 1.0
+
+
+class AdaptorSettings(Section):
+    """[adaptor]"""
+
+    backbones: list[Literal["fibinet", "din"]] = Field(["fibinet", "din"], min_length=1)
+    arms: list[Arm] = Field(["base", "text", "knowledge", "permuted"], min_length=1)
+    seeds: list[int] = Field([1], min_length=1)
+    published_backbone: Literal["fibinet", "din"] = Field("fibinet", description="whose checkpoint the release uses")
+    user_views: list[View] = ["user.preference"]
+    item_views: list[View] = ["item.facts"]
+    user_fields: list[str] = Field(default_factory=list, description="user attributes the backbone sees; KAR's base: none")
+    item_fields: list[str] = Field(default_factory=list, description="item attributes the backbone sees, first value each")
+    use_user_id: bool = Field(False, description="KAR's setting: no embedding of the user id")
+    history_events: int = Field(30, ge=1, description="events of the history that the backbone sees (KAR: 5)")
+    embedding_dim: int = Field(32, ge=1, description="also the adaptor's output width")
+    shared_experts: int = Field(2, ge=1)
+    own_experts: int = Field(5, ge=1, description="experts per kind")
+    expert_hidden: int = Field(128, ge=1)
+    mlp: list[int] = [200, 80]
+    batch_size: int = Field(512, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    epochs: int = Field(10, ge=1)
+    patience: int = Field(2, ge=1, description="epochs without a better AUC on valid before stopping")
+    cold_count: int = Field(5, ge=0, description="an item with fewer training examples than this is cold")
+    resamples: int = Field(1000, ge=100, description="paired bootstrap over users")
+    device: str = Field("cpu", json_schema_extra=_NOT_IN_RECIPE)
+    threads: int | None = Field(None, ge=1, json_schema_extra=_NOT_IN_RECIPE)
+
+    @model_validator(mode="after")
+    def _published_is_trained(self) -> AdaptorSettings:
+        if self.published_backbone not in self.backbones:
+            raise ValueError(f"published_backbone {self.published_backbone!r} is not among backbones {self.backbones}")
+        return self
+
+
+class FeaturesSettings(Section):
+    """[features]"""
+
+    promote: bool = Field(True, description="move CURRENT when the release's data_cutoff is newer")
+    require_uplift: bool = Field(False, description="promote only if knowledge beats text and permuted")
+
+
+class ReportSettings(Section):
+    """[report]"""
+
+    reading_count: int = Field(10, ge=0, description="users and items with history, prompt and knowledge to read")
+    seed: int = 1
+
+
+class Settings(Section):
+    """A whole settings file."""
+
+    scenario: ScenarioSettings
+    sources: SourcesSettings
+    histories: HistoriesSettings = HistoriesSettings()
+    prompts: PromptsSettings = PromptsSettings()
+    llm: LLMSettings = LLMSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
+    vectors: VectorsSettings = VectorsSettings()
+    examples: ExamplesSettings = ExamplesSettings()
+    adaptor: AdaptorSettings = AdaptorSettings()
+    features: FeaturesSettings = FeaturesSettings()
+    report: ReportSettings = ReportSettings()
+
+    def snapshot_date(self, date: dt.date) -> dt.date:
+        """The date whose knowledge the training examples of `date` may meet."""
+        return date if self.histories.mode == "per_user" else date - dt.timedelta(days=self.examples.window_days)

@@ -1,0 +1,1 @@
+"""One module a stage, named as in `kar.flow`. No stage imports another."""

@@ -1,0 +1,129 @@
+"""What a stage gets to read from (`Inputs`) and write to (`Output`). Undeclared tables are errors on both sides."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kar import tables
+from kar.errors import StageError
+from kar.flow import Stage
+from kar.store.manifest import file_sha
+from kar.store.paths import Home, Partition
+from kar.tables import IdTypes
+
+_REJECTED_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A stage's declared inputs, resolved to partitions for one date.
+
+    Args:
+        date: the partition date D.
+        cutoff_at: the end of D in UTC.
+        as_of: the clock: when this run started, UTC. Stages take the time from here and nowhere else.
+        home: the scenario's folder, for the ledger, models and published releases.
+        ids: the scenario's id types.
+        partitions: (stage, table) → the partition that holds it; None only for at="previous".
+    """
+
+    stage: Stage
+    date: dt.date
+    cutoff_at: dt.datetime
+    as_of: dt.datetime
+    home: Home
+    ids: IdTypes
+    partitions: dict[tuple[str, str], Partition | None]
+
+    def path(self, table: str, stage: str | None = None) -> Path | None:
+        """The Parquet file of a declared table; None where an earlier partition was declared and none exists.
+
+        Args:
+            stage: needed only when two stages' tables share the name.
+        """
+        found = [(key, part) for key, part in self.partitions.items() if key[1] == table and stage in (None, key[0])]
+        if len(found) != 1:
+            reads = ", ".join(f"{s}.{t}" for s, t in self.partitions)
+            raise StageError(f"stage {self.stage.name} asks for table {table!r}, which it does not declare; it reads {reads}")
+        partition = found[0][1]
+        return None if partition is None else partition.table(table)
+
+    def table(self, table: str, stage: str | None = None) -> pa.Table:
+        """The declared table. Raises StageError if it is undeclared or (at="previous") absent."""
+        path = self.path(table, stage)
+        if path is None:
+            raise StageError(f"stage {self.stage.name}: no earlier partition holds {table}; use maybe_table")
+        return pq.read_table(path)
+
+    def maybe_table(self, table: str, stage: str | None = None) -> pa.Table | None:
+        """The declared table, or None if no earlier partition exists."""
+        path = self.path(table, stage)
+        return None if path is None else pq.read_table(path)
+
+    def folder(self, stage: str) -> Path | None:
+        """The partition folder of a declared input stage (for files beside the tables, such as checkpoints)."""
+        for (name, _), partition in self.partitions.items():
+            if name == stage:
+                return None if partition is None else partition.path
+        raise StageError(f"stage {self.stage.name} asks for the folder of {stage!r}, which it does not declare")
+
+
+@dataclass
+class Output:
+    """Where a stage writes. The runner verifies, writes the manifest last and renames the folder into place."""
+
+    stage: Stage
+    folder: Path
+    ids: IdTypes
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    rejected_examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def write(self, name: str, table: pa.Table) -> None:
+        """Write a declared table, conformed and sorted by its key, so that equal rows give equal bytes.
+
+        Raises:
+            StageError: the stage does not declare it, or wrote it before.
+            TableError: it does not match its declaration.
+        """
+        if name not in self.stage.writes or name in self.tables:
+            raise StageError(f"stage {self.stage.name} writes {name!r}; it declares {self.stage.writes}, each once")
+        conformed = tables.conform(name, table, self.ids)
+        path = self.folder / f"{name}.parquet"
+        vectors = [c.name for c in tables.TABLES[name].columns if c.type == "vector"]
+        pq.write_table(
+            conformed,
+            path,
+            compression="zstd",
+            compression_level=1,
+            row_group_size=131_072,
+            use_dictionary=[c for c in conformed.column_names if c not in vectors] if vectors else True,
+            column_encoding={f"{c}.list.element": "BYTE_STREAM_SPLIT" for c in vectors} or None,
+        )
+        self.tables[name] = {"rows": conformed.num_rows, "sha": file_sha(path), "bytes": path.stat().st_size}
+
+    def reject(self, reason: str, count: int, examples: list[dict[str, Any]] | None = None) -> None:
+        """Count rows left out for a declared reason; keep up to 20 of them to show. A count of 0 is recorded too."""
+        if reason not in self.stage.rejects:
+            raise StageError(f"stage {self.stage.name} rejects for {reason!r}, which it does not declare: {sorted(self.stage.rejects)}")
+        self.rejected[reason] = self.rejected.get(reason, 0) + count
+        shown = self.rejected_examples.setdefault(reason, [])
+        shown.extend((examples or [])[: _REJECTED_EXAMPLES - len(shown)])
+        if not shown:
+            del self.rejected_examples[reason]
+
+    def record(self, **figures: Any) -> None:
+        """Figures for the manifest: numbers, short texts, small lists and dicts of them; units in the names."""
+        self.figures.update(figures)
+
+    def warn(self, sentence: str) -> None:
+        """A sentence for the manifest, the log and the report."""
+        self.warnings.append(sentence)

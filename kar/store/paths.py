@@ -1,0 +1,91 @@
+"""Address = place: `$KAR_HOME/<scenario>/<stage>/date=YYYY-MM-DD/`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kar.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One stage's folder for one date. It exists only if its manifest does."""
+
+    path: Path
+
+    @property
+    def date(self) -> dt.date:
+        return dt.date.fromisoformat(self.path.name.removeprefix("date="))
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+    def exists(self) -> bool:
+        return self.manifest_path.is_file()
+
+    def table(self, name: str) -> Path:
+        return self.path / f"{name}.parquet"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of one scenario.
+
+    Args:
+        root: `$KAR_HOME`, or `.kar` in the working directory.
+        scenario: the settings' `scenario.name`.
+    """
+
+    root: Path
+    scenario: str
+
+    @classmethod
+    def of(cls, scenario: str, root: Path | None = None) -> Home:
+        return cls(home_root(root), scenario)
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.scenario
+
+    @property
+    def ledger(self) -> Path:
+        """Paid answers. No command that cleans up may delete it."""
+        return self.path / "ledger"
+
+    @property
+    def published(self) -> Path:
+        return self.path / "published"
+
+    @property
+    def models(self) -> Path:
+        """Local language models unpacked from registry wheels; shared by all scenarios."""
+        return self.root / "_models"
+
+    def partition(self, stage: str, date: dt.date) -> Partition:
+        return Partition(self.path / stage / f"date={date.isoformat()}")
+
+    def partitions(self, stage: str) -> list[Partition]:
+        """Finished partitions of a stage, oldest first."""
+        found = [Partition(path) for path in (self.path / stage).glob("date=*")]
+        return sorted((p for p in found if p.exists()), key=lambda p: p.path.name)
+
+    def latest(self, stage: str, date: dt.date, *, before: bool = False) -> Partition | None:
+        """The newest finished partition at `date` or earlier (strictly earlier with `before`); None if there is none."""
+        fitting = [p for p in self.partitions(stage) if (p.date < date if before else p.date <= date)]
+        return fitting[-1] if fitting else None
+
+
+def home_root(root: Path | None = None) -> Path:
+    """`$KAR_HOME`, or `.kar` below the working directory.
+
+    Raises:
+        SettingsError: the place exists and is no folder.
+    """
+    path = (root or Path(os.environ.get("KAR_HOME") or ".kar")).expanduser().resolve()
+    if path.exists() and not path.is_dir():
+        raise SettingsError(f"KAR_HOME is {path}, which is a file", "set KAR_HOME to a folder, or remove the file")
+    return path

@@ -1,0 +1,285 @@
+"""The declarations. Add a column here first; the stage that writes it and the ones that read it follow."""
+
+from __future__ import annotations
+
+from kar.tables.schema import Column, Table
+
+_USER = Column("user_id", "user_id", "the user, as the source names them")
+_ITEM = Column("item_id", "item_id", "the item, as the source names it")
+_VIEW = Column("view", "string", "kind of knowledge, e.g. user.preference, item.facts")
+_SUBJECT = Column("subject_id", "string", "the user or item the view is about, as text")
+_EVENT_AT = Column("event_at", "time", "when the interaction happened, UTC")
+_CUTOFF = Column("cutoff_at", "time", "nothing at or after it was shown to the prompt; UTC")
+_EVIDENCE = (
+    Column("evidence_users", "list<string>", "users of the interactions that the prompt saw, oldest first, as text"),
+    Column("evidence_items", "list<string>", "items of the interactions that the prompt saw, same order, as text"),
+    Column("evidence_newest_at", "time", "newest interaction that the prompt saw; null: it saw none", is_nullable=True),
+)
+
+_TABLES = (
+    # ---- sources
+    Table("user", "one row per user", ("user_id",), (_USER,)),
+    Table(
+        "item",
+        "one row per item",
+        ("item_id",),
+        (
+            _ITEM,
+            Column("title", "string", "display name; null: the source has none", is_nullable=True),
+            Column("description", "string", "prose of the source; null: none", is_nullable=True),
+        ),
+    ),
+    Table(
+        "user_attribute",
+        "one row per user, attribute and value",
+        ("user_id", "name", "value"),
+        (_USER, Column("name", "string", "attribute, e.g. age"), Column("value", "string", "its value as text")),
+    ),
+    Table(
+        "item_attribute",
+        "one row per item, attribute and value",
+        ("item_id", "name", "value"),
+        (
+            _ITEM,
+            Column("name", "string", "attribute, e.g. genre"),
+            Column("value", "string", "one value as text; a list gives several rows"),
+            Column("place", "int32", "0-based place of the value in the source's list"),
+        ),
+    ),
+    Table(
+        "interaction",
+        "one user–item event before the end of the partition date",
+        ("user_id", "event_at", "tie_key", "item_id"),
+        (
+            _USER,
+            _ITEM,
+            _EVENT_AT,
+            Column("tie_key", "int64", "hash that orders events of one user within one second"),
+            Column("rating", "float64", "stars or similar; null: the source has none", is_nullable=True),
+            Column("click", "bool", "whether it was a click; null: the source has none", is_nullable=True),
+            Column("text", "string", "what the user wrote (review); null: nothing", is_nullable=True),
+        ),
+    ),
+    # ---- histories
+    Table(
+        "history",
+        "one row per user with an event before the cutoff",
+        ("user_id",),
+        (
+            _USER,
+            Column("subject_id", "string", "user_id as text"),
+            Column("cutoff_at", "time", "end of the partition date (time) or the newest history event (per_user); UTC"),
+            Column("position", "int64", "events of the user before the cutoff, shown or not; examples start here"),
+            Column("item_ids", "list<item_id>", "items of the newest `cap` events before the cutoff, oldest first"),
+            Column("ratings", "list<float64>", "their ratings; NaN where the source has none"),
+            Column("event_ats", "list<time>", "their times, UTC"),
+            Column("titles", "list<string>", "what stands for the item in a prompt: title, own words, or id"),
+            Column("newest_event_at", "time", "the newest of them"),
+            Column("evidence_sha", "string", "digest of item_ids, ratings and event_ats"),
+        ),
+    ),
+    Table(
+        "item_profile",
+        "one row per item: what may be said of it at the cutoff",
+        ("item_id",),
+        (
+            _ITEM,
+            Column("subject_id", "string", "item_id as text"),
+            _CUTOFF,
+            Column("title", "string", "display name; null: the source has none", is_nullable=True),
+            Column("text", "string", "title, attributes and description, or words of reviews before the cutoff; may be empty"),
+            Column("event_count", "int64", "interactions before the cutoff (history events only in per_user mode)"),
+            Column("rating_mean", "float64", "mean rating of those; null: none", is_nullable=True),
+            Column("evidence_sha", "string", "digest of title and text"),
+            *_EVIDENCE,
+        ),
+    ),
+    # ---- prompts
+    Table(
+        "plan",
+        "one row per view and subject that could be asked",
+        ("view", "subject_id"),
+        (
+            _VIEW,
+            _SUBJECT,
+            Column("decision", "string", "ask · fresh · over_budget · imported · empty"),
+            Column("reason", "string", "why it is due: new · evidence · template · model · age; empty if it is not"),
+            Column("rank", "int64", "0 is asked first; -1: not asked"),
+            Column("value", "float64", "expected value per token: traffic × staleness / tokens"),
+            Column("prompt_tokens", "int64", "tokens of the rendered prompt by the served model's tokenizer, or an estimate"),
+            Column("answer_tokens", "int64", "most tokens the answer may take"),
+            Column("history_shown", "int64", "history events in the prompt"),
+            Column("history_dropped", "int64", "history events left out, oldest first, to fit the cap of tokens"),
+            Column("request_key", "string", "digest of the request; empty if it is not asked"),
+            Column("body", "string", "the exact JSON body to send; empty if it is not asked"),
+            Column("template_id", "string", "template that rendered it; empty if imported"),
+            Column("template_version", "string", "version and digest of that template, as id@version:digest"),
+            Column("evidence_sha", "string", "digest of what the prompt saw of the subject"),
+            Column("cutoff_at", "time", "nothing at or after it was shown; UTC"),
+            *_EVIDENCE,
+        ),
+    ),
+    # ---- knowledge
+    Table(
+        "knowledge",
+        "one row per view and subject with accepted text",
+        ("view", "subject_id"),
+        (
+            _VIEW,
+            _SUBJECT,
+            Column("text", "string", "the accepted text"),
+            Column("origin", "string", "tonight · last_good · import"),
+            Column("model", "string", "which model wrote it, as the server names it"),
+            Column("model_revision", "string", "its revision as the server reports it; empty: not reported"),
+            Column("template_version", "string", "id@version:digest of the template; empty if imported"),
+            Column("request_key", "string", "the ledger's key; for imports the digest of the imported line"),
+            Column("evidence_sha", "string", "digest of what the prompt saw of the subject; empty if imported"),
+            _CUTOFF,
+            Column("asked_at", "time", "when the answer was written, UTC; for imports when it was imported"),
+            Column("prompt_tokens", "int64", "as the server counted; 0 for imports"),
+            Column("completion_tokens", "int64", "as the server counted; 0 for imports"),
+            *_EVIDENCE,
+        ),
+    ),
+    Table(
+        "refused",
+        "one row per answer or import that was not accepted",
+        ("view", "subject_id", "reason", "request_key"),
+        (
+            _VIEW,
+            _SUBJECT,
+            Column("reason", "string", "a reason of the knowledge stage"),
+            Column("detail", "string", "what exactly was seen"),
+            Column("answer", "string", "the refused text, first 2,000 characters"),
+            Column("request_key", "string", "the ledger's key"),
+            Column("has_fallback", "bool", "whether the last good knowledge stands in"),
+        ),
+    ),
+    # ---- vectors
+    Table(
+        "knowledge_vector",
+        "one row per view and subject; views *.raw hold the text arm's vectors",
+        ("view", "subject_id"),
+        (
+            _VIEW,
+            _SUBJECT,
+            Column("text_sha", "string", "digest of the encoded text"),
+            Column("encoder_id", "string", "encoder and its digest, pooling and limit"),
+            Column("n_tokens", "int32", "tokens of the text before truncation, special tokens included"),
+            Column("truncated", "bool", "whether the encoder's limit cut it"),
+            Column("vector", "vector", "mean-pooled, L2-normalised encoder output"),
+        ),
+    ),
+    # ---- examples
+    Table(
+        "sequence",
+        "one row per interaction of the partition, in each user's order",
+        ("user_id", "position"),
+        (
+            _USER,
+            Column("position", "int64", "0-based place in the user's order (event_at, tie_key, item_id)"),
+            _ITEM,
+            _EVENT_AT,
+            Column("rating", "float64", "NaN where the source has none"),
+        ),
+    ),
+    Table(
+        "example",
+        "one row per labelled example",
+        ("example_id",),
+        (
+            Column("example_id", "int64", "row number in (user_id, position) order"),
+            _USER,
+            _ITEM,
+            _EVENT_AT,
+            Column("position", "int64", "the example's own place in the user's order; its history ends before it"),
+            Column("label", "int32", "1 or 0 by the label rule"),
+            Column("split", "string", "train · valid · test"),
+            Column("has_user_knowledge", "bool", "whether knowledge of the user may serve it"),
+            Column("has_item_knowledge", "bool", "whether knowledge of the item may serve it"),
+        ),
+    ),
+    # ---- adaptor
+    Table(
+        "metric",
+        "one row per backbone, arm, seed, split, slice and metric",
+        ("backbone", "arm", "seed", "split", "slice", "metric"),
+        (
+            Column("backbone", "string", "fibinet · din"),
+            Column("arm", "string", "base · text · knowledge · permuted"),
+            Column("seed", "int64", "seed of the run"),
+            Column("split", "string", "valid · test"),
+            Column("slice", "string", "all · warm · cold · covered · uncovered"),
+            Column("metric", "string", "auc · gauc · logloss"),
+            Column("value", "float64", "NaN: not defined on this slice (one class only, or no rows)"),
+            Column("example_count", "int64", "rows of the slice"),
+            Column("user_count", "int64", "users of the slice"),
+        ),
+    ),
+    Table(
+        "comparison",
+        "one row per backbone, pair of arms, slice and metric: arm_a − arm_b on the test examples, seeds averaged",
+        ("backbone", "arm_a", "arm_b", "slice", "metric"),
+        (
+            Column("backbone", "string", "fibinet · din"),
+            Column("arm_a", "string", "the arm that is judged"),
+            Column("arm_b", "string", "the arm it is judged against"),
+            Column("slice", "string", "all · warm · cold · covered · uncovered"),
+            Column("metric", "string", "auc · gauc · logloss"),
+            Column("difference", "float64", "arm_a − arm_b; NaN: not defined on this slice"),
+            Column("low", "float64", "2.5 % of the paired bootstrap over users"),
+            Column("high", "float64", "97.5 % of the paired bootstrap over users"),
+            Column("seed_count", "int64", "seeds averaged"),
+            Column("user_count", "int64", "users resampled"),
+            Column("resamples", "int64", "bootstrap resamples"),
+        ),
+    ),
+    Table(
+        "prediction",
+        "one row per backbone, arm and test example, seeds averaged on the logit scale",
+        ("backbone", "arm", "example_id"),
+        (
+            Column("backbone", "string", "fibinet · din"),
+            Column("arm", "string", "base · text · knowledge · permuted"),
+            Column("example_id", "int64", "the example"),
+            Column("logit", "float32", "mean logit over seeds"),
+        ),
+    ),
+    Table(
+        "epoch",
+        "one row per backbone, arm, seed and epoch",
+        ("backbone", "arm", "seed", "epoch"),
+        (
+            Column("backbone", "string", "fibinet · din"),
+            Column("arm", "string", "base · text · knowledge · permuted"),
+            Column("seed", "int64", "seed of the run"),
+            Column("epoch", "int64", "0-based"),
+            Column("train_loss", "float64", "mean BCE over the epoch"),
+            Column("valid_auc", "float64", "on the valid examples"),
+            Column("valid_logloss", "float64", "on the valid examples"),
+            Column("is_chosen", "bool", "the epoch whose weights were kept; chosen on valid"),
+            Column("seconds", "float64", "training time of the epoch"),
+        ),
+    ),
+    # ---- features
+    Table(
+        "release",
+        "one row: the release this partition published",
+        ("release_id",),
+        (
+            Column("release_id", "string", "folder name under published/releases"),
+            Column("space_id", "string", "the vector space it lives in"),
+            Column("data_cutoff", "time", "newest interaction that any of its knowledge has seen; UTC"),
+            Column("published_at", "time", "when it was published; UTC"),
+            Column("is_promoted", "bool", "whether CURRENT pointed at it afterwards"),
+            Column("is_reconstructed", "bool", "whether it was made after its date (a newer model may know the future)"),
+            Column("manifest_sha", "string", "sha256 of its manifest.json"),
+            Column("user_count", "int64", "rows of user_knowledge"),
+            Column("item_count", "int64", "rows of item_knowledge"),
+            Column("user_covered_share", "float64", "share of users with knowledge"),
+            Column("item_covered_share", "float64", "share of items with knowledge"),
+        ),
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in _TABLES}
