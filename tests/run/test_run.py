@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -57,7 +56,7 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Counted]]:
+def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counted]:
     """The flow and the modules of this test."""
     made = {
         "first": Counted("first", lambda inputs, out: (out.write("user", users(2, 1)), out.reject("odd", 3, [{"user_id": 9}]))),
@@ -69,7 +68,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Counted]]:
     monkeypatch.setattr(flow, "NAMES", tuple(made))
     for name, module in made.items():
         monkeypatch.setitem(sys.modules, f"kar.stages.{name}", module)
-    yield made
+    return made
 
 
 def _remember(inputs: Inputs, out: Output) -> None:
