@@ -121,7 +121,7 @@ def publish(published: Path, sides: tuple[SideRows, SideRows], facts: Facts, *, 
 
     Raises:
         ReleaseCorrupt: what was written does not verify; nothing is published.
-        ReleaseError: the rows do not fit each other, or the file system refuses (full, read-only).
+        ReleaseError: the rows do not fit each other or are not finite, or the file system refuses (full, read-only).
     """
     for side in sides:
         _check_shapes(side)
@@ -279,7 +279,13 @@ def _write_matrix(partial: Path, view: ViewRows, kind: Kind) -> dict[str, Any]:
     with durable.HashingFile(partial / name) as stream:
         np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": matrix_NW.shape})
         for first in range(0, len(matrix_NW), layout.ROW_GROUP):
-            stream.write(np.ascontiguousarray(matrix_NW[first : first + layout.ROW_GROUP], "<f4").data)
+            part_NW = np.ascontiguousarray(matrix_NW[first : first + layout.ROW_GROUP], "<f4")
+            if not np.isfinite(part_NW).all():
+                bad = first + int(np.flatnonzero(~np.isfinite(part_NW).all(axis=1))[0])
+                raise ReleaseError(
+                    f"view {view.view}: the {kind} vector of row {bad} is not finite", "look at the checkpoint and the encoder"
+                )
+            stream.write(part_NW.data)
     return {"view": view.view, "kind": kind, "shape": list(matrix_NW.shape), "bytes": stream.bytes, "sha256": stream.sha256}
 
 

@@ -21,7 +21,9 @@ def day(number: float) -> dt.datetime:
     return DAY + dt.timedelta(days=number)
 
 
-def view_rows(view: str, count: int, *, missing: set[int], newest: Any, offset: float = 0.0, adapted: int = A, knowledge: int = T) -> ViewRows:
+def view_rows(
+    view: str, count: int, *, missing: set[int], newest: Any, offset: float = 0.0, adapted: int = A, knowledge: int = T
+) -> ViewRows:
     """Row n's adapted vector begins with n + offset; its knowledge vector with -(n + offset).
 
     Args:
