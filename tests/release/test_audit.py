@@ -15,6 +15,7 @@ import pytest
 import kar.release
 from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import durable, manifest
+from kar.release.publish import Published
 from tests.release import world
 
 
@@ -45,10 +46,9 @@ def _rewrite(folder: Path, name: str, **options: object) -> None:
     _edit(folder, change, **options)  # type: ignore[arg-type]
 
 
-def test_a_fresh_release_verifies_by_folder_and_by_pointer(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
-    assert kar.release.verify(done.path) == done.manifest
-    assert kar.release.verify(tmp_path) == done.manifest
+def test_a_fresh_release_verifies_by_folder_and_by_pointer(tmp_path: Path, night: Published) -> None:
+    assert kar.release.verify(night.path) == night.manifest
+    assert kar.release.verify(tmp_path) == night.manifest
 
 
 def test_a_release_copied_elsewhere_still_verifies(tmp_path: Path) -> None:
@@ -58,55 +58,51 @@ def test_a_release_copied_elsewhere_still_verifies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["user_knowledge/part-0.parquet", "items.facts.adapted.npy", "stats.json"])
-def test_a_flipped_byte_is_found_in_every_kind_of_file(tmp_path: Path, name: str) -> None:
-    done = world.publish_day(tmp_path, 0)
-    _flip(done.path / name, -20)
+def test_a_flipped_byte_is_found_in_every_kind_of_file(tmp_path: Path, night: Published, name: str) -> None:
+    _flip(night.path / name, -20)
     with pytest.raises(ReleaseCorrupt, match=f"{name}: the sha256 should be"):
         kar.release.open(tmp_path, verify=True)
 
 
 @pytest.mark.parametrize("name", ["user_knowledge/part-0.parquet", "users.preference.knowledge.npy"])
-def test_a_truncated_file_is_found_at_opening_without_verifying(tmp_path: Path, name: str) -> None:
-    path = world.publish_day(tmp_path, 0).path / name
+def test_a_truncated_file_is_found_at_opening_without_verifying(tmp_path: Path, night: Published, name: str) -> None:
+    path = night.path / name
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ReleaseCorrupt, match=f"{name}: bytes should be"):
         kar.release.open(tmp_path)
 
 
-def test_a_lost_file_is_named_at_opening(tmp_path: Path) -> None:
-    (world.publish_day(tmp_path, 0).path / "item_knowledge/part-0.parquet").unlink()
+def test_a_lost_file_is_named_at_opening(tmp_path: Path, night: Published) -> None:
+    (night.path / "item_knowledge/part-0.parquet").unlink()
     with pytest.raises(ReleaseCorrupt, match=r"part-0.parquet is missing"):
         kar.release.open(tmp_path)
 
 
-def test_a_file_that_the_manifest_does_not_name_is_found(tmp_path: Path) -> None:
-    (world.publish_day(tmp_path, 0).path / "user_knowledge/part-1.parquet").write_bytes(b"x")
+def test_a_file_that_the_manifest_does_not_name_is_found(tmp_path: Path, night: Published) -> None:
+    (night.path / "user_knowledge/part-1.parquet").write_bytes(b"x")
     with pytest.raises(ReleaseCorrupt, match=r"does not name: \['user_knowledge/part-1.parquet'\]"):
         kar.release.verify(tmp_path)
 
 
-def test_an_edited_manifest_is_not_the_file_that_current_points_at(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
-    _edit(done.path, lambda found: found.update(published_at="2020-01-01T00:00:00.000000+00:00"))
+def test_an_edited_manifest_is_not_the_file_that_current_points_at(tmp_path: Path, night: Published) -> None:
+    _edit(night.path, lambda found: found.update(published_at="2020-01-01T00:00:00.000000+00:00"))
     with pytest.raises(ReleaseCorrupt, match="not the file that CURRENT points at"):
         kar.release.open(tmp_path)
 
 
-def test_an_edited_manifest_does_not_fit_its_release_id(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
-    _edit(done.path, lambda found: found.update(scenario="other"))
+def test_an_edited_manifest_does_not_fit_its_release_id(night: Published) -> None:
+    _edit(night.path, lambda found: found.update(scenario="other"))
     with pytest.raises(ReleaseCorrupt, match="the release id should be"):
-        kar.release.verify(done.path)
+        kar.release.verify(night.path)
 
 
-def test_a_renamed_folder_is_found(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
+def test_a_renamed_folder_is_found(night: Published) -> None:
     with pytest.raises(ReleaseCorrupt, match="the release id should be"):
-        kar.release.verify(done.path.rename(done.path.parent / "2026-11-09-0123456789"))
+        kar.release.verify(night.path.rename(night.path.parent / "2026-11-09-0123456789"))
 
 
-def test_a_matrix_that_differs_from_its_parquet_column_is_found_although_the_digests_fit(tmp_path: Path) -> None:
-    folder = world.publish_day(tmp_path, 0).path
+def test_a_matrix_that_differs_from_its_parquet_column_is_found_although_the_digests_fit(night: Published) -> None:
+    folder = night.path
     matrix = np.load(folder / "users.preference.adapted.npy")
     matrix[3, 1] += 1
     np.save(folder / "users.preference.adapted.npy", matrix)
@@ -121,28 +117,28 @@ def _id_after(act: Callable[[], None], folder: Path) -> str:
     return ({p.name for p in folder.parent.iterdir()} - before).pop()
 
 
-def _with_users(tmp_path: Path, change: Callable[[pa.Table], pa.Table]) -> Path:
+def _with_users(night: Published, change: Callable[[pa.Table], pa.Table]) -> Path:
     """A release whose user table was rewritten by somebody who also mended every digest."""
-    folder = world.publish_day(tmp_path, 0).path
+    folder = night.path
     path = folder / "user_knowledge/part-0.parquet"
     pq.write_table(change(pq.read_table(path)), path)
     return folder.parent / _id_after(lambda: _rewrite(folder, "user_knowledge/part-0.parquet", rename=True), folder)
 
 
-def test_a_lost_row_is_found_although_the_digests_fit(tmp_path: Path) -> None:
+def test_a_lost_row_is_found_although_the_digests_fit(night: Published) -> None:
     with pytest.raises(ReleaseCorrupt, match="rows should be 12, found 11"):
-        kar.release.verify(_with_users(tmp_path, lambda table: table.slice(0, 11)))
+        kar.release.verify(_with_users(night, lambda table: table.slice(0, 11)))
 
 
-def test_a_column_of_another_type_is_found_although_the_digests_fit(tmp_path: Path) -> None:
+def test_a_column_of_another_type_is_found_although_the_digests_fit(night: Published) -> None:
     def narrower(table: pa.Table) -> pa.Table:
         return table.set_column(0, pa.field("user_id", pa.int32(), nullable=False), table.column(0).cast(pa.int32()))
 
     with pytest.raises(ReleaseCorrupt, match="the schema should be"):
-        kar.release.verify(_with_users(tmp_path, narrower))
+        kar.release.verify(_with_users(night, narrower))
 
 
-def test_a_number_that_is_not_finite_is_found_although_the_digests_fit(tmp_path: Path) -> None:
+def test_a_number_that_is_not_finite_is_found_although_the_digests_fit(night: Published) -> None:
     def broken(table: pa.Table) -> pa.Table:
         place = table.column_names.index("preference_adapted_vector")
         field = table.schema.field(place)
@@ -151,28 +147,28 @@ def test_a_number_that_is_not_finite_is_found_although_the_digests_fit(tmp_path:
         return table.set_column(place, field, pa.array(values, field.type))
 
     with pytest.raises(ReleaseCorrupt, match=r"preference_adapted_vector: not a finite number in row 7 \(id 121\)"):
-        kar.release.verify(_with_users(tmp_path, broken))
+        kar.release.verify(_with_users(night, broken))
 
 
-def test_evidence_that_is_newer_than_the_data_cutoff_is_found_although_the_digests_fit(tmp_path: Path) -> None:
+def test_evidence_that_is_newer_than_the_data_cutoff_is_found_although_the_digests_fit(night: Published) -> None:
     def later(table: pa.Table) -> pa.Table:
         place = table.column_names.index("preference_evidence_newest_at")
         values = [None if value is None else world.day(99) for value in table.column(place).to_pylist()]
         return table.set_column(place, table.schema.field(place), pa.chunked_array([pa.array(values, table.schema.field(place).type)]))
 
     with pytest.raises(ReleaseCorrupt, match="data_cutoff"):
-        kar.release.verify(_with_users(tmp_path, later))
+        kar.release.verify(_with_users(night, later))
 
 
-def test_a_claimed_coverage_that_is_wrong_is_found(tmp_path: Path) -> None:
-    folder = world.publish_day(tmp_path, 0).path
+def test_a_claimed_coverage_that_is_wrong_is_found(night: Published) -> None:
+    folder = night.path
     folder = _edit(folder, lambda found: found["tables"]["user_knowledge"]["coverage"].update({"user.preference": 1.0}), rename=True)
     with pytest.raises(ReleaseCorrupt, match="coverage of users"):
         kar.release.verify(folder)
 
 
-def test_claimed_stats_that_are_wrong_are_found_although_the_digests_fit(tmp_path: Path) -> None:
-    folder = world.publish_day(tmp_path, 0).path
+def test_claimed_stats_that_are_wrong_are_found_although_the_digests_fit(night: Published) -> None:
+    folder = night.path
     stats = json.loads((folder / "stats.json").read_text())
     stats["item.facts"]["adapted"]["norm_mean"] += 1
     (folder / "stats.json").write_text(json.dumps(stats))
@@ -181,19 +177,17 @@ def test_claimed_stats_that_are_wrong_are_found_although_the_digests_fit(tmp_pat
         kar.release.verify(folder)
 
 
-def test_a_manifest_from_a_future_format_asks_for_a_newer_kar(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
-    _edit(done.path, lambda found: found.update(format=2))
+def test_a_manifest_from_a_future_format_asks_for_a_newer_kar(night: Published) -> None:
+    _edit(night.path, lambda found: found.update(format=2))
     with pytest.raises(ReleaseError, match=r"has format 2; this kar reads up to 1\n  do: read it with a newer kar"):
-        kar.release.open(done.path)
+        kar.release.open(night.path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "1"}', '{"format": 1}'])
-def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str) -> None:
-    done = world.publish_day(tmp_path, 0)
-    (done.path / "manifest.json").write_text(text)
+def test_a_manifest_that_is_none_is_named(night: Published, text: str) -> None:
+    (night.path / "manifest.json").write_text(text)
     with pytest.raises(ReleaseCorrupt, match=r"manifest.json"):
-        kar.release.open(done.path)
+        kar.release.open(night.path)
 
 
 @pytest.mark.parametrize(
@@ -206,17 +200,15 @@ def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str) -> None:
         ("null", "cannot be read"),
     ],
 )
-def test_a_damaged_current_says_how_to_mend_it(tmp_path: Path, text: str, words: str) -> None:
-    world.publish_day(tmp_path, 0)
+def test_a_damaged_current_says_how_to_mend_it(tmp_path: Path, night: Published, text: str, words: str) -> None:
     (tmp_path / "CURRENT").write_text(text)
     with pytest.raises(ReleaseCorrupt, match=rf"{words}[\s\S]*do: name a release to serve: kar release rollback"):
         kar.release.open(tmp_path)
 
 
-def test_a_current_that_points_nowhere_says_where(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
-    shutil.rmtree(done.path)
-    with pytest.raises(ReleaseNotFound, match=f"points at release {done.path.name}, which is not in"):
+def test_a_current_that_points_nowhere_says_where(tmp_path: Path, night: Published) -> None:
+    shutil.rmtree(night.path)
+    with pytest.raises(ReleaseNotFound, match=f"points at release {night.path.name}, which is not in"):
         kar.release.open(tmp_path)
 
 

@@ -12,6 +12,7 @@ import numpy
 import pyarrow
 import pytest
 
+from kar.release.publish import Published
 from tests.release import world
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -54,13 +55,11 @@ def _run(python: str, script: str, *args: object, **environment: str) -> str:
     return done.stdout
 
 
-def test_opening_joining_and_listing_work_when_every_other_import_is_blocked(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_opening_joining_and_listing_work_when_every_other_import_is_blocked(tmp_path: Path, night: Published) -> None:
     _run(sys.executable, _BLOCKED + _READ, tmp_path)
 
 
-def test_only_the_release_room_and_the_errors_of_kar_are_imported(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_only_the_release_room_and_the_errors_of_kar_are_imported(tmp_path: Path, night: Published) -> None:
     script = "import sys, kar.release, kar.release.publish\n" + _READ + "print(*sorted(m for m in sys.modules if m.split('.')[0] == 'kar'))"
     modules = _run(sys.executable, script, tmp_path).split()
     assert "kar.release.reader" in modules

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import duckdb
 
+from kar.release.publish import Published
 from tests.release import world
 
 
-def test_duckdb_reads_the_tables_with_ids_masks_vectors_and_times(tmp_path: Path) -> None:
-    path = world.publish_day(tmp_path, 0).path
+def test_duckdb_reads_the_tables_with_ids_masks_vectors_and_times(night: Published) -> None:
+    path = night.path
     with duckdb.connect() as connection:
         rows = connection.execute(
             "select user_id, preference_is_missing, preference_adapted_vector::FLOAT[4], epoch(preference_evidence_newest_at), preference_model "
@@ -22,8 +21,8 @@ def test_duckdb_reads_the_tables_with_ids_masks_vectors_and_times(tmp_path: Path
         assert rows[1][3:] == (world.day(0.5).timestamp(), "tiny")
 
 
-def test_duckdb_joins_examples_to_items_by_id(tmp_path: Path) -> None:
-    path = world.publish_day(tmp_path, 0).path
+def test_duckdb_joins_examples_to_items_by_id(night: Published) -> None:
+    path = night.path
     with duckdb.connect() as connection:
         count, first = connection.execute(
             "select count(*), sum(facts_knowledge_vector[1]) from (values ('i03'), ('i03'), ('i07'), ('i00')) e(item_id) "

@@ -18,15 +18,14 @@ import pytest
 import kar.release
 from kar.errors import ReleaseCorrupt, ReleaseError
 from kar.release import layout, pointer
-from kar.release.publish import SideRows, publish
+from kar.release.publish import Published, SideRows, publish
 from tests.release import world
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def test_a_release_holds_tables_matrices_stats_and_a_manifest_and_nothing_else(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
-    assert sorted(str(p.relative_to(done.path)) for p in done.path.rglob("*") if p.is_file()) == [
+def test_a_release_holds_tables_matrices_stats_and_a_manifest_and_nothing_else(tmp_path: Path, night: Published) -> None:
+    assert sorted(str(p.relative_to(night.path)) for p in night.path.rglob("*") if p.is_file()) == [
         "item_knowledge/part-0.parquet",
         "items.facts.adapted.npy",
         "items.facts.knowledge.npy",
@@ -37,11 +36,11 @@ def test_a_release_holds_tables_matrices_stats_and_a_manifest_and_nothing_else(t
         "users.preference.knowledge.npy",
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == [".publish.lock", "CURRENT", "releases"]
-    assert [p.name for p in (tmp_path / "releases").iterdir()] == [done.path.name]
+    assert [p.name for p in (tmp_path / "releases").iterdir()] == [night.path.name]
 
 
-def test_every_subject_has_a_row_and_a_missing_one_holds_the_learned_default(tmp_path: Path) -> None:
-    table = pq.read_table(world.publish_day(tmp_path, 0).path / "user_knowledge/part-0.parquet")
+def test_every_subject_has_a_row_and_a_missing_one_holds_the_learned_default(night: Published) -> None:
+    table = pq.read_table(night.path / "user_knowledge/part-0.parquet")
     assert table.column("user_id").to_pylist() == world.user_ids().to_pylist()
     rows = table.to_pylist()
     assert [n for n, row in enumerate(rows) if row["preference_is_missing"]] == [0, 5]
@@ -53,8 +52,8 @@ def test_every_subject_has_a_row_and_a_missing_one_holds_the_learned_default(tmp
     assert rows[6]["preference_evidence_newest_at"] == world.day(0.5)
 
 
-def test_vectors_are_byte_stream_split_without_dictionary_in_not_null_fixed_size_lists(tmp_path: Path) -> None:
-    file = pq.ParquetFile(world.publish_day(tmp_path, 0).path / "user_knowledge/part-0.parquet")
+def test_vectors_are_byte_stream_split_without_dictionary_in_not_null_fixed_size_lists(night: Published) -> None:
+    file = pq.ParquetFile(night.path / "user_knowledge/part-0.parquet")
     field = file.schema_arrow.field("preference_adapted_vector")
     assert field.type == pa.list_(pa.field("element", pa.float32(), nullable=False), world.A)
     assert not field.nullable
@@ -95,8 +94,10 @@ def test_publishing_the_same_content_twice_is_the_same_release(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("change", [{"encoder_id": "hash-7"}, {"adaptor": {"sha": "b" * 64}}, {"normalisation": "none"}])
-def test_another_encoder_adaptor_or_normalisation_is_another_space_and_release(tmp_path: Path, change: dict[str, object]) -> None:
-    first, second = world.publish_day(tmp_path, 0), world.publish_day(tmp_path, 0, **change)
+def test_another_encoder_adaptor_or_normalisation_is_another_space_and_release(
+    tmp_path: Path, night: Published, change: dict[str, object]
+) -> None:
+    first, second = night, world.publish_day(tmp_path, 0, **change)
     assert first.manifest["space_id"] != second.manifest["space_id"]
     assert len(second.manifest["space_id"]) == 16
     assert first.path != second.path
@@ -118,8 +119,8 @@ def test_the_manifest_says_coverage_cutoff_and_id_types(tmp_path: Path) -> None:
     assert found["release"].startswith("2026-11-03-")
 
 
-def test_stats_show_missing_share_and_norm(tmp_path: Path) -> None:
-    stats = json.loads((world.publish_day(tmp_path, 0).path / "stats.json").read_text())
+def test_stats_show_missing_share_and_norm(night: Published) -> None:
+    stats = json.loads((night.path / "stats.json").read_text())
     covered = world.sides(newest=world.day(0.5))[0].views[0].adapted[[n for n in range(12) if n not in (0, 5)]]
     figures = stats["user.preference"]["adapted"]
     assert figures["missing_share"] == pytest.approx(2 / 12, rel=1e-5)
@@ -127,8 +128,8 @@ def test_stats_show_missing_share_and_norm(tmp_path: Path) -> None:
     assert figures["sample_count"] == 10
 
 
-def test_current_moves_to_a_newer_night_and_names_the_parent(tmp_path: Path) -> None:
-    first, second = world.publish_day(tmp_path, 0), world.publish_day(tmp_path, 1)
+def test_current_moves_to_a_newer_night_and_names_the_parent(tmp_path: Path, night: Published) -> None:
+    first, second = night, world.publish_day(tmp_path, 1)
     assert (first.is_promoted, second.is_promoted) == (True, True)
     assert kar.release.open(tmp_path).id == second.path.name
     assert second.manifest["parent"] == first.path.name
@@ -142,8 +143,8 @@ def test_a_backfill_is_published_without_moving_current_over_a_newer_night(tmp_p
     assert kar.release.open(backfill.path, verify=True).manifest["is_reconstructed"]
 
 
-def test_a_release_that_may_not_be_promoted_leaves_current_alone(tmp_path: Path) -> None:
-    first = world.publish_day(tmp_path, 0)
+def test_a_release_that_may_not_be_promoted_leaves_current_alone(tmp_path: Path, night: Published) -> None:
+    first = night
     assert not world.publish_day(tmp_path, 1, promote=False).is_promoted
     assert kar.release.open(tmp_path).id == first.path.name
 
@@ -244,15 +245,13 @@ def test_what_a_dead_publisher_left_is_removed_by_the_next(tmp_path: Path) -> No
     assert [p.name for p in (tmp_path / "releases").iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_damaged_release_of_the_same_content_is_named_and_not_used_again(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
-    (done.path / "stats.json").write_text("{}")
+def test_a_damaged_release_of_the_same_content_is_named_and_not_used_again(tmp_path: Path, night: Published) -> None:
+    (night.path / "stats.json").write_text("{}")
     with pytest.raises(ReleaseCorrupt, match=r"stats.json: bytes should be"):
         world.publish_day(tmp_path, 0)
 
 
-def test_a_full_disk_is_a_named_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_a_full_disk_is_a_named_error_and_leaves_nothing_behind(tmp_path: Path, night: Published) -> None:
     script = (
         "import resource, sys, pathlib\n"
         "from kar.errors import ReleaseError\n"

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 import kar.release
 from kar.errors import ReleaseError, ReleaseNotFound, SpaceMismatch
 from kar.release.ids import IdIndex
-from kar.release.publish import publish
+from kar.release.publish import Published, publish
 from tests.release import world
 
 
-def test_vectors_come_in_the_order_of_the_ids_with_repeats_and_strangers(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_vectors_come_in_the_order_of_the_ids_with_repeats_and_strangers(tmp_path: Path, night: Published) -> None:
     release = kar.release.open(tmp_path)
     vectors, is_missing = release.vectors("user", "user.preference", np.array([133, 103, 7, 133, 115]))
     assert vectors.dtype == np.float32
@@ -28,8 +27,7 @@ def test_vectors_come_in_the_order_of_the_ids_with_repeats_and_strangers(tmp_pat
     assert is_missing.tolist() == [False, False, True, False, True]  # 7 is unknown, 115 is row 5, which has no knowledge
 
 
-def test_knowledge_vectors_are_zero_where_nothing_is_known(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_knowledge_vectors_are_zero_where_nothing_is_known(tmp_path: Path, night: Published) -> None:
     vectors, is_missing = kar.release.open(tmp_path).vectors("item", "item.facts", ["i04", "i00", "stranger"], kind="knowledge")
     assert vectors[:, 0].tolist() == [-4.0, 0.0, 0.0]
     assert vectors.shape == (3, world.T)
@@ -55,16 +53,14 @@ def test_properties_say_what_the_manifest_says(tmp_path: Path) -> None:
     assert (release.width("item.facts"), release.width("item.facts", "knowledge")) == (world.A, world.T)
 
 
-def test_matrices_are_memory_mapped_and_cannot_be_written(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_matrices_are_memory_mapped_and_cannot_be_written(tmp_path: Path, night: Published) -> None:
     matrix = kar.release.open(tmp_path).matrix("user.preference")
     assert isinstance(matrix, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         matrix[0, 0] = 1.0
 
 
-def test_an_open_release_stays_what_it_was_when_another_is_published(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_an_open_release_stays_what_it_was_when_another_is_published(tmp_path: Path, night: Published) -> None:
     release = kar.release.open(tmp_path)
     world.publish_day(tmp_path, 1)
     assert release.vectors("user", "user.preference", [103])[0][0, 0] == 1.0
@@ -85,16 +81,14 @@ def test_as_of_opens_what_was_served_then(tmp_path: Path) -> None:
         kar.release.open(days[0].path, as_of=world.day(3))
 
 
-def test_a_pointer_without_its_list_serves_from_the_publication_on(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
-    (tmp_path / "CURRENT").write_text(f'{{"release": "{done.path.name}", "manifest_sha256": "{done.manifest_sha}"}}')
-    assert kar.release.open(tmp_path, as_of=world.day(2)).id == done.path.name
+def test_a_pointer_without_its_list_serves_from_the_publication_on(tmp_path: Path, night: Published) -> None:
+    (tmp_path / "CURRENT").write_text(f'{{"release": "{night.path.name}", "manifest_sha256": "{night.manifest_sha}"}}')
+    assert kar.release.open(tmp_path, as_of=world.day(2)).id == night.path.name
     with pytest.raises(ReleaseNotFound):
         kar.release.open(tmp_path, as_of=world.day(1))
 
 
-def test_another_space_is_refused(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_another_space_is_refused(tmp_path: Path, night: Published) -> None:
     release = kar.release.open(tmp_path)
     release.require_space(release.space_id)
     with pytest.raises(SpaceMismatch, match="not in 0123456789abcdef"):
@@ -109,27 +103,23 @@ def test_another_space_is_refused(tmp_path: Path) -> None:
         ("shop", "user.preference", "no side 'shop'"),
     ],
 )
-def test_a_view_or_side_that_is_none_is_named(tmp_path: Path, side: str, view: str, words: str) -> None:
-    world.publish_day(tmp_path, 0)
+def test_a_view_or_side_that_is_none_is_named(tmp_path: Path, night: Published, side: str, view: str, words: str) -> None:
     with pytest.raises(ReleaseError, match=words):
         kar.release.open(tmp_path).vectors(side, view, [1])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ids", [["103"], [1.5], np.array([True]), [2**70], [[103]]])
-def test_ids_of_another_type_are_refused(tmp_path: Path, ids: object) -> None:
-    world.publish_day(tmp_path, 0)
+def test_ids_of_another_type_are_refused(tmp_path: Path, night: Published, ids: object) -> None:
     with pytest.raises(ReleaseError, match="user ids are int64 in this release"):
         kar.release.open(tmp_path).rows("user", ids)
 
 
-def test_numbers_asked_of_string_ids_are_refused(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_numbers_asked_of_string_ids_are_refused(tmp_path: Path, night: Published) -> None:
     with pytest.raises(ReleaseError, match="item ids are string in this release, asked for as int64"):
         kar.release.open(tmp_path).rows("item", [3])
 
 
-def test_ids_may_come_as_any_kind_of_array(tmp_path: Path) -> None:
-    world.publish_day(tmp_path, 0)
+def test_ids_may_come_as_any_kind_of_array(tmp_path: Path, night: Published) -> None:
     release = kar.release.open(tmp_path)
     for ids in (
         [103, None],
@@ -144,10 +134,9 @@ def test_ids_may_come_as_any_kind_of_array(tmp_path: Path) -> None:
         assert release.rows("user", ids).tolist() == []
 
 
-def test_a_release_deleted_under_a_reader_is_named(tmp_path: Path) -> None:
-    done = world.publish_day(tmp_path, 0)
+def test_a_release_deleted_under_a_reader_is_named(tmp_path: Path, night: Published) -> None:
     release = kar.release.open(tmp_path)
-    shutil.rmtree(done.path)
+    shutil.rmtree(night.path)
     with pytest.raises(ReleaseNotFound, match="was deleted while it was open"):
         release.vectors("user", "user.preference", [103])
 
