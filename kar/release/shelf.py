@@ -26,9 +26,26 @@ class Listed:
     manifest: dict[str, Any] | None
     problem: str = ""
 
+    @property
+    def data_cutoff(self) -> dt.datetime | None:
+        text = self.manifest["data_cutoff"] if self.manifest else None
+        return manifest.from_text(text) if text else None
+
+    @property
+    def published_at(self) -> dt.datetime | None:
+        return manifest.from_text(self.manifest["published_at"]) if self.manifest else None
+
+    @property
+    def space_id(self) -> str:
+        return str(self.manifest["space_id"]) if self.manifest else ""
+
+    @property
+    def is_reconstructed(self) -> bool:
+        return bool(self.manifest and self.manifest["is_reconstructed"])
+
 
 def list_releases(path: str | Path) -> list[Listed]:
-    """Every release below a published folder, oldest publication first; damaged ones are listed with their problem.
+    """Every release below a published folder, newest publication first; damaged ones come last, with their problem.
 
     Raises:
         ReleaseCorrupt: CURRENT cannot be read.
@@ -44,7 +61,7 @@ def list_releases(path: str | Path) -> list[Listed]:
             listed.append(Listed(name, is_current, since.get(name), found))
         except ReleaseError as error:
             listed.append(Listed(name, is_current, since.get(name), None, error.what))
-    return sorted(listed, key=lambda one: (one.manifest["published_at"] if one.manifest else "", one.id))
+    return sorted(listed, key=lambda one: (one.manifest["published_at"] if one.manifest else "", one.id), reverse=True)
 
 
 def promote(path: str | Path, release: str, at: dt.datetime | None = None) -> dict[str, Any]:

@@ -18,7 +18,8 @@ import pytest
 import kar.release
 from kar.errors import ReleaseCorrupt, ReleaseError
 from kar.release import layout, pointer
-from kar.release.publish import Published, SideRows, publish
+from kar.release.publish import Published, publish
+from kar.release.rows import SideRows
 from tests.release import world
 
 REPOSITORY = Path(__file__).resolve().parents[2]

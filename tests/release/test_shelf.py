@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from tests.release import world
 
 
-def test_the_list_is_in_order_of_publication_and_marks_the_current_one(tmp_path: Path) -> None:
+def test_the_newest_publication_is_listed_first_and_marks_the_current_one(tmp_path: Path) -> None:
     done = [world.publish_day(tmp_path, number) for number in (3, 4, 1)]
     listed = kar.release.list_releases(tmp_path)
-    assert [one.id for one in listed] == [done[2].path.name, done[0].path.name, done[1].path.name]
-    assert [one.is_current for one in listed] == [False, False, True]
-    assert [one.served_since is None for one in listed] == [True, False, False]
+    assert [one.id for one in listed] == [done[1].path.name, done[0].path.name, done[2].path.name]
+    assert [one.is_current for one in listed] == [True, False, False]
+    assert [one.served_since is None for one in listed] == [False, False, True]
+    assert listed[0].data_cutoff == world.day(4.5)
+    assert listed[0].published_at == world.day(5) + dt.timedelta(hours=2)
+    assert listed[0].space_id == done[1].manifest["space_id"]
 
 
 def test_an_empty_folder_lists_nothing(tmp_path: Path) -> None:

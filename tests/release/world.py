@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kar.release.publish import Facts, Published, SideRows, ViewRows, publish
+from kar.release.publish import Published, publish
+from kar.release.rows import Facts, SideRows, ViewRows
 
 A, T = 4, 6
 DAY = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
