@@ -202,7 +202,7 @@ FEATURES = Stage(
     ),
     writes=("release",),
     rejects={},
-    settings=("scenario", "features"),
+    settings=("scenario", "adaptor", "features"),
 )
 
 REPORT = Stage(
