@@ -3,6 +3,8 @@
 A history event is its item and attribute embeddings side by side, with the embedding of its rating added to each; the query is the target's.
 Attention weights are not normalised, as in the paper. Source: DIN, arXiv 1706.06978; where the adapted vectors enter: KAR, arXiv 2306.10933.
 Layers: deepctr-torch.
+
+Shape suffixes besides those of `base`: X = target_count · D, width of the target and of an event · H hidden width of the attention
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kar.model.backbones.base import Backbone, FinalMLP, Shape, start_as_linear
 from kar.model.batches import Batch
@@ -39,9 +42,28 @@ class DIN(Backbone):
         return self.mlp(torch.cat([interest_BX, single_BSD.flatten(1), *adapted_BCD], dim=1))  # type: ignore[no-any-return]
 
     def interest(self, batch: Batch, target_BX: Tensor) -> Tensor:
-        """[B, target_count · D]; zero for an empty history, since places without event weigh nothing and weights are not normalised."""
+        """[B, X]; zero for an empty history, since places without event weigh nothing and weights are not normalised."""
+        event_BLX, is_event_BL = self.events(batch)
+        weight_BL = self.weights(target_BX, event_BLX).masked_fill(~is_event_BL, 0.0)
+        return torch.bmm(weight_BL[:, None], event_BLX)[:, 0]
+
+    def events(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Histories [B, L, X] and whether a place holds an event [B, L]."""
         code_KBL, is_event_BL = batch.history_padded()
-        event_KBLD = self.embedding(code_KBL)
-        event_BLX = torch.cat([*(event_KBLD[:-1] + event_KBLD[-1])], dim=-1)
-        pooled_B1X: Tensor = self.attention(target_BX[:, None], event_BLX, None, is_event_BL)
-        return pooled_B1X[:, 0]
+        *values, rating_BLD = self.embedding(code_KBL).unbind(0)
+        return torch.cat([value_BLD + rating_BLD for value_BLD in values], dim=-1), is_event_BL
+
+    def weights(self, target_BX: Tensor, event_BLX: Tensor) -> Tensor:
+        """[B, L] what deepctr-torch's local activation unit gives, with its weights; a test holds the two equal.
+
+        Its first layer takes [q, k, q − k, q · k] side by side, four times the events' memory. Being linear, it is
+        (Wq + Wd) q + (Wk − Wd) k + Wp (q · k), of which the first term is computed once per example.
+        """
+        unit = self.attention.local_att
+        first, second = unit.dnn.linears
+        wq_HX, wk_HX, wd_HX, wp_HX = first.weight.chunk(4, dim=1)
+        of_target_BH = functional.linear(target_BX, wq_HX + wd_HX, first.bias)
+        hidden_BLH = functional.linear(event_BLX, wk_HX - wd_HX) + functional.linear(event_BLX * target_BX[:, None], wp_HX)
+        hidden_BLH = (hidden_BLH + of_target_BH[:, None]).relu_()
+        weight_BL: Tensor = unit.dense(second(hidden_BLH).relu_()).squeeze(-1)
+        return weight_BL
