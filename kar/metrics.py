@@ -6,7 +6,7 @@ Labels are 0 or 1; scores are logits (AUC and GAUC take any scores). A metric th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,7 +75,8 @@ def user_aucs(user: ArrayLike, label: ArrayLike, score: ArrayLike) -> tuple[Floa
     positives = np.bincount(owner[is_positive], minlength=users)
     pairs = positives * (rows - positives)
     above = np.bincount(owner[is_positive], weights=rank[is_positive], minlength=users) - positives * (positives + 1) / 2
-    return np.divide(above, pairs, out=np.zeros(users), where=pairs > 0), np.where(pairs > 0, rows, 0)
+    value: Float = np.divide(above, pairs, out=np.zeros(users), where=pairs > 0)
+    return value, np.where(pairs > 0, rows, 0)
 
 
 def relative_improvement(value: float, base: float) -> float:
@@ -115,9 +116,7 @@ class Bootstrap:
         _, self.user = np.unique(np.asarray(user), return_inverse=True)
         self.label = np.asarray(label)
         self.users = int(self.user.max()) + 1 if len(self.user) else 0
-        draws = np.random.default_rng(seed).multinomial(self.users, np.full(self.users, 1 / self.users), size=resamples) if self.users else []
-        # the first row is the sample itself
-        self.count_RU = np.vstack([np.ones((1, self.users)), *([draws] if self.users else [np.ones((resamples, 0))])])
+        self.resamples, self.seed = resamples, seed
 
     def arm(self, metric: str, logits: Sequence[ArrayLike]) -> Float:
         """[resamples + 1] an arm's metric, mean over seeds; the first is that of the sample itself.
@@ -127,7 +126,7 @@ class Bootstrap:
             logits: one array of row logits per seed.
         """
         of_one: dict[str, Callable[[NDArray[Any]], Float]] = {"auc": self._auc, "gauc": self._gauc, "logloss": self._logloss}
-        return np.mean([of_one[metric](np.asarray(logit)) for logit in logits], axis=0)
+        return np.asarray(np.mean([of_one[metric](np.asarray(logit)) for logit in logits], axis=0))
 
     @staticmethod
     def difference(arm_a: Float, arm_b: Float) -> Interval:
@@ -138,35 +137,47 @@ class Bootstrap:
         point = float(arm_a[0] - arm_b[0])
         return Interval(point, float(low), float(high)) if math.isfinite(point) else Interval(math.nan, math.nan, math.nan)
 
+    def _counts(self) -> Iterator[Float]:
+        """How often each user [U] is in the sample: first the sample itself, then every resample; the same each time."""
+        yield np.ones(self.users)
+        draw = np.random.default_rng(self.seed)
+        for _ in range(self.resamples):
+            yield np.bincount(draw.integers(0, max(self.users, 1), size=self.users), minlength=self.users).astype(np.float64)
+
     def _auc(self, score: NDArray[Any]) -> Float:
         is_positive = self.label > 0.5
-        negative = np.sort(score[~is_positive])
-        negative_user = self.user[~is_positive][np.argsort(score[~is_positive], kind="stable")]
+        by_score = np.argsort(score[~is_positive], kind="stable")
+        negative, negative_user = score[~is_positive][by_score], self.user[~is_positive][by_score]
         by_score = np.argsort(score[is_positive], kind="stable")
         positive, positive_user = score[is_positive][by_score], self.user[is_positive][by_score]
         below, up_to = np.searchsorted(negative, positive, "left"), np.searchsorted(negative, positive, "right")
-        has_ties = bool((below != up_to).any())
-        result = np.empty(len(self.count_RU))
+        tied = np.flatnonzero(below != up_to)
+        result = []
         weight_below = np.zeros(len(negative) + 1)
-        for number, count_U in enumerate(self.count_RU):
+        for count_U in self._counts():
             np.cumsum(count_U[negative_user], out=weight_below[1:])
-            beaten = (weight_below[below] + weight_below[up_to]) / 2 if has_ties else weight_below[below]
+            beaten = weight_below[below]
+            beaten[tied] = (beaten[tied] + weight_below[up_to[tied]]) / 2
             weight = count_U[positive_user]
             pairs = weight.sum() * weight_below[-1]
-            result[number] = weight @ beaten / pairs if pairs else math.nan
-        return result
+            # no `@`: its threads cost more than they save on vectors of this size
+            result.append((weight * beaten).sum() / pairs if pairs else math.nan)
+        return np.array(result)
 
     def _gauc(self, score: NDArray[Any]) -> Float:
         value_U, weight_U = user_aucs(self.user, self.label, score)
-        return _ratio(self.count_RU @ (value_U * weight_U), self.count_RU @ weight_U)
+        return self._mean(value_U * weight_U, weight_U)
 
     def _logloss(self, logit: NDArray[Any]) -> Float:
         loss_U = np.bincount(self.user, weights=row_losses(self.label, logit), minlength=self.users)
-        return _ratio(self.count_RU @ loss_U, self.count_RU @ np.bincount(self.user, minlength=self.users))
+        return self._mean(loss_U, np.bincount(self.user, minlength=self.users))
 
-
-def _ratio(above: Float, below: Float) -> Float:
-    return np.divide(above, below, out=np.full(len(above), math.nan), where=below > 0)
+    def _mean(self, sum_U: NDArray[Any], weight_U: NDArray[Any]) -> Float:
+        """Per resample Σ sum / Σ weight over its users; NaN where the weight is 0."""
+        parts_U2 = np.stack([sum_U, weight_U], axis=1)
+        total_R2 = np.stack([count_U @ parts_U2 for count_U in self._counts()])
+        ratio: Float = np.divide(total_R2[:, 0], total_R2[:, 1], out=np.full(len(total_R2), math.nan), where=total_R2[:, 1] > 0)
+        return ratio
 
 
 Outcome = Literal["beats", "does_not_beat", "too_few_users", "undefined"]

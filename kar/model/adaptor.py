@@ -55,6 +55,7 @@ class Adaptor(nn.Module):
         super().__init__()
         self.kinds = tuple(kinds)
         self.width, self.adapted_width, self.dropout = width, adapted_width, dropout
+        self.hidden, self.shared_count, self.own_count = hidden, shared_count, own_count
         self.shared = Experts(shared_count, width, hidden, adapted_width)
         self.own = nn.ModuleDict({_name(kind): Experts(own_count, width, hidden, adapted_width) for kind in self.kinds})
         self.gate = nn.ModuleDict({_name(kind): nn.Linear(width, shared_count + own_count) for kind in self.kinds})
@@ -103,7 +104,8 @@ class Adaptor(nn.Module):
 
     def missing(self, kind: str) -> Tensor:
         """[A]: the learned vector of a subject without knowledge. It does not pass through the experts."""
-        return self.default[_name(kind)]
+        default_A: Tensor = self.default[_name(kind)]
+        return default_A
 
     def _own(self, kind: str) -> Experts:
         own = self.own[_name(kind)]

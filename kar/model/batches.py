@@ -240,7 +240,7 @@ def _splits(example: pa.Table) -> tuple[dict[str, Int64], Int64]:
     label_E = _ints(example["label"])
     if not np.isin(label_E, (0, 1)).all():
         raise ModelError(f"labels are 0 or 1, there is {label_E[~np.isin(label_E, (0, 1))][0]}", "mend examples.label")
-    split_rows = {split: np.flatnonzero(pc.equal(example["split"], split).to_numpy()) for split in SPLITS}
+    split_rows: dict[str, Int64] = {split: np.flatnonzero(pc.equal(example["split"], split).to_numpy()) for split in SPLITS}
     for split, rows in split_rows.items():
         if not len(rows):
             raise ModelError(f"there are no {split} examples", "use more data, or another examples.split, valid_share or test_share")
@@ -249,9 +249,7 @@ def _splits(example: pa.Table) -> tuple[dict[str, Int64], Int64]:
     return split_rows, label_E
 
 
-def _check_places(
-    sequence: pa.Table, user_V: Int64, item_V: Int64, offset_U: Int64, user_E: Int64, item_E: Int64, own_E: Int64
-) -> None:
+def _check_places(sequence: pa.Table, user_V: Int64, item_V: Int64, offset_U: Int64, user_E: Int64, item_E: Int64, own_E: Int64) -> None:
     """Positions count a user's events without gap, and an example stands at its own place: else a history could hold its label."""
     if len(user_V) and ((np.diff(user_V) < 0).any() or (_ints(sequence["position"]) != np.arange(len(user_V)) - offset_U[user_V]).any()):
         raise ModelError("the table sequence is not in (user_id, position) order without gaps", "make the examples again")

@@ -66,7 +66,8 @@ def attach(data: TrainingData, view: str, side: Side, vectors: Vectors, width: i
     vectors_NT = vectors.vectors_NT
     if len(vectors_NT) and vectors_NT.shape[1] != width:
         raise ModelError(
-            f"view {view} holds vectors of width {vectors_NT.shape[1]}, another view of the arm {width}", "encode all views with one encoder"
+            f"view {view} holds vectors of width {vectors_NT.shape[1]}, another view of the arm {width}",
+            "encode all views with one encoder",
         )
     row_S = _row_of_subject(data, side, vectors.subject_ids)
     if seed is not None:

@@ -53,6 +53,11 @@ class Trained:
     test_logit: Float32
     rows_per_s: float
 
+    @property
+    def valid_auc(self) -> float:
+        """Of the chosen epoch."""
+        return self.epochs[self.chosen].valid_auc
+
 
 def train(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, settings: AdaptorSettings, seed: int, what: str) -> Trained:
     """Train, choose the epoch on valid, predict test once.
@@ -73,7 +78,8 @@ def train(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, 
     shuffle = torch.Generator().manual_seed(seed)
     epochs: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
-    best_logit, chosen = np.empty(0, np.float32), -1
+    best_logit: Float32 = np.empty(0, np.float32)
+    chosen = -1
     with _repeatable(seed, settings.threads), Progress(what, total=len(train_rows) * settings.epochs) as progress:
         for number in range(settings.epochs):
             started = time.perf_counter()
@@ -108,7 +114,7 @@ def _epoch(
     ranker.train()
     order = torch.randperm(len(rows), generator=shuffle).to(rows.device)
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
-    for chunk in rows[order].split(batch_size):
+    for chunk in torch.split(rows[order], batch_size):
         batch = data.batch(chunk, kinds)
         loss = functional.binary_cross_entropy_with_logits(ranker(batch), batch.label_B)
         optimizer.zero_grad(set_to_none=True)
@@ -124,7 +130,7 @@ def predict(ranker: Ranker, data: TrainingData, kinds: Sequence[Kind], examples:
     """Logits of some examples, in their order; leaves the ranker in evaluation mode."""
     ranker.eval()
     rows = torch.from_numpy(examples).to(data.device)
-    return torch.cat([ranker(data.batch(chunk, kinds)) for chunk in rows.split(_PREDICT_ROWS)]).cpu().numpy()
+    return torch.cat([ranker(data.batch(chunk, kinds)) for chunk in torch.split(rows, _PREDICT_ROWS)]).cpu().numpy()
 
 
 @contextlib.contextmanager

@@ -71,5 +71,3 @@ def first_values(ids: pa.Array, subjects: pa.ChunkedArray, names: pa.ChunkedArra
 
 def _flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-
-

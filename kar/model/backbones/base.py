@@ -43,9 +43,7 @@ class Shape:
 
     @classmethod
     def of(cls, data: TrainingData, kind_count: int, embedding_dim: int, mlp: Sequence[int], dropout: float) -> Shape:
-        return cls(
-            data.fields.total, len(data.target_fields), len(data.profile_fields), kind_count, embedding_dim, tuple(mlp), dropout
-        )
+        return cls(data.fields.total, len(data.target_fields), len(data.profile_fields), kind_count, embedding_dim, tuple(mlp), dropout)
 
 
 class Backbone(nn.Module, ABC):

@@ -30,7 +30,11 @@ class DIN(Backbone):
         width = shape.target_count * shape.embedding_dim
         # no Dice: its batch norm would count the places without event, and fails on a batch of one
         self.attention = AttentionSequencePoolingLayer(
-            att_hidden_units=_ATTENTION_HIDDEN, att_activation="relu", weight_normalization=False, embedding_dim=width, supports_masking=True
+            att_hidden_units=_ATTENTION_HIDDEN,
+            att_activation="relu",
+            weight_normalization=False,
+            embedding_dim=width,
+            supports_masking=True,
         )
         start_as_linear(self.attention)
         beside = shape.profile_count + shape.kind_count
