@@ -1,0 +1,15 @@
+-- name: report_left_out
+-- grain: one row per reason for which events after the cut are no examples
+-- key: reason
+-- reads: core_example
+-- takes: shown_count
+select
+    rejected as reason,
+    count(*) as row_count,
+    list({'user_id': user_id, 'item_id': item_id, 'event_at': event_at, 'position': position} order by user_id, position)[
+        :$shown_count
+    ] as shown_rows
+from core_example
+where rejected is not null
+group by rejected
+order by rejected
