@@ -7,6 +7,6 @@ select
     interaction.item_id,
     interaction.event_at
 from interaction
-left join "user" on interaction.user_id = "user".user_id
-left join item on interaction.item_id = item.item_id
-where "user".user_id is null or item.item_id is null
+left join user as known_user on interaction.user_id = known_user.user_id
+left join item as known_item on interaction.item_id = known_item.item_id
+where known_user.user_id is null or known_item.item_id is null

@@ -1,25 +1,53 @@
 -- name: check_no_example_is_in_evidence
--- grain: one row per example and text that has seen its pair, or something newer
--- key: example_id, view
+-- grain: one row per example and text that has seen its pair, or something newer than it
+-- key: example_id, view, reason
 -- reads: example, core_evidence
-select
-    example.example_id,
-    evidence.view,
-    example.user_id,
-    example.item_id,
-    example.event_at,
-    evidence.evidence_newest_at
-from example
-inner join core_evidence as evidence
+with asked as (
+    select
+        *,
+        'user' as side,
+        cast(user_id as varchar) as subject_id
+    from example
+    union all
+    select
+        *,
+        'item' as side,
+        cast(item_id as varchar) as subject_id
+    from example
+),
+
+seen as (
+    select
+        view,
+        side,
+        subject_id,
+        unnest(evidence_users) as user_text,
+        unnest(evidence_items) as item_text
+    from core_evidence
+)
+
+select distinct
+    asked.example_id,
+    seen.view,
+    'in_evidence' as reason,
+    asked.user_id,
+    asked.item_id,
+    asked.event_at
+from asked
+inner join seen
     on
-        evidence.subject_id = case
-            when evidence.side = 'user' then cast(example.user_id as varchar) else cast(example.item_id as varchar)
-        end
-where
-    example.event_at < evidence.evidence_newest_at
-    or list_contains(
-        list_transform(
-            list_zip(evidence.evidence_users, evidence.evidence_items), lambda pair: to_json([pair[1], pair[2]])
-        ),
-        to_json([cast(example.user_id as varchar), cast(example.item_id as varchar)])
-    )
+        asked.side = seen.side
+        and asked.subject_id = seen.subject_id
+        and cast(asked.user_id as varchar) = seen.user_text
+        and cast(asked.item_id as varchar) = seen.item_text
+union all
+select
+    asked.example_id,
+    evidence.view,
+    'before_evidence' as reason,
+    asked.user_id,
+    asked.item_id,
+    asked.event_at
+from asked
+inner join core_evidence as evidence on asked.side = evidence.side and asked.subject_id = evidence.subject_id
+where asked.event_at < evidence.evidence_newest_at

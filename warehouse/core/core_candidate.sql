@@ -4,30 +4,30 @@
 -- reads: core_event, history
 -- takes: mode, snapshot_at, label_column, label_operator, label_threshold
 -- per_user: what comes after the user's own history. time: what comes at or after the snapshot's cutoff.
-WITH judged AS (
-    SELECT
+with judged as (
+    select
         event.user_id,
         event.item_id,
         event.event_at,
         event.position,
-        CASE WHEN $label_column = 'click' THEN CAST(event.click AS DOUBLE) ELSE event.rating END AS judged_value
-    FROM core_event AS event
-    LEFT JOIN history ON event.user_id = history.user_id
-    WHERE CASE
-        WHEN $mode = 'per_user' THEN event.position >= coalesce(history.position, 0)
-        ELSE event.event_at >= $snapshot_at
-    END
+        case when $label_column = 'click' then cast(event.click as double) else event.rating end as judged_value
+    from core_event as event
+    left join history on event.user_id = history.user_id
+    where case
+        when $mode = 'per_user' then event.position >= coalesce(history.position, 0)
+        else event.event_at >= $snapshot_at
+    end
 )
 
-SELECT
+select
     user_id,
     item_id,
     event_at,
     position,
-    CAST(CASE
-        WHEN judged_value IS NULL OR isnan(judged_value) THEN NULL
-        WHEN $label_operator = '>' THEN judged_value > $label_threshold
-        WHEN $label_operator = '>=' THEN judged_value >= $label_threshold
-        ELSE judged_value = $label_threshold
-    END AS INTEGER) AS label
-FROM judged
+    cast(case
+        when judged_value is null or isnan(judged_value) then null
+        when $label_operator = '>' then judged_value > $label_threshold
+        when $label_operator = '>=' then judged_value >= $label_threshold
+        else judged_value = $label_threshold
+    end as integer) as label
+from judged

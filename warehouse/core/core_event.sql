@@ -3,7 +3,7 @@
 -- key: user_id, position
 -- reads: interaction
 -- takes: cutoff_at
-SELECT
+select
     user_id,
     item_id,
     event_at,
@@ -11,7 +11,7 @@ SELECT
     rating,
     click,
     text,
-    row_number() OVER (PARTITION BY user_id ORDER BY event_at, tie_key, item_id) - 1 AS position,
-    count(*) OVER (PARTITION BY user_id) AS event_count
-FROM interaction
-WHERE event_at < $cutoff_at
+    row_number() over (partition by user_id order by event_at, tie_key, item_id) - 1 as position,
+    count(*) over (partition by user_id) as event_count
+from interaction
+where event_at < $cutoff_at

@@ -3,19 +3,22 @@
 -- key: user_id, position
 -- reads: core_candidate, core_leak
 -- takes: min_history
-WITH leak AS (
-    SELECT user_id, position, bool_or(reason = 'in_evidence') AS is_in_evidence
-    FROM core_leak
-    GROUP BY user_id, position
+with leak as (
+    select
+        user_id,
+        position,
+        bool_or(reason = 'in_evidence') as is_in_evidence
+    from core_leak
+    group by user_id, position
 )
 
-SELECT
+select
     candidate.*,
-    CASE
-        WHEN candidate.label IS NULL THEN 'no_label'
-        WHEN candidate.position < $min_history THEN 'short_history'
-        WHEN leak.is_in_evidence THEN 'in_evidence'
-        WHEN leak.user_id IS NOT NULL THEN 'before_evidence'
-    END AS rejected
-FROM core_candidate AS candidate
-LEFT JOIN leak ON candidate.user_id = leak.user_id AND candidate.position = leak.position
+    case
+        when candidate.label is null then 'no_label'
+        when candidate.position < $min_history then 'short_history'
+        when leak.is_in_evidence then 'in_evidence'
+        when leak.user_id is not null then 'before_evidence'
+    end as rejected
+from core_candidate as candidate
+left join leak on candidate.user_id = leak.user_id and candidate.position = leak.position

@@ -5,11 +5,13 @@
 -- takes: mode, cap
 -- time: every event before the cutoff. per_user: KAR's protocol for a static data set, the first min((n + 1) // 2, cap)
 -- of a user's n events; what comes after them is for examples.
-SELECT *
-FROM (
-    SELECT
+with counted as (
+    select
         *,
-        CASE WHEN $mode = 'per_user' THEN least((event_count + 1) // 2, $cap) ELSE event_count END AS history_count
-    FROM core_event
+        case when $mode = 'per_user' then least((event_count + 1) // 2, $cap) else event_count end as history_count
+    from core_event
 )
-WHERE position < history_count
+
+select *
+from counted
+where position < history_count

@@ -3,25 +3,37 @@
 -- key: source_row
 -- reads: stg_interaction, stg_user, stg_item
 -- takes: has_users, has_items
-WITH known AS (
-    SELECT
-        interaction.* EXCLUDE (rejected),
-        CASE
-            WHEN interaction.rejected IS NOT NULL THEN interaction.rejected
-            WHEN $has_users AND known_user.user_id IS NULL THEN 'unknown_user'
-            WHEN $has_items AND known_item.item_id IS NULL THEN 'unknown_item'
-        END AS rejected
-    FROM stg_interaction AS interaction
-    LEFT JOIN (SELECT user_id FROM stg_user WHERE rejected IS NULL) AS known_user ON interaction.user_id = known_user.user_id
-    LEFT JOIN (SELECT item_id FROM stg_item WHERE rejected IS NULL) AS known_item ON interaction.item_id = known_item.item_id
+with known_user as (
+    select user_id
+    from stg_user
+    where rejected is null
+),
+
+known_item as (
+    select item_id
+    from stg_item
+    where rejected is null
+),
+
+known as (
+    select
+        interaction.* exclude (rejected),
+        case
+            when interaction.rejected is not null then interaction.rejected
+            when $has_users and known_user.user_id is null then 'unknown_user'
+            when $has_items and known_item.item_id is null then 'unknown_item'
+        end as rejected
+    from stg_interaction as interaction
+    left join known_user on interaction.user_id = known_user.user_id
+    left join known_item on interaction.item_id = known_item.item_id
 )
 
-SELECT
-    * EXCLUDE (rejected),
-    CASE
-        WHEN rejected IS NOT NULL THEN rejected
-        WHEN row_number() OVER (
-            PARTITION BY user_id, item_id, event_at, rejected ORDER BY source_row
-        ) > 1 THEN 'duplicate_key'
-    END AS rejected
-FROM known
+select
+    * exclude (rejected),
+    case
+        when rejected is not null then rejected
+        when row_number() over (
+            partition by user_id, item_id, event_at, rejected order by source_row
+        ) > 1 then 'duplicate_key'
+    end as rejected
+from known

@@ -2,13 +2,13 @@
 -- grain: one user–item event before the end of the partition date
 -- key: user_id, event_at, tie_key, item_id
 -- reads: core_interaction
-SELECT
+select
     user_id,
     item_id,
     event_at,
-    to_tie_key(event_at, item_number(item_id)) AS tie_key,
+    to_tie_key(event_at, item_number(item_id)) as tie_key,
     rating,
     click,
     text
-FROM core_interaction
-WHERE rejected IS NULL
+from core_interaction
+where rejected is null

@@ -3,16 +3,16 @@
 -- key: item_id
 -- reads: stg_item, core_interaction
 -- takes: has_items
-SELECT
+select
     item_id,
     title,
     description
-FROM stg_item
-WHERE rejected IS NULL
-UNION ALL
-SELECT DISTINCT
+from stg_item
+where rejected is null
+union all
+select distinct
     item_id,
-    NULL AS title,
-    NULL AS description
-FROM core_interaction
-WHERE rejected IS NULL AND NOT $has_items
+    null as title,
+    null as description
+from core_interaction
+where rejected is null and not $has_items

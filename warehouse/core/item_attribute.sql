@@ -2,28 +2,28 @@
 -- grain: one row per item, attribute and value
 -- key: item_id, name, value
 -- reads: stg_item
-WITH listed AS (
-    SELECT
+with listed as (
+    select
         item_id,
-        unnest(attributes, recursive := true)
-    FROM stg_item
-    WHERE rejected IS NULL
+        unnest(attributes) as attribute
+    from stg_item
+    where rejected is null
 ),
 
-valued AS (
-    SELECT
+valued as (
+    select
         item_id,
-        name,
-        plain(unnest("values")) AS value,
-        generate_subscripts("values", 1) AS place
-    FROM listed
+        attribute['name'] as name,
+        plain(unnest(attribute['values'])) as value,
+        generate_subscripts(attribute['values'], 1) as place
+    from listed
 )
 
-SELECT
+select
     item_id,
     name,
     value,
-    CAST(min(place) - 1 AS INTEGER) AS place
-FROM valued
-WHERE value IS NOT NULL
-GROUP BY item_id, name, value
+    cast(min(place) - 1 as integer) as place
+from valued
+where value is not null
+group by item_id, name, value

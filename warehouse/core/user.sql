@@ -3,6 +3,8 @@
 -- key: user_id
 -- reads: stg_user, core_interaction
 -- takes: has_users
-SELECT user_id FROM stg_user WHERE rejected IS NULL
-UNION
-SELECT user_id FROM core_interaction WHERE rejected IS NULL AND NOT $has_users
+select user_id from stg_user
+where rejected is null
+union
+select user_id from core_interaction
+where rejected is null and not $has_users

@@ -2,27 +2,27 @@
 -- grain: one row per user, attribute and value
 -- key: user_id, name, value
 -- reads: stg_user
-WITH listed AS (
-    SELECT
+with listed as (
+    select
         user_id,
-        unnest(attributes, recursive := true)
-    FROM stg_user
-    WHERE rejected IS NULL
+        unnest(attributes) as attribute
+    from stg_user
+    where rejected is null
 ),
 
-valued AS (
-    SELECT
+valued as (
+    select
         user_id,
-        name,
-        plain(unnest("values")) AS value,
-        generate_subscripts("values", 1) AS place
-    FROM listed
+        attribute['name'] as name,
+        plain(unnest(attribute['values'])) as value,
+        generate_subscripts(attribute['values'], 1) as place
+    from listed
 )
 
-SELECT
+select
     user_id,
     name,
     value
-FROM valued
-WHERE value IS NOT NULL
-GROUP BY user_id, name, value
+from valued
+where value is not null
+group by user_id, name, value

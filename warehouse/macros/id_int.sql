@@ -1,14 +1,13 @@
 -- Ids that are whole numbers of 64 bits. `side_` is replaced by `user_` or `item_`.
 -- The text is parsed, never a float: 9007199254740993 survives. '42.0' (a float column with gaps, as pandas writes it) is 42.
 
-CREATE MACRO to_side_id(id_text) AS
-    TRY_CAST(regexp_replace(trim(id_text), '\.0*$', '') AS BIGINT);
+create macro to_side_id(id_text) as try_cast(regexp_replace(trim(id_text), '\.0*$', '') as bigint);
 
-CREATE MACRO side_id_fault(id_text) AS
-    CASE
-        WHEN id_text IS NULL OR trim(id_text) = '' THEN 'missing_id'
-        WHEN NOT regexp_full_match(trim(id_text), '[+-]?[0-9]+(\.0*)?') THEN 'id_not_a_number'
-        WHEN TRY_CAST(regexp_replace(trim(id_text), '\.0*$', '') AS BIGINT) IS NULL THEN 'id_out_of_range'
-    END;
+create macro side_id_fault(id_text) as
+case
+    when id_text is null or trim(id_text) = '' then 'missing_id'
+    when not regexp_full_match(trim(id_text), '[+-]?[0-9]+(\.0*)?') then 'id_not_a_number'
+    when to_side_id(id_text) is null then 'id_out_of_range'
+end;
 
-CREATE MACRO side_number(id) AS id;
+create macro side_number(id) as id;

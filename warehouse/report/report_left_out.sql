@@ -6,9 +6,11 @@
 select
     rejected as reason,
     count(*) as row_count,
-    list({'user_id': user_id, 'item_id': item_id, 'event_at': event_at, 'position': position} order by user_id, position)[
-        :$shown_count
-    ] as shown_rows
+    list_slice(
+        list({ 'user_id': user_id, 'item_id': item_id, 'event_at': event_at, 'position': position } order by user_id, position),
+        1,
+        $shown_count
+    ) as shown_rows
 from core_example
 where rejected is not null
 group by rejected

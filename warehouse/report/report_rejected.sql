@@ -3,40 +3,54 @@
 -- key: source, reason
 -- reads: raw_bad_row, stg_user, stg_item, core_interaction
 -- takes: shown_count
-WITH rejected_row AS (
-    SELECT source, source_row, 'bad_row' AS reason, to_json({'line': text[:200], 'fault': fault}) AS shown
-    FROM raw_bad_row
-    UNION ALL
-    SELECT 'users', source_row, rejected, to_json({'user_id': user_text})
-    FROM stg_user
-    WHERE rejected IS NOT NULL
-    UNION ALL
-    SELECT 'items', source_row, rejected, to_json({'item_id': item_text, 'title': title})
-    FROM stg_item
-    WHERE rejected IS NOT NULL
-    UNION ALL
-    SELECT
-        'interactions',
+with rejected_row as (
+    select
+        source,
         source_row,
-        rejected,
+        'bad_row' as reason,
+        to_json({ 'line': left(text, 200), 'fault': fault }) as shown
+    from raw_bad_row
+    union all
+    select
+        'users' as source,
+        source_row,
+        rejected as reason,
+        to_json({ 'user_id': user_text }) as shown
+    from stg_user
+    where rejected is not null
+    union all
+    select
+        'items' as source,
+        source_row,
+        rejected as reason,
+        to_json({ 'item_id': item_text, 'title': title }) as shown
+    from stg_item
+    where rejected is not null
+    union all
+    select
+        'interactions' as source,
+        source_row,
+        rejected as reason,
         to_json({
             'user_id': user_text, 'item_id': item_text, 'event_at': event_text, 'rating': rating_text, 'click': click_text
-        })
-    FROM core_interaction
-    WHERE rejected IS NOT NULL
+        }) as shown
+    from core_interaction
+    where rejected is not null
 ),
 
-placed AS (
-    SELECT *, row_number() OVER (PARTITION BY source, reason ORDER BY source_row) AS place
-    FROM rejected_row
+placed as (
+    select
+        *,
+        row_number() over (partition by source, reason order by source_row) as place
+    from rejected_row
 )
 
-SELECT
+select
     source,
     reason,
-    count(*) AS row_count,
-    list(source_row ORDER BY source_row) FILTER (WHERE place <= $shown_count) AS source_rows,
-    list(CAST(shown AS VARCHAR) ORDER BY source_row) FILTER (WHERE place <= $shown_count) AS shown_rows
-FROM placed
-GROUP BY source, reason
-ORDER BY source, reason
+    count(*) as row_count,
+    list(source_row order by source_row) filter (where place <= $shown_count) as source_rows,
+    list(cast(shown as varchar) order by source_row) filter (where place <= $shown_count) as shown_rows
+from placed
+group by source, reason
+order by source, reason

@@ -3,32 +3,32 @@
 -- key: source_row
 -- reads: raw_interaction
 -- takes: time_unit, cutoff_at, has_rating, lowest_rating, highest_rating
-WITH typed AS (
-    SELECT
+with typed as (
+    select
         source_row,
-        user_id AS user_text,
-        item_id AS item_text,
-        event_at AS event_text,
-        rating AS rating_text,
-        click AS click_text,
-        to_user_id(user_id) AS user_id,
-        to_item_id(item_id) AS item_id,
-        coalesce(native_time, to_event_at(event_at, $time_unit)) AS event_at,
-        TRY_CAST(rating AS DOUBLE) AS rating,
-        to_click(click) AS click,
-        plain(text) AS text,
-        coalesce(user_id_fault(user_id), item_id_fault(item_id)) AS id_fault
-    FROM raw_interaction
+        user_id as user_text,
+        item_id as item_text,
+        event_at as event_text,
+        rating as rating_text,
+        click as click_text,
+        to_user_id(user_id) as user_id,
+        to_item_id(item_id) as item_id,
+        coalesce(native_time, to_event_at(event_at, $time_unit)) as event_at,
+        try_cast(rating as double) as rating,
+        to_click(click) as click,
+        plain(text) as text,
+        coalesce(user_id_fault(user_id), item_id_fault(item_id)) as id_fault
+    from raw_interaction
 )
 
-SELECT
+select
     *,
-    CASE
-        WHEN id_fault IS NOT NULL THEN id_fault
-        WHEN event_at IS NULL THEN 'bad_time'
-        WHEN event_at >= $cutoff_at THEN 'after_cutoff'
-        WHEN $has_rating AND (rating IS NULL OR NOT isfinite(rating)) THEN 'bad_rating'
-        WHEN rating < $lowest_rating OR rating > $highest_rating THEN 'bad_rating'
-        WHEN nullif(trim(click_text), '') IS NOT NULL AND click IS NULL THEN 'bad_rating'
-    END AS rejected
-FROM typed
+    case
+        when id_fault is not null then id_fault
+        when event_at is null then 'bad_time'
+        when event_at >= $cutoff_at then 'after_cutoff'
+        when $has_rating and (rating is null or not isfinite(rating)) then 'bad_rating'
+        when rating < $lowest_rating or rating > $highest_rating then 'bad_rating'
+        when nullif(trim(click_text), '') is not null and click is null then 'bad_rating'
+    end as rejected
+from typed
