@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import gzip
-import io
 import re
 from pathlib import Path
 
@@ -60,10 +59,9 @@ def first_line(name: str, path: Path, encoding: str) -> str:
     Raises:
         SourceError: the file is empty, or not in this encoding.
     """
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     try:
-        with opened as stream:
-            raw = io.BufferedReader(stream).readline()  # type: ignore[arg-type]
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            raw = stream.readline()
     except (OSError, EOFError) as error:
         raise SourceError(f"sources.{name}: {path} cannot be read: {error}", "check the file") from error
     if not raw.strip(b"\xef\xbb\xbf\r\n\t "):

@@ -15,6 +15,7 @@ labelled event, the run stops (LeakError).
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 import pyarrow.compute as pc
@@ -85,7 +86,7 @@ def _shown(at: dt.datetime | None) -> str:
 
 def _report(warehouse: Warehouse, out: Output, settings: Settings) -> None:
     for row in warehouse.run("report_left_out", shown_count=_SHOWN_ROWS).to_pylist():
-        out.reject(row["reason"], row["row_count"], [_plain(shown) for shown in row["shown_rows"]])
+        out.reject(row["reason"], row["row_count"], [json.loads(shown) for shown in row["shown_rows"]])
     splits = {row.pop("split"): row for row in warehouse.run("report_example").to_pylist()}
     total = sum(row["example_count"] for row in splits.values())
     _warn(out, splits, settings)
@@ -118,6 +119,3 @@ def _warn(out: Output, splits: dict[str, Any], settings: Settings) -> None:
 def _mean(splits: dict[str, Any], figure: str, total: int) -> float | None:
     return sum(row[figure] * row["example_count"] for row in splits.values()) / total if total else None
 
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, dt.datetime) else value for key, value in row.items()}

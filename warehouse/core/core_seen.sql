@@ -20,7 +20,7 @@ select
     evidence_newest_at,
     to_user_id(user_text) as user_id,
     to_item_id(item_text) as item_id,
-    max(place) as place,
+    cast(max(place) as integer) as place,
     any_value(pair_count) as pair_count
 from pair
 group by all
