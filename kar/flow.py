@@ -211,6 +211,7 @@ REPORT = Stage(
     title="one page that says whether the knowledge helped, and what it cost",
     version=1,
     reads=(
+        Read("sources", "interaction"),
         Read("histories", "history"),
         Read("histories", "item_profile"),
         Read("prompts", "plan"),
