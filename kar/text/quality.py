@@ -9,11 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
 
 from kar.settings import KnowledgeSettings
-
-Reason = Literal["empty", "refusal", "echo", "truncated", "truncated_by_reasoning", "too_short", "repetition"]
 
 # Chinese, Japanese and Korean write without blanks: there each sign counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['’][^\W_]+)*")
@@ -46,7 +43,7 @@ class Refusal:
         detail: what exactly was seen, with the figure that decided.
     """
 
-    reason: Reason
+    reason: str
     detail: str
 
 
