@@ -148,8 +148,13 @@ def _recipe(stage: Stage, module: ModuleType, settings: Settings, inputs: Inputs
         "date": inputs.date.isoformat(),
         "settings": {section: getattr(settings, section).recipe() for section in stage.settings},
         "inputs": {f"{s}.{t}": _digest(part, t) for (s, t), part in inputs.partitions.items()},
-        "files": {f"{path.parent.name}/{path.name}": file_sha(path) for path in files},
+        "files": {_file_name(path, inputs.home): file_sha(path) for path in files},
     }
+
+
+def _file_name(path: Path, home: Home) -> str:
+    """A file's name in the recipe: its place below the home (manifests of several stages share all but the stage), else its last two parts."""
+    return str(path.relative_to(home.path)) if path.is_relative_to(home.path) else f"{path.parent.name}/{path.name}"
 
 
 def _digest(partition: Partition | None, table: str) -> str | None:
