@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -42,6 +43,7 @@ def render(facts: Facts) -> str:
     return environment.get_template("page.html").render(style=Markup(style), **_sections(facts))
 
 
+@functools.cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("kar.page", ""),
