@@ -5,7 +5,7 @@ READY := .venv/.ready
 export KAR_HOME ?= $(CURDIR)/.kar
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-DEMO := --settings settings/movielens-100k.toml
+DEMO := --settings settings/movielens-100k.toml --set sources.folder=$(KAR_HOME)/_data/ml-100k
 DEMO_DATE := 1998-04-22
 ML1M_DATE := 2003-02-28
 
@@ -34,7 +34,7 @@ demo: $(READY) ## the whole flow on MovieLens-100K with a small local model: rel
 	@echo
 	@echo "report   $(KAR_HOME)/movielens-100k/report/date=$(DEMO_DATE)/index.html"
 	@echo "release  $(KAR_HOME)/movielens-100k/published  (read it with kar.release.open)"
-	@echo "look at  $(BIN)/kar show user 42 $(DEMO)"
+	@echo "look at  $(BIN)/kar show user 42 --settings settings/movielens-100k.toml"
 
 movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLEDGE=dir with texts to import]
 	@test -n "$(DATA)" || { echo "say where MovieLens-1M lies: make movielens-1m DATA=dir [KNOWLEDGE=dir]" >&2; exit 2; }

@@ -87,11 +87,7 @@ def prepare(knowledge_vector: pa.Table, example: pa.Table, settings: AdaptorSett
             "set vectors.raw_views = true and run: kar run vectors; or leave text out of adaptor.arms",
         )
     knowledge_views = [view for vs in named.values() for view in vs]
-    widths = (
-        [found.vectors_NT.shape[1] for view in knowledge_views + list(_RAW.values()) if len((found := vectors[view]).vectors_NT)]
-        if vectors
-        else []
-    )
+    widths = [found.vectors_NT.shape[1] for found in vectors.values() if len(found.vectors_NT)]  # knowledge first
     return Arms(
         views,
         vectors,

@@ -77,7 +77,8 @@ def attach(data: TrainingData, view: str, side: Side, vectors: Vectors, width: i
     if is_allowed_E is not None:
         row_E = row_E * is_allowed_E
     matrix = np.zeros((len(vectors_NT) + 1, width), np.float32)
-    matrix[1:] = vectors_NT
+    if len(vectors_NT):
+        matrix[1:] = vectors_NT
     return Kind(view, side, torch.from_numpy(matrix).to(data.device), torch.from_numpy(row_E).to(data.device))
 
 

@@ -1,0 +1,8 @@
+"""The report's page: facts in, one self-contained HTML document out. It reads no file, opens no socket, runs no script."""
+
+from kar.page.facts import Chosen, Facts
+from kar.page.reading import choose
+from kar.page.render import judge, render
+from kar.page.verdict import Verdict, verdict
+
+__all__ = ["Chosen", "Facts", "Verdict", "choose", "judge", "render", "verdict"]

@@ -54,10 +54,12 @@ def read_current(published: Path) -> Current:
         ReleaseNotFound: nothing was ever promoted here, or it points at a release that is not there.
         ReleaseCorrupt: it is empty or not what `swap` writes.
     """
+    if not published.is_dir():
+        raise ReleaseNotFound(f"there is no folder {published}", "name a published folder, $KAR_HOME/<scenario>/published")
     path = layout.current_path(published)
     try:
         text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except FileNotFoundError as error:
         raise ReleaseNotFound(f"{published} serves no release: there is no CURRENT in it", "publish one: kar run all") from error
     try:
         data = json.loads(text)

@@ -36,8 +36,6 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
         if as_of is not None:
             raise ReleaseError(f"{path} is one release; as_of chooses among several", "open the published folder above releases/")
         return _opened(path, manifest.read(path), verify)
-    if not path.is_dir():
-        raise ReleaseNotFound(f"there is no folder {path}", "name a published folder, $KAR_HOME/<scenario>/published")
     current = pointer.read_current(path)
     release = current.release if as_of is None else current.at(manifest.in_utc(as_of))
     if release is None:

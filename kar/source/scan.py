@@ -148,7 +148,7 @@ def _jsonl(connection: duckdb.DuckDBPyConnection, name: str, table: SourceTable,
     is_object = "case when json_valid(line) then json_type(line) = 'OBJECT' else false end"
     connection.execute(
         f"insert into {rejects} by name select line_number as line, line as csv_line, 'not a JSON object' as error_message,"
-        f" 'INVALID JSON' as error_type from {lines} where not {is_object}"
+        f" 'CAST' as error_type from {lines} where not {is_object}"
     )
     connection.execute(f"delete from {lines} where not {is_object}")
     keys = _keys(connection, lines, table)

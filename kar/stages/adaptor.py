@@ -85,7 +85,7 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
         "parameters": {name: found[0].result.ranker.parameter_count() for name, found in by_arm.items()},
         "rows_per_s": {name: [round(t.result.rows_per_s) for t in found] for name, found in by_arm.items()},
         "chosen_epochs": {name: [t.result.chosen for t in found] for name, found in by_arm.items()},
-        "train_seconds": {name: [round(sum(e.seconds for e in t.result.epochs), 1) for t in found] for name, found in by_arm.items()},
+        "epoch_seconds": {name: [[round(e.seconds, 2) for e in t.result.epochs] for t in found] for name, found in by_arm.items()},
         "test_touched": {name: len(found) for name, found in by_arm.items()},  # each training predicts them once, after its last epoch
         "example_counts": {split: len(rows) for split, rows in data.split_rows.items()},
         "test_covered_share": round(float(members["covered"][test].mean()), 4),
@@ -108,7 +108,7 @@ def _save_checkpoints(
             arm=best.arm,
             seed=best.seed,
             encoder_id=prepared.encoder_id,
-            views=prepared.views["knowledge"],
+            views={"user": settings.user_views, "item": settings.item_views},
             settings=settings.recipe(),
             valid_auc=best.result.valid_auc,
             field_sizes=data.fields.sizes,

@@ -47,9 +47,7 @@ class DIN(Backbone):
 
     def interest(self, batch: Batch, target_BX: Tensor) -> Tensor:
         """[B, X]; zero for an empty history, since places without event weigh nothing and weights are not normalised."""
-        event_BLX, is_event_BL = self.events(batch)
-        weight_BL = self.weights(target_BX, event_BLX).masked_fill(~is_event_BL, 0.0)
-        return torch.bmm(weight_BL[:, None], event_BLX)[:, 0]
+        return self.pool(target_BX, *self.events(batch))
 
     def events(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Histories [B, L, X] and whether a place holds an event [B, L]."""
@@ -57,8 +55,13 @@ class DIN(Backbone):
         *values, rating_BLD = self.embedding(code_KBL).unbind(0)
         return torch.cat([value_BLD + rating_BLD for value_BLD in values], dim=-1), is_event_BL
 
+    def pool(self, target_BX: Tensor, event_BLX: Tensor, is_event_BL: Tensor) -> Tensor:
+        """[B, X] what `attention` gives, in less memory; a test holds the two equal."""
+        weight_BL = self.weights(target_BX, event_BLX).masked_fill(~is_event_BL, 0.0)
+        return torch.bmm(weight_BL[:, None], event_BLX)[:, 0]
+
     def weights(self, target_BX: Tensor, event_BLX: Tensor) -> Tensor:
-        """[B, L] what deepctr-torch's local activation unit gives, with its weights; a test holds the two equal.
+        """[B, L] what deepctr-torch's local activation unit gives, with its weights.
 
         Its first layer takes [q, k, q − k, q · k] side by side, four times the events' memory. Being linear, it is
         (Wq + Wd) q + (Wk − Wd) k + Wp (q · k), of which the first term is computed once per example.
