@@ -16,7 +16,7 @@ from kar.errors import TemplateError
 Message = dict[str, str]
 M = TypeVar("M", bound=BaseModel)
 FILE = "factors.toml"
-_MOST_SUGGESTED = 12
+_FEWEST_SUGGESTED, _MOST_SUGGESTED = 3, 12
 
 
 class Factor(BaseModel):
@@ -136,11 +136,11 @@ def suggest(domain: str, item_noun: str, ask: Callable[[list[Message]], str]) ->
         ask: sends messages to the model, returns its answer's text.
 
     Raises:
-        TemplateError: the answer holds no list.
+        TemplateError: the answer holds no list, or one of fewer than three.
     """
     answer = ask(elicitation(item_noun))
     found = parse_list(answer)
-    if not found:
+    if len(found) < _FEWEST_SUGGESTED:
         raise TemplateError(
             f"the model's answer holds no list of factors; it begins: {answer.strip()[:120]!r}",
             f"ask again, ask a larger model, or write prompts/{domain}/{FILE} by hand",
@@ -151,11 +151,11 @@ def suggest(domain: str, item_noun: str, ask: Callable[[list[Message]], str]) ->
 def elicitation(item_noun: str) -> list[Message]:
     """The question for factors, plain enough for a small model."""
     return [
-        {"role": "system", "content": "You know how people choose. You answer with a short numbered list and nothing else."},
+        {"role": "system", "content": "You write short numbered lists."},
         {
             "role": "user",
-            "content": f"Someone decides whether a {item_noun} interests them. Which qualities of the {item_noun} does that depend on?\n"
-            "Name eight different ones. One per line: the quality, a colon, and what it covers in at most eight words.",
+            "content": f"What makes a person choose one {item_noun} over another? Write a numbered list of eight factors. "
+            "For each factor give its name, a colon and a short explanation.",
         },
     ]
 

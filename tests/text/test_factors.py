@@ -94,9 +94,10 @@ def test_a_suggestion_is_a_draft_that_loads_and_says_so_at_every_factor(tmp_path
     assert text.startswith("# DRAFT")
 
 
-def test_an_answer_without_a_list_is_an_error_that_shows_it() -> None:
-    with pytest.raises(TemplateError, match="I cannot help with that"):
-        suggest("games", "board game", lambda messages: "I cannot help with that.")
+@pytest.mark.parametrize("answer", ["I cannot help with that.", "Skill, and luck.", "1. I cannot\n2. I cannot\n3. Luck"])
+def test_an_answer_without_a_list_of_three_is_an_error_that_shows_it(answer: str) -> None:
+    with pytest.raises(TemplateError, match=answer[:8]):
+        suggest("games", "board game", lambda messages: answer)
 
 
 def test_a_hostile_answer_still_gives_toml() -> None:
