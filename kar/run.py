@@ -148,8 +148,18 @@ def _recipe(stage: Stage, module: ModuleType, settings: Settings, inputs: Inputs
         "date": inputs.date.isoformat(),
         "settings": {section: getattr(settings, section).recipe() for section in stage.settings},
         "inputs": {f"{s}.{t}": _digest(part, t) for (s, t), part in inputs.partitions.items()},
-        "files": {f"{path.parent.name}/{path.name}": file_sha(path) for path in files},
+        "files": _file_digests(files),
     }
+
+
+def _file_digests(files: list[Path]) -> dict[str, str]:
+    """Folder and name of each file → digest. The whole path would tie the recipe to a machine; equal names get a number."""
+    found: dict[str, str] = {}
+    for path in files:
+        name = f"{path.parent.name}/{path.name}"
+        same = sum(1 for other in found if other.split("#")[0] == name)
+        found[f"{name}#{same + 1}" if same else name] = file_sha(path)
+    return found
 
 
 def _digest(partition: Partition | None, table: str) -> str | None:
