@@ -30,7 +30,9 @@ def world(folder: Path, events: str | None = None, mode: str = "per_user", title
     if events is None:
         day = 86_400
         events = "".join(
-            f"{user},{1 + (user + place * 5) % 12},{NOON - day * (5 - place) + user},{1 + (user + place) % 5},w\n" for user in USERS for place in range(6)
+            f"{user},{1 + (user + place * 5) % 12},{NOON - day * (5 - place) + user},{1 + (user + place) % 5},w\n"
+            for user in USERS
+            for place in range(6)
         )
     data = shop.write(
         folder / "data",
@@ -173,7 +175,13 @@ def test_a_label_rule_on_a_column_that_is_not_mapped_is_a_settings_error(tmp_pat
 
 def planted(**row: object) -> dict[str, object]:
     """User 7's own prompt; its examples are the events at places 3, 4 and 5: items 1 + (7 + 5 · place) % 12 = 11, 4 and 9."""
-    return {"view": "user.preference", "subject_id": "7", "evidence_users": ["7"], "evidence_items": ["8"], "evidence_newest_at": None} | row
+    return {
+        "view": "user.preference",
+        "subject_id": "7",
+        "evidence_users": ["7"],
+        "evidence_items": ["8"],
+        "evidence_newest_at": None,
+    } | row
 
 
 AT = {place: when(NOON - 86_400 * (5 - place) + 7) for place in range(6)}
@@ -197,7 +205,9 @@ def test_a_leak_of_our_own_prompts_stops_the_run_and_is_named(tmp_path: Path, na
     chosen = world(tmp_path)
     row, rejected = LEAKS[name]
     know(tmp_path, chosen, row)
-    with pytest.raises(LeakError, match=rf"the prompts of {sum(rejected.values())} labelled events have seen them.*first user 7 and item \d+ at 2026-01-0"):
+    with pytest.raises(
+        LeakError, match=rf"the prompts of {sum(rejected.values())} labelled events have seen them.*first user 7 and item \d+ at 2026-01-0"
+    ):
         made(tmp_path, chosen)
     assert not Home.of("shop", tmp_path / "home").partition("examples", DAY).exists()
     assert not list((tmp_path / "home").rglob("*.partial"))
@@ -262,7 +272,9 @@ def test_per_user_examples_older_than_another_users_review_of_the_item_are_left_
     manifest, examples = made(tmp_path, chosen)
     assert manifest.rejected == {"before_evidence": 1}
     assert [(row["user_id"], row["item_id"]) for row in examples] == [(2, 1)]
-    assert manifest.figures["leaks"] == [{"view": "item.raw", "is_imported": False, "reason": "before_evidence", "leak_count": 1, "fault_count": 0}]
+    assert manifest.figures["leaks"] == [
+        {"view": "item.raw", "is_imported": False, "reason": "before_evidence", "leak_count": 1, "fault_count": 0}
+    ]
 
 
 # ---- time mode: knowledge of the snapshot date
@@ -288,9 +300,15 @@ def test_in_time_mode_a_user_without_history_at_the_snapshot_has_examples_too(tm
 
 def test_in_time_mode_an_item_text_that_has_seen_the_future_is_a_leak(tmp_path: Path) -> None:
     chosen = world(tmp_path, mode="time", examples={"window_days": 4})
-    seen = {"view": "item.facts", "subject_id": "4", "evidence_users": ["1"], "evidence_items": ["4"], "evidence_newest_at": when(NOON + 99)}
+    seen = {
+        "view": "item.facts",
+        "subject_id": "4",
+        "evidence_users": ["1"],
+        "evidence_items": ["4"],
+        "evidence_newest_at": when(NOON + 99),
+    }
     know(tmp_path, chosen, seen)
-    with pytest.raises(LeakError, match="item 4 at .* item.facts is before_evidence"):
+    with pytest.raises(LeakError, match=r"item 4 at .* item\.facts is before_evidence"):
         made(tmp_path, chosen)
 
 
