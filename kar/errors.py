@@ -16,7 +16,9 @@ paragraph on stderr, never as a traceback; wrong usage of the command line is ex
     ├── LLMError               the language model's server
     │   ├── ServerUnreachable  nothing answers at the address
     │   ├── ServerRefused      401 / 403 / too many permanent failures: the run stops, nothing is lost
-    │   └── ServerStartFailed  the embedded server did not come up
+    │   ├── ServerStartFailed  the embedded server did not come up
+    │   └── LedgerError        the file of paid answers cannot be read, written or trusted
+    ├── FetchError             a file the user asked for could not be fetched or unpacked
     ├── ModelError             vectors, checkpoints, training data that do not fit
     └── ReleaseError           publishing and reading releases
         ├── ReleaseNotFound
@@ -90,6 +92,14 @@ class ServerRefused(LLMError):
 
 
 class ServerStartFailed(LLMError):
+    pass
+
+
+class LedgerError(LLMError):
+    pass
+
+
+class FetchError(KarError):
     pass
 
 

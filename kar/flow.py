@@ -66,7 +66,7 @@ SOURCES = Stage(
         "unknown_item": "an interaction with an item that is not in the items table",
         "bad_time": "a time that cannot be read in the declared unit",
         "after_cutoff": "an event at or after the end of the partition date",
-        "bad_rating": "a rating that is missing, not a finite number, or outside the declared range",
+        "bad_rating": "a rating that is missing, not a finite number, or outside the declared range; a click that is neither 0 nor 1",
         "bad_row": "a line that the file's format cannot parse",
     },
     settings=("scenario", "sources"),
@@ -161,6 +161,7 @@ EXAMPLES = Stage(
     reads=(
         Read("sources", "interaction"),
         Read("histories", "history", "snapshot"),
+        Read("histories", "item_profile", "snapshot"),
         Read("knowledge", "knowledge", "snapshot"),
     ),
     writes=("sequence", "example"),
@@ -202,7 +203,7 @@ FEATURES = Stage(
     ),
     writes=("release",),
     rejects={},
-    settings=("scenario", "features"),
+    settings=("scenario", "adaptor", "features"),
 )
 
 REPORT = Stage(

@@ -1,0 +1,33 @@
+"""Published releases: what downstream CTR jobs import. Needs pyarrow and numpy, nothing else of kar's.
+
+    release = kar.release.open("…/published")
+    vectors, is_missing = release.vectors("item", "item.facts", item_ids)      # float32 [N, A], bool [N]
+
+    joined = kar.release.join("…/published", examples)                         # each example as of its own time
+    vectors, is_missing = joined.vectors("user", "user.preference")
+
+This room writes, verifies, lists and reads releases. It trains nothing, encodes nothing and imports no other room.
+"""
+
+from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
+from kar.release.asof import Joined, join
+from kar.release.audit import verify
+from kar.release.reader import Release
+from kar.release.reader import open_release as open  # noqa: A004  (read as kar.release.open)
+from kar.release.shelf import Listed, list_releases, promote, rollback
+
+__all__ = [
+    "Joined",
+    "Listed",
+    "Release",
+    "ReleaseCorrupt",
+    "ReleaseError",
+    "ReleaseNotFound",
+    "SpaceMismatch",
+    "join",
+    "list_releases",
+    "open",
+    "promote",
+    "rollback",
+    "verify",
+]

@@ -109,6 +109,7 @@ class LLMSettings(Section):
     context_tokens: int = Field(2048, ge=128, description="prompt and answer together")
     extra_body: dict[str, Any] = Field(default_factory=dict, description="sent as it is with every request, e.g. chat_template_kwargs")
     token_budget: int | None = Field(None, ge=0, description="prompt + answer tokens a run may spend; none: no limit")
+    usd_budget: float | None = Field(None, ge=0, description="money a run may spend at the prices below; none: no limit")
     deadline_s: float | None = Field(
         None, gt=0, description="seconds the asking may take; none: no limit", json_schema_extra=_NOT_IN_RECIPE
     )

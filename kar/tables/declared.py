@@ -258,7 +258,6 @@ _TABLES = (
             Column("valid_auc", "float64", "on the valid examples"),
             Column("valid_logloss", "float64", "on the valid examples"),
             Column("is_chosen", "bool", "the epoch whose weights were kept; chosen on valid"),
-            Column("seconds", "float64", "training time of the epoch"),
         ),
     ),
     # ---- features
@@ -269,7 +268,9 @@ _TABLES = (
         (
             Column("release_id", "string", "folder name under published/releases"),
             Column("space_id", "string", "the vector space it lives in"),
-            Column("data_cutoff", "time", "newest interaction that any of its knowledge has seen; UTC"),
+            Column(
+                "data_cutoff", "time", "newest interaction that any of its knowledge has seen; UTC; null: it saw none", is_nullable=True
+            ),
             Column("published_at", "time", "when it was published; UTC"),
             Column("is_promoted", "bool", "whether CURRENT pointed at it afterwards"),
             Column("is_reconstructed", "bool", "whether it was made after its date (a newer model may know the future)"),

@@ -1,0 +1,1 @@
+"""Words: factors, templates, prompts and their tokens, the quality gate, the encoders. Opens no socket."""

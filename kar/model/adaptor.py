@@ -1,0 +1,130 @@
+"""The hybrid-expert adaptor: knowledge vectors in, adapted vectors out.
+
+Shape suffixes, this file only:  N subjects · T width of a knowledge vector · H hidden width · A adapted width · E experts one kind may use
+
+Source: KAR, arXiv 2306.10933, hybrid-expert adaptor (a PLE layer with one task per kind):
+    weight_k = softmax(W_k r + b_k)        over shared + own experts of kind k
+    adapted  = Σ_e weight_k,e · Expert_e(r)
+    Expert(r) = ReLU(W2 ReLU(W1 r + b1) + b2),  dropout after both ReLUs
+A kind is a view ("user.preference", "item.facts", …). Each kind depends on its own vector alone, so adapted vectors can be stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kar.errors import ModelError
+
+
+class Experts(nn.Module):
+    """`count` two-layer MLPs of the same shape, their weights in one tensor per layer."""
+
+    def __init__(self, count: int, width: int, hidden: int, adapted_width: int) -> None:
+        super().__init__()
+        self.weight1_EHT = nn.Parameter(torch.empty(count, hidden, width))
+        self.bias1_EH = nn.Parameter(torch.empty(count, hidden))
+        self.weight2_EAH = nn.Parameter(torch.empty(count, adapted_width, hidden))
+        self.bias2_EA = nn.Parameter(torch.empty(count, adapted_width))
+        for weight, bias in ((self.weight1_EHT, self.bias1_EH), (self.weight2_EAH, self.bias2_EA)):
+            bound = 1 / math.sqrt(weight.shape[-1])  # as nn.Linear starts
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+
+
+class Adaptor(nn.Module):
+    """KAR's hybrid-expert adaptor over any number of kinds.
+
+    Args:
+        kinds: the views, each with its own gate, own experts and learned default.
+        width: T, of every knowledge vector; the shared experts need one width for all kinds.
+        adapted_width: A.
+        hidden: H, of every expert.
+        shared_count: experts that all kinds use.
+        own_count: experts of each kind.
+        dropout: after both ReLUs of an expert.
+    """
+
+    def __init__(
+        self, kinds: Sequence[str], width: int, adapted_width: int, hidden: int, shared_count: int, own_count: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.kinds = tuple(kinds)
+        self.width, self.adapted_width, self.dropout = width, adapted_width, dropout
+        self.hidden, self.shared_count, self.own_count = hidden, shared_count, own_count
+        self.shared = Experts(shared_count, width, hidden, adapted_width)
+        self.own = nn.ModuleDict({_name(kind): Experts(own_count, width, hidden, adapted_width) for kind in self.kinds})
+        self.gate = nn.ModuleDict({_name(kind): nn.Linear(width, shared_count + own_count) for kind in self.kinds})
+        self.default = nn.ParameterDict({_name(kind): nn.Parameter(torch.zeros(adapted_width)) for kind in self.kinds})
+
+    def forward(self, kind: str, vectors_NT: Tensor) -> Tensor:
+        """Adapt, all experts of the kind as one batched product.
+
+        Returns:
+            [N, A], never negative.
+
+        Raises:
+            ModelError: an unknown kind, or vectors of another width.
+        """
+        self._check(kind, vectors_NT)
+        own = self._own(kind)
+        weight1_EHT = torch.cat([self.shared.weight1_EHT, own.weight1_EHT])
+        bias1_EH = torch.cat([self.shared.bias1_EH, own.bias1_EH])
+        weight2_EAH = torch.cat([self.shared.weight2_EAH, own.weight2_EAH])
+        bias2_EA = torch.cat([self.shared.bias2_EA, own.bias2_EA])
+        count, hidden, _ = weight1_EHT.shape
+
+        hidden_NF = functional.linear(vectors_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
+        hidden_NF = self._drop(hidden_NF.relu_())
+        hidden_ENH = hidden_NF.view(-1, count, hidden).transpose(0, 1)
+        expert_ENA = torch.baddbmm(bias2_EA[:, None, :], hidden_ENH, weight2_EAH.transpose(1, 2))
+        expert_ENA = self._drop(expert_ENA.relu_())
+        weight_EN1 = self.gate_weights(kind, vectors_NT).t()[:, :, None]
+        return (weight_EN1 * expert_ENA).sum(dim=0)
+
+    def adapt_clearly(self, kind: str, vectors_NT: Tensor) -> Tensor:
+        """The same, written as the paper writes it: one expert after the other. Slow; held equal to `forward` by a test."""
+        self._check(kind, vectors_NT)
+        weight_NE = self.gate_weights(kind, vectors_NT)
+        expert_NA = []
+        for experts in (self.shared, self._own(kind)):
+            for w1_HT, b1_H, w2_AH, b2_A in zip(*experts.parameters(), strict=True):
+                hidden_NH = self._drop(functional.relu(vectors_NT @ w1_HT.t() + b1_H))
+                expert_NA.append(self._drop(functional.relu(hidden_NH @ w2_AH.t() + b2_A)))
+        return torch.einsum("ne,nea->na", weight_NE, torch.stack(expert_NA, dim=1))
+
+    def gate_weights(self, kind: str, vectors_NT: Tensor) -> Tensor:
+        """[N, E]: how much each expert counts, shared ones first; a row sums to 1."""
+        logits_NE: Tensor = self.gate[_name(kind)](vectors_NT)
+        return logits_NE.softmax(dim=-1)
+
+    def missing(self, kind: str) -> Tensor:
+        """[A]: the learned vector of a subject without knowledge. It does not pass through the experts."""
+        default_A: Tensor = self.default[_name(kind)]
+        return default_A
+
+    def _own(self, kind: str) -> Experts:
+        own = self.own[_name(kind)]
+        assert isinstance(own, Experts)
+        return own
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def _check(self, kind: str, vectors_NT: Tensor) -> None:
+        if kind not in self.kinds:
+            raise ModelError(f"the adaptor has no kind {kind!r}; it has {', '.join(self.kinds)}")
+        if vectors_NT.ndim != 2 or vectors_NT.shape[1] != self.width:
+            raise ModelError(
+                f"{kind}: vectors of shape {tuple(vectors_NT.shape)}, the adaptor takes [N, {self.width}]",
+                "encode with the encoder that the adaptor was trained with",
+            )
+
+
+def _name(kind: str) -> str:
+    """A view as a module name, which may hold no dot."""
+    return kind.replace(".", ":")

@@ -1,0 +1,146 @@
+"""The joint training of one backbone, arm and seed: BCE, early stopping on valid, the test examples predicted once at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from kar import metrics
+from kar.errors import ModelError
+from kar.log import Progress
+from kar.model.batches import Kind, TrainingData
+from kar.model.knowledge import Float32
+from kar.model.ranker import Ranker, build
+from kar.model.vocabulary import Int64
+from kar.settings import AdaptorSettings
+
+_PREDICT_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training examples; see the table epoch."""
+
+    train_loss: float
+    valid_auc: float
+    valid_logloss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Args:
+        ranker: with the chosen epoch's weights, in evaluation mode.
+        epochs: as they went.
+        chosen: the epoch with the best AUC on valid, 0-based.
+        valid_logit, test_logit: of the chosen weights, in the order of `split_rows`.
+        rows_per_s: training examples a second, evaluation left out.
+    """
+
+    ranker: Ranker
+    epochs: list[Epoch]
+    chosen: int
+    valid_logit: Float32
+    test_logit: Float32
+    rows_per_s: float
+
+    @property
+    def valid_auc(self) -> float:
+        """Of the chosen epoch."""
+        return self.epochs[self.chosen].valid_auc
+
+
+def train(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, settings: AdaptorSettings, seed: int, what: str) -> Trained:
+    """Train, choose the epoch on valid, predict test once.
+
+    Args:
+        kinds: the arm's knowledge; none: the base arm.
+        width: of the knowledge vectors.
+        what: shown beside the progress.
+
+    Raises:
+        ModelError: the loss is no longer finite.
+    """
+    ranker = build(backbone, data, [kind.view for kind in kinds], width, settings, seed)
+    optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    train_rows = torch.from_numpy(data.split_rows["train"]).to(data.device)
+    valid = data.split_rows["valid"]
+    valid_label = data.label_E.cpu().numpy()[valid]
+    shuffle = torch.Generator().manual_seed(seed)
+    epochs: list[Epoch] = []
+    best: dict[str, torch.Tensor] = {}
+    best_logit: Float32 = np.empty(0, np.float32)
+    chosen = -1
+    with _repeatable(seed, settings.threads), Progress(what, total=len(train_rows) * settings.epochs) as progress:
+        for number in range(settings.epochs):
+            started = time.perf_counter()
+            loss = _epoch(ranker, optimizer, data, kinds, train_rows, settings.batch_size, shuffle, progress)
+            seconds = time.perf_counter() - started
+            if not np.isfinite(loss):
+                raise ModelError(f"{what}: the loss of epoch {number} is {loss}", "lower adaptor.learning_rate")
+            logit = predict(ranker, data, kinds, valid)
+            epochs.append(Epoch(loss, metrics.auc(valid_label, logit), metrics.logloss(valid_label, logit), seconds))
+            progress.tick(epoch=number, valid_auc=epochs[-1].valid_auc)
+            if chosen < 0 or epochs[-1].valid_auc > epochs[chosen].valid_auc:
+                chosen, best_logit, best = number, logit, copy.deepcopy(ranker.state_dict())
+            elif number - chosen >= settings.patience:
+                break
+        ranker.load_state_dict(best)
+        test_logit = predict(ranker, data, kinds, data.split_rows["test"])
+    rows_per_s = len(train_rows) * len(epochs) / sum(epoch.seconds for epoch in epochs)
+    return Trained(ranker, epochs, chosen, best_logit, test_logit, rows_per_s)
+
+
+def _epoch(
+    ranker: Ranker,
+    optimizer: torch.optim.Optimizer,
+    data: TrainingData,
+    kinds: Sequence[Kind],
+    rows: torch.Tensor,
+    batch_size: int,
+    shuffle: torch.Generator,
+    progress: Progress,
+) -> float:
+    """One pass in a new order; returns the mean loss. The loss leaves the device once, at the end."""
+    ranker.train()
+    order = torch.randperm(len(rows), generator=shuffle).to(rows.device)
+    total = torch.zeros((), dtype=torch.float64, device=rows.device)
+    for chunk in torch.split(rows[order], batch_size):
+        batch = data.batch(chunk, kinds)
+        loss = functional.binary_cross_entropy_with_logits(ranker(batch), batch.label_B)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach() * len(chunk)
+        progress.advance(len(chunk))
+    return float(total) / len(rows)
+
+
+@torch.inference_mode()
+def predict(ranker: Ranker, data: TrainingData, kinds: Sequence[Kind], examples: Int64) -> Float32:
+    """Logits of some examples, in their order; leaves the ranker in evaluation mode."""
+    ranker.eval()
+    rows = torch.from_numpy(examples).to(data.device)
+    return torch.cat([ranker(data.batch(chunk, kinds)) for chunk in torch.split(rows, _PREDICT_ROWS)]).cpu().numpy()
+
+
+@contextlib.contextmanager
+def _repeatable(seed: int, threads: int | None) -> Iterator[None]:
+    """Seed dropout and set the thread count, both for the block only."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -1,0 +1,94 @@
+"""Ids to row numbers, for whole arrays at a time."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kar.errors import ReleaseError
+
+Ids: TypeAlias = Any  # a sequence of ints or texts, a NumPy array, or an Arrow array, chunked or not
+_TABLE_FROM = 50_000  # ids asked at once from which a direct table pays for being built
+_TABLE_SPREAD = 4  # widest range of ids, in rows, that gets one
+
+
+class IdIndex:
+    """Finds rows by id. Ids ascend strictly, int64 or string, as in a release's table.
+
+    Ints: binary search, or a direct table for large questions over a dense range. Strings: a hash join, built over
+    the smaller of the two sides.
+    """
+
+    def __init__(self, ids: pa.Array, name: str) -> None:
+        self.ids = ids
+        self._name = name
+        self._numbers: np.ndarray | None = ids.to_numpy() if ids.type == pa.int64() else None
+        self._direct: np.ndarray | None = None
+
+    def rows(self, wanted: Ids) -> np.ndarray:
+        """int64 [len(wanted)], -1 where an id is unknown or null; repeats are fine.
+
+        Raises:
+            ReleaseError: ints were asked of string ids or the other way round.
+        """
+        values = self._as_ids(wanted)
+        if self._numbers is None:
+            return self._rows_of_texts(values)
+        is_null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
+        rows = self._rows_of_numbers(self._numbers, values.fill_null(0).to_numpy())
+        if is_null is not None:
+            rows[is_null] = -1
+        return rows
+
+    def _as_ids(self, wanted: Ids) -> pa.Array:
+        """The question as an Arrow array of the table's own id type; anything lossy or of another kind is refused."""
+        try:
+            values: Any = wanted if isinstance(wanted, pa.Array | pa.ChunkedArray) else pa.array(wanted)
+            if isinstance(values, pa.ChunkedArray):
+                values = values.combine_chunks()
+            if pa.types.is_dictionary(values.type):
+                values = values.dictionary_decode()
+            kind = values.type
+            fits = pa.types.is_null(kind) or (
+                pa.types.is_integer(kind)
+                if self._numbers is not None
+                else (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+            )
+            if fits:
+                return values if kind == self.ids.type else values.cast(self.ids.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise ReleaseError(f"{self._name} ids are {self.ids.type} in this release; those asked for do not convert: {error}") from error
+        raise ReleaseError(f"{self._name} ids are {self.ids.type} in this release, asked for as {kind}", f"cast them to {self.ids.type}")
+
+    def _rows_of_numbers(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if not len(numbers):
+            return np.full(len(values), -1, np.int64)
+        low, spread = int(numbers[0]), int(numbers[-1]) - int(numbers[0]) + 1
+        if self._direct is None and len(values) >= _TABLE_FROM and spread <= _TABLE_SPREAD * len(numbers):
+            self._direct = np.full(spread, -1, np.int64)
+            self._direct[numbers - low] = np.arange(len(numbers))
+        if self._direct is not None:
+            inside = (values >= low) & (values <= int(numbers[-1]))
+            places = np.where(inside, values, low) - low
+            return np.where(inside, self._direct[places], -1)
+        places = np.minimum(np.searchsorted(numbers, values), len(numbers) - 1)
+        return np.where(numbers[places] == values, places, -1)
+
+    def _rows_of_texts(self, values: pa.Array) -> np.ndarray:
+        if len(values) >= len(self.ids):
+            return _filled(pc.index_in(values, value_set=self.ids))
+        encoded = values.dictionary_encode()  # few questions, many ids: hash the questions, pass once over the ids
+        found = pc.index_in(self.ids, value_set=encoded.dictionary)
+        row_of_word = np.full(len(encoded.dictionary) + 1, -1, np.int64)  # the last place answers null
+        is_hit = found.is_valid().to_numpy(zero_copy_only=False)
+        row_of_word[found.drop_null().to_numpy()] = np.flatnonzero(is_hit)
+        rows: np.ndarray = row_of_word[encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()]
+        return rows
+
+
+def _filled(places: pa.Array) -> np.ndarray:
+    rows: np.ndarray = places.fill_null(-1).to_numpy().astype(np.int64)
+    return rows

@@ -1,0 +1,116 @@
+"""manifest.json of a release: one file that binds tables, matrices, space, clocks and provenance by digest."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound
+from kar.release import layout
+
+FORMAT = 1
+# what may differ between two publications of the same content (stats: floats summed in whatever order the machine likes);
+# everything else is in the content digest and so in the id
+_NOT_CONTENT = ("release", "parent", "published_at", "is_reconstructed", "code_version", "stats")
+_REQUIRED = (
+    "format", "release", "parent", "scenario", "date", "data_cutoff", "published_at", "is_reconstructed", "space_id", "space",
+    "id_types", "views", "tables", "matrices", "stats",
+)  # fmt: skip
+
+
+def space_of(encoder_id: str, adaptor_sha: str, widths: dict[str, layout.Widths], normalisation: str) -> dict[str, Any]:
+    """What makes two vectors comparable, as the manifest holds it under `space`."""
+    return {
+        "encoder_id": encoder_id,
+        "adaptor_sha": adaptor_sha,
+        "widths": {view: [w.adapted, w.knowledge] for view, w in sorted(widths.items())},
+        "normalisation": normalisation,
+    }
+
+
+def space_id(space: dict[str, Any]) -> str:
+    """16 hex digits of the sha256 over `space_of(…)`. Vectors of two space_ids never mix."""
+    return hashlib.sha256(canonical(space)).hexdigest()[:16]
+
+
+def content_sha(manifest: dict[str, Any]) -> str:
+    """Digest over what a release says, leaving out when and by which code version it was said."""
+    return hashlib.sha256(canonical({k: v for k, v in manifest.items() if k not in _NOT_CONTENT})).hexdigest()
+
+
+def release_id(manifest: dict[str, Any]) -> str:
+    """`<date>-<first 10 hex of the content digest>`: the same content published twice is the same release."""
+    return f"{manifest['date']}-{content_sha(manifest)[:10]}"
+
+
+def canonical(value: object) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, no NaN, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def to_bytes(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read(folder: Path, expected_sha: str | None = None) -> dict[str, Any]:
+    """The manifest of a release folder.
+
+    Args:
+        expected_sha: sha256 that CURRENT gives for it; None: not checked.
+
+    Raises:
+        ReleaseNotFound: no such folder, or one without a manifest.
+        ReleaseCorrupt: not JSON, a key is missing, or its digest is not the expected one.
+        ReleaseError: a newer kar wrote it.
+    """
+    path = folder / layout.MANIFEST
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ReleaseNotFound(f"{folder} holds no release: there is no {layout.MANIFEST}", "see which exist: kar release list") from error
+    if expected_sha is not None and hashlib.sha256(data).hexdigest() != expected_sha:
+        raise ReleaseCorrupt(f"{path} is not the file that CURRENT points at: its sha256 differs", "serve another: kar release rollback ID")
+    try:
+        manifest = json.loads(data)
+    except ValueError as error:
+        raise ReleaseCorrupt(f"{path} is not JSON: {error}", "serve another: kar release rollback ID") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise ReleaseCorrupt(f"{path} is no release manifest: it has no format number", "serve another: kar release rollback ID")
+    if manifest["format"] > FORMAT:
+        raise ReleaseError(f"{path} has format {manifest['format']}; this kar reads up to {FORMAT}", "read it with a newer kar")
+    missing = [key for key in _REQUIRED if key not in manifest]
+    if missing:
+        raise ReleaseCorrupt(f"{path} lacks {missing}", "serve another: kar release rollback ID")
+    return manifest
+
+
+def files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every file the manifest binds: path inside the release → {"sha256", "bytes", …}."""
+    parts = {file["path"]: file for table in manifest["tables"].values() for file in table["files"]}
+    return {**parts, **manifest["matrices"], manifest["stats"]["path"]: manifest["stats"]}
+
+
+def widths(manifest: dict[str, Any], side: layout.Side) -> dict[str, layout.Widths]:
+    """The side's views in column order, with their widths."""
+    return {
+        view: layout.Widths(manifest["views"][view]["adapted_width"], manifest["views"][view]["knowledge_width"])
+        for view in manifest["tables"][layout.table_name(side)]["views"]
+    }
+
+
+def to_text(instant: dt.datetime) -> str:
+    """An instant as the manifest writes it: UTC, microseconds. Raises ReleaseError without a time zone."""
+    return in_utc(instant).isoformat(timespec="microseconds")
+
+
+def in_utc(instant: dt.datetime) -> dt.datetime:
+    if instant.tzinfo is None:
+        raise ReleaseError(f"the instant {instant.isoformat()} has no time zone", "give it one, for example +00:00")
+    return instant.astimezone(dt.UTC)
+
+
+def from_text(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)

@@ -1,0 +1,207 @@
+"""Open a release and look vectors up by id. What a downstream job imports: pyarrow, numpy and the standard library only."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
+from kar.release import audit, layout, manifest, pointer
+from kar.release.ids import IdIndex, Ids
+from kar.release.layout import Kind, Side
+
+
+def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: bool = False) -> Release:
+    """Open a release; exported as `kar.release.open`.
+
+    CURRENT is read once: whatever is published later, this object stays with the release it found.
+
+    Args:
+        path: a published folder, or the folder of one release.
+        as_of: the release that a published folder served at this instant (with its time zone); None: now.
+        verify: recompute every digest first (about a second per million rows). Sizes are checked in any case.
+
+    Raises:
+        ReleaseNotFound: nothing is published there, or nothing was at `as_of`.
+        ReleaseCorrupt: CURRENT, the manifest or a file is not what it should be.
+        ReleaseError: a newer kar wrote it.
+    """
+    path = Path(path)
+    if (path / layout.MANIFEST).is_file():
+        if as_of is not None:
+            raise ReleaseError(f"{path} is one release; as_of chooses among several", "open the published folder above releases/")
+        return _opened(path, manifest.read(path), verify)
+    current = pointer.read_current(path)
+    release = current.release if as_of is None else current.at(manifest.in_utc(as_of))
+    if release is None:
+        raise ReleaseNotFound(
+            f"{path} served nothing at {as_of}; the first release was served from {manifest.to_text(current.served[0].since)}",
+            "ask for a later instant",
+        )
+    folder = pointer.folder_of(path, release)
+    return _opened(folder, manifest.read(folder, current.manifest_sha256 if release == current.release else None), verify)
+
+
+def _opened(folder: Path, found: dict[str, Any], verify: bool) -> Release:
+    if verify:
+        audit.verify(folder)
+    else:
+        audit.check_sizes(folder, found)
+    return Release(folder, found)
+
+
+class Release:
+    """One published release, immutable. Columns are read when first asked for; matrices are memory-mapped."""
+
+    def __init__(self, path: Path, found: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = found
+        self._indexes: dict[Side, IdIndex] = {}
+        self._columns: dict[tuple[Side, str], pa.Array] = {}
+        self._matrices: dict[tuple[str, Kind], np.ndarray] = {}
+        self._masks: dict[str, np.ndarray] = {}
+        self._evidence: dict[str, np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        return f"<Release {self.id} space {self.space_id} data cutoff {self.data_cutoff}>"
+
+    @property
+    def id(self) -> str:
+        return str(self.manifest["release"])
+
+    @property
+    def space_id(self) -> str:
+        return str(self.manifest["space_id"])
+
+    @property
+    def encoder_id(self) -> str:
+        return str(self.manifest["space"]["encoder_id"])
+
+    @property
+    def data_cutoff(self) -> dt.datetime | None:
+        """The newest interaction that any of its knowledge has seen; None: it saw none."""
+        text = self.manifest["data_cutoff"]
+        return None if text is None else manifest.from_text(text)
+
+    @property
+    def published_at(self) -> dt.datetime:
+        return manifest.from_text(self.manifest["published_at"])
+
+    def views(self, side: Side) -> list[str]:
+        return list(self._table(side)["views"])
+
+    def width(self, view: str, kind: Kind = "adapted") -> int:
+        self._require_view(layout.side_of(view), view)
+        return int(self.manifest["views"][view][f"{kind}_width"])
+
+    def ids(self, side: Side) -> pa.Array:
+        """Every id of the side, ascending, int64 or string; row n of every column and matrix belongs to the n-th."""
+        return self._index(side).ids
+
+    def rows(self, side: Side, ids: Ids) -> np.ndarray:
+        """Row numbers, int64, -1 where the release does not know the id. Raises ReleaseError for ids of another type."""
+        return self._index(side).rows(ids)
+
+    def table(self, side: Side, columns: list[str] | None = None) -> pa.Table:
+        """The side's table as it lies in its Parquet files; None: all columns."""
+        try:
+            parts = [pq.ParquetFile(self.path / file["path"]).read(columns) for file in self._table(side)["files"]]
+        except FileNotFoundError as error:
+            raise ReleaseNotFound(f"release {self.id} was deleted while it was open: {error}", "open the current one") from error
+        except pa.ArrowException as error:
+            raise ReleaseCorrupt(f"release {self.id}, {side}s: {error}", "serve another: kar release rollback ID") from error
+        return pa.concat_tables(parts)
+
+    def is_missing(self, side: Side, view: str) -> np.ndarray:
+        """bool [rows]: true where the release has no knowledge of that row."""
+        self._require_view(side, view)
+        if view not in self._masks:
+            self._masks[view] = self._column(side, layout.column(view, "is_missing")).to_numpy(zero_copy_only=False)
+        return self._masks[view]
+
+    def evidence_newest_us(self, side: Side, view: str) -> np.ndarray:
+        """int64 [rows]: newest interaction the prompt saw, µs since 1970 UTC; the smallest int64 where it saw none."""
+        self._require_view(side, view)
+        if view not in self._evidence:
+            column = self._column(side, layout.column(view, "evidence_newest_at")).cast(pa.int64())
+            self._evidence[view] = column.fill_null(np.iinfo(np.int64).min).to_numpy()
+        return self._evidence[view]
+
+    def matrix(self, view: str, kind: Kind = "adapted") -> np.ndarray:
+        """float32 [rows, W], memory-mapped read-only; rows without knowledge hold the default vector."""
+        self._require_view(layout.side_of(view), view)
+        if (view, kind) not in self._matrices:
+            path = self.path / layout.matrix_name(view, kind)
+            try:
+                self._matrices[view, kind] = np.load(path, mmap_mode="r" if self._table(layout.side_of(view))["rows"] else None)
+            except FileNotFoundError as error:
+                raise ReleaseNotFound(f"release {self.id} was deleted while it was open: {error}", "open the current one") from error
+            except ValueError as error:
+                raise ReleaseCorrupt(f"{path}: {error}", "serve another: kar release rollback ID") from error
+        return self._matrices[view, kind]
+
+    def default(self, view: str, kind: Kind = "adapted") -> np.ndarray:
+        """float32 [W]: what stands for "no knowledge": the adaptor's learned vector, or zeros for knowledge vectors."""
+        if kind == "knowledge":
+            return np.zeros(self.width(view, kind), np.float32)
+        self._require_view(layout.side_of(view), view)
+        return np.array(self.manifest["views"][view]["default_adapted_vector"], np.float32)
+
+    def vectors(self, side: Side, view: str, ids: Ids, kind: Kind = "adapted") -> tuple[np.ndarray, np.ndarray]:
+        """Vectors of ids, in their order.
+
+        Returns:
+            float32 [N, W] and bool [N], true where knowledge is missing; there, and for unknown ids, the default vector.
+
+        Raises:
+            ReleaseError: no such view, or ids of another type.
+        """
+        self._require_view(side, view)
+        return self.vectors_at(view, self.rows(side, ids), kind)
+
+    def vectors_at(self, view: str, rows: np.ndarray, kind: Kind = "adapted") -> tuple[np.ndarray, np.ndarray]:
+        """As `vectors`, for row numbers that were looked up before (-1: unknown)."""
+        side = layout.side_of(view)
+        if not self._table(side)["rows"]:
+            is_missing = np.ones(len(rows), bool)
+            return np.tile(self.default(view, kind), (len(rows), 1)), is_missing
+        places = np.maximum(rows, 0)
+        is_missing = self.is_missing(side, view)[places] | (rows < 0)
+        vectors_NW = self.matrix(view, kind)[places]
+        vectors_NW[rows < 0] = self.default(view, kind)
+        return vectors_NW, is_missing
+
+    def require_space(self, space_id: str) -> None:
+        """Raise SpaceMismatch unless the adapted vectors live in that space (the one a model was trained in)."""
+        if space_id != self.space_id:
+            raise SpaceMismatch(
+                f"release {self.id} lives in space {self.space_id}, not in {space_id}: another encoder or adaptor made its vectors",
+                "train on this release, or open one of that space",
+            )
+
+    def _table(self, side: Side) -> dict[str, Any]:
+        if side not in layout.SIDES:
+            raise ReleaseError(f"there is no side {side!r}", "ask for user or item")
+        table: dict[str, Any] = self.manifest["tables"][layout.table_name(side)]
+        return table
+
+    def _require_view(self, side: Side, view: str) -> None:
+        if view not in self.views(side):
+            held = [v for s in layout.SIDES for v in self.views(s)]
+            raise ReleaseError(f"release {self.id} holds no view {view!r} of {side}s", f"it holds {', '.join(held) or 'none'}")
+
+    def _index(self, side: Side) -> IdIndex:
+        if side not in self._indexes:
+            self._table(side)
+            self._indexes[side] = IdIndex(self._column(side, layout.id_column(side)), side)
+        return self._indexes[side]
+
+    def _column(self, side: Side, name: str) -> pa.Array:
+        if (side, name) not in self._columns:
+            self._columns[side, name] = self.table(side, [name]).column(0).combine_chunks()
+        return self._columns[side, name]

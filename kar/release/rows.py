@@ -1,0 +1,102 @@
+"""What a publisher hands over: the rows of both sides, and the facts about where they come from."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kar.errors import ReleaseError
+from kar.release import layout
+from kar.release.layout import Kind, Side, Widths
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """One view's columns; N rows in the order of the side's ids.
+
+    Args:
+        view: e.g. `user.preference`.
+        is_missing: bool [N].
+        adapted: float32 [N, A]; where missing the default.
+        knowledge: float32 [N, T]; where missing zeros.
+        default: float32 [A], the checkpoint's learned vector for "no knowledge".
+        evidence_newest_at: timestamps [N], null where missing or where the prompt saw no interaction.
+        asked_at: timestamps [N], null where missing.
+        origin: texts [N], null where missing.
+        model: texts [N], null where missing.
+    """
+
+    view: str
+    is_missing: np.ndarray
+    adapted: np.ndarray
+    knowledge: np.ndarray
+    default: np.ndarray
+    evidence_newest_at: pa.Array
+    asked_at: pa.Array
+    origin: pa.Array
+    model: pa.Array
+
+    @property
+    def widths(self) -> Widths:
+        return Widths(self.adapted.shape[1], self.knowledge.shape[1])
+
+    def matrix(self, kind: Kind) -> np.ndarray:
+        return self.adapted if kind == "adapted" else self.knowledge
+
+
+@dataclass(frozen=True)
+class SideRows:
+    """One side's table: every user (or item) of the sources, ids ascending, int64 or string."""
+
+    side: Side
+    ids: pa.Array
+    views: tuple[ViewRows, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the publisher knows about the release besides its rows; goes into the manifest as it is.
+
+    Args:
+        published_at: now.
+        adaptor: at least "sha"; also backbone, arm, seed, …
+        normalisation: of the knowledge vectors, e.g. "l2".
+        templates: view → template version → rows.
+        models: who wrote the published knowledge: view, model, revision, origin, rows.
+        inputs: stage → its partition's date and recipe_sha.
+        uplift: rows of the comparison table for the published backbone.
+    """
+
+    scenario: str
+    date: dt.date
+    published_at: dt.datetime
+    is_reconstructed: bool
+    encoder_id: str
+    adaptor: dict[str, Any]
+    normalisation: str
+    templates: dict[str, dict[str, int]] = field(default_factory=dict)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    uplift: list[dict[str, Any]] = field(default_factory=list)
+    code_version: str = ""
+
+
+def check_shapes(side: SideRows) -> None:
+    """Refuse rows that do not fit each other before anything is written; values are verified after writing."""
+    rows = len(side.ids)
+    for view in side.views:
+        if layout.side_of(view.view) != side.side:
+            raise ReleaseError(f"view {view.view} does not belong into the table of {side.side}s")
+        lengths = {
+            name: len(getattr(view, name))
+            for name in ("is_missing", "adapted", "knowledge", "evidence_newest_at", "asked_at", "origin", "model")
+        }
+        wrong = {name: length for name, length in lengths.items() if length != rows}
+        if wrong or view.default.shape != (view.widths.adapted,):
+            raise ReleaseError(f"view {view.view}: {rows} ids, but {wrong or f'a default vector of shape {view.default.shape}'}")
+        if view.adapted.dtype != np.float32 or view.knowledge.dtype != np.float32 or view.default.dtype != np.float32:
+            raise ReleaseError(f"view {view.view}: vectors are not float32")

@@ -1,0 +1,252 @@
+"""What the commands print: the bill of a plan, the state of the partitions, all that is known of one subject.
+
+Reads finished partitions and releases; writes nothing, computes nothing that is not shown.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kar import flow
+from kar.errors import NotMade, ReleaseError, SourceError
+from kar.settings import Settings
+from kar.store import Home, Manifest, Partition
+
+_WIDTH = 100
+
+
+def finished(home: Home, date: dt.date) -> str:
+    """Where the release and the report of a finished run lie, and the verdict."""
+    report = home.partition("report", date)
+    lines = []
+    if report.exists():
+        manifest = Manifest.read(report.manifest_path)
+        if verdict := manifest.figures.get("verdict"):
+            lines.append(f"verdict  {verdict}")
+        lines.append(f"report   {report.path / 'index.html'}")
+    features = home.partition("features", date)
+    if features.exists():
+        row = pq.read_table(features.table("release")).to_pylist()[0]
+        current = "CURRENT" if row["is_promoted"] else "not promoted"
+        lines.append(f"release  {home.published / 'releases' / row['release_id']}  ({current})")
+    return "\n".join(lines)
+
+
+def bill(settings: Settings, home: Home, date: dt.date) -> str:
+    """Tonight's plan: how many subjects per view, decision and reason, and what asking them costs."""
+    partition = _made(home, "prompts", date)
+    plan = pq.read_table(partition.table("plan"), columns=["view", "decision", "reason", "prompt_tokens", "answer_tokens"])
+    groups = plan.group_by(["view", "decision", "reason"]).aggregate(
+        [([], "count_all"), ("prompt_tokens", "sum"), ("answer_tokens", "sum")]
+    )
+    rows = sorted(groups.to_pylist(), key=lambda r: (r["view"], r["decision"], r["reason"]))
+    table = [("view", "decision", "reason", "subjects", "prompt tokens", "answer tokens at most")]
+    asked = [r for r in rows if r["decision"] == "ask"]
+    for r in rows:
+        counts = (r["prompt_tokens_sum"], r["answer_tokens_sum"]) if r["decision"] in ("ask", "over_budget") else (0, 0)
+        table.append((r["view"], r["decision"], r["reason"] or "–", f"{r['count_all']:,}", f"{counts[0]:,}", f"{counts[1]:,}"))
+    prompt = sum(r["prompt_tokens_sum"] for r in asked)
+    answer = sum(r["answer_tokens_sum"] for r in asked)
+    llm = settings.llm
+    usd = (prompt * llm.usd_per_million_prompt_tokens + answer * llm.usd_per_million_completion_tokens) / 1e6
+    budget = "no limit" if llm.token_budget is None else f"{llm.token_budget:,}"
+    lines = [
+        f"plan for {date}, model {llm.model} ({llm.provider})",
+        "",
+        *_columns(table),
+        "",
+        f"to ask   {sum(r['count_all'] for r in asked):,} requests, at most {prompt + answer:,} tokens (budget {budget})",
+        f"time     {_time(home, date, prompt + answer)}",
+        f"money    {usd:,.2f} USD at most" if usd else "money    none: no price per token is set in [llm]",
+    ]
+    return "\n".join(lines)
+
+
+def _time(home: Home, date: dt.date, tokens: int) -> str:
+    """Estimated from the newest night that asked anything; unknown before the first."""
+    for partition in reversed(home.partitions("knowledge")):
+        figures = Manifest.read(partition.manifest_path).figures
+        spent = figures.get("prompt_tokens", 0) + figures.get("completion_tokens", 0)
+        if spent and figures.get("seconds_asking"):
+            rate = spent / figures["seconds_asking"]
+            return f"about {tokens / rate:,.0f} s at the {rate:,.0f} tokens/s of {partition.date}"
+    return "unknown until one night has been asked"
+
+
+def overview(settings: Settings, home: Home) -> str:
+    """Stages × dates: rows and seconds of what is made, and the current release."""
+    lines = [f"scenario {settings.scenario.name} in {home.path}", ""]
+    table = [("stage", "date", "rows", "rejected", "seconds", "made at")]
+    for stage in flow.FLOW:
+        partitions = home.partitions(stage.name)
+        if not partitions:
+            table.append((stage.name, "–", "", "", "", "not made"))
+        for partition in partitions[-7:]:
+            made = Manifest.read(partition.manifest_path)
+            rows = sum(t["rows"] for t in made.tables.values())
+            rejected = sum(made.rejected.values())
+            table.append((stage.name, made.date, f"{rows:,}", f"{rejected:,}", f"{made.seconds:,.1f}", made.made_at[:19]))
+    return "\n".join([*lines, *_columns(table), "", releases(home)])
+
+
+def releases(home: Home) -> str:
+    """One line per release, newest data first, the current one marked."""
+    from kar.release import list_releases
+
+    found = list_releases(home.published)
+    if not found:
+        return f"no release is published in {home.published}"
+    table = [("", "release", "data cutoff", "published", "space", "reconstructed")]
+    for entry in found:
+        table.append(
+            (
+                "→" if entry.is_current else "",
+                entry.id,
+                f"{entry.data_cutoff:%Y-%m-%d %H:%M}" if entry.data_cutoff else "–",
+                f"{entry.published_at:%Y-%m-%d %H:%M}",
+                entry.space_id,
+                "yes" if entry.is_reconstructed else "",
+            )
+        )
+    return "\n".join(_columns(table))
+
+
+def release(home: Home, release_id: str | None) -> str:
+    """The manifest of a release, readable."""
+    from kar import release as releasing
+
+    opened = releasing.open(_release_path(home, release_id))
+    return json.dumps(opened.manifest, indent=2, ensure_ascii=False, default=str)
+
+
+def verify(home: Home, release_id: str | None) -> str:
+    """Recompute a release; raises ReleaseCorrupt at the first difference."""
+    from kar import release as releasing
+
+    opened = releasing.open(_release_path(home, release_id), verify=True)
+    return f"{opened.id}: every digest, row count and schema is as its manifest says"
+
+
+def _release_path(home: Home, release_id: str | None) -> Path:
+    return home.published if release_id is None else home.published / "releases" / release_id
+
+
+def subject(settings: Settings, home: Home, side: str, subject_id: str, date: dt.date | None) -> str:
+    """All that is known of one user or item at a date (None: the newest that has histories).
+
+    Raises:
+        NotMade: no histories yet.
+        SourceError: nobody of that id.
+    """
+    histories = home.partitions("histories")
+    if date is None and not histories:
+        raise NotMade("histories has not been made for any date", "run: kar run all")
+    day = date or histories[-1].date
+    partition = _made(home, "histories", day)
+    name = "history" if side == "user" else "item_profile"
+    rows = _rows(partition, name, subject_id)
+    if not rows:
+        raise SourceError(f"{side} {subject_id!r} is not in the histories of {day}", "look the id up as the source writes it")
+    lines = [f"{side} {subject_id} on {day}", ""]
+    lines += _history(rows[0]) if side == "user" else _profile(rows[0])
+    for stage, table, shown in (("prompts", "plan", _plan), ("knowledge", "knowledge", _knowledge), ("knowledge", "refused", _refused)):
+        part = home.partition(stage, day)
+        if part.exists():
+            for row in _rows(part, table, subject_id, side):
+                lines += ["", *shown(row, home)]
+    return "\n".join([*lines, "", _in_release(home, side, rows[0][f"{side}_id"])])
+
+
+def _rows(partition: Partition, table: str, subject_id: str, side: str | None = None) -> list[dict[str, Any]]:
+    condition = pc.field("subject_id") == subject_id
+    if side is not None:
+        condition = condition & pc.starts_with(pc.field("view"), f"{side}.")
+    rows: list[dict[str, Any]] = pq.read_table(partition.table(table), filters=condition).to_pylist()
+    return rows
+
+
+def _history(row: dict[str, Any]) -> list[str]:
+    lines = [f"history: {len(row['titles'])} events shown of {row['position']} before {row['cutoff_at']:%Y-%m-%d %H:%M:%S}, oldest first"]
+    for title, rating, at in zip(row["titles"], row["ratings"], row["event_ats"], strict=True):
+        lines.append(f"  {at:%Y-%m-%d %H:%M}  {'–' if rating != rating else f'{rating:g}':>4}  {title}")
+    return lines
+
+
+def _profile(row: dict[str, Any]) -> list[str]:
+    mean = "" if row["rating_mean"] is None else f", mean rating {row['rating_mean']:.2f}"
+    return [f"profile: {row['event_count']} events before the cutoff{mean}", *_wrapped(row["text"])]
+
+
+def _plan(row: dict[str, Any], _: Home) -> list[str]:
+    lines = [
+        f"plan for {row['view']}: {row['decision']}{', because ' + row['reason'] if row['reason'] else ''} ({row['template_version'] or 'imported'})"
+    ]
+    if row["body"]:
+        for message in json.loads(row["body"])["messages"]:
+            lines += [f"  [{message['role']}]", *_wrapped(message["content"])]
+    return lines
+
+
+def _knowledge(row: dict[str, Any], home: Home) -> list[str]:
+    origin = f"{row['origin']}, written by {row['model'] or 'an unnamed model'} {row['model_revision'][:12]}".rstrip()
+    lines = [f"knowledge {row['view']} ({origin}; {len(row['evidence_items'])} events of evidence)", *_wrapped(row["text"])]
+    answer = _answer(home, row["request_key"]) if row["origin"] != "import" else None
+    if answer is not None and answer.text.strip() != row["text"].strip():
+        lines += ["  the answer as it came:", *_wrapped(answer.text)]
+    return lines
+
+
+def _refused(row: dict[str, Any], _: Home) -> list[str]:
+    return [f"refused {row['view']}: {row['reason']} ({row['detail']})", *_wrapped(row["answer"])]
+
+
+def _answer(home: Home, key: str) -> Any:
+    from kar.llm.ledger import Ledger
+
+    if not home.ledger.exists():
+        return None
+    with Ledger.open(home.ledger) as ledger:
+        return ledger.get(key)
+
+
+def _in_release(home: Home, side: str, subject_id: object) -> str:
+    from kar import release as releasing
+
+    try:
+        opened = releasing.open(home.published)
+    except ReleaseError:
+        return "release: none is published"
+    parts = []
+    for view in opened.views(side):
+        _, is_missing = opened.vectors(side, view, [subject_id])
+        parts.append(f"{view} {'is_missing' if is_missing[0] else 'present'}")
+    return f"release {opened.id}: {', '.join(parts)}"
+
+
+def _made(home: Home, stage: str, date: dt.date) -> Partition:
+    partition = home.partition(stage, date)
+    if not partition.exists():
+        raise NotMade(f"{stage} has not been made for {date}", f"run: kar run {stage} --date {date}")
+    return partition
+
+
+def _wrapped(text: str) -> list[str]:
+    return [
+        line
+        for paragraph in text.splitlines() or [""]
+        for line in textwrap.wrap(paragraph, _WIDTH, initial_indent="    ", subsequent_indent="    ")
+    ]
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """Align; columns of numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    is_number = [all(not row[i] or row[i][0].isdigit() for row in rows[1:]) and len(rows) > 1 for i in range(len(rows[0]))]
+    return ["  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, is_number, strict=True)).rstrip() for row in rows]

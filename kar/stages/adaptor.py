@@ -1,0 +1,122 @@
+"""adaptor: train the hybrid-expert adaptor jointly with each backbone, in four arms, and judge the arms.
+
+reads   example, sequence, user_attribute, item_attribute, knowledge_vector
+writes  metric, comparison, prediction, epoch; beside them checkpoints/<backbone>/ of the knowledge arm
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kar import log, metrics
+from kar.log import Progress
+from kar.model import arms, batches, checkpoint, evaluate
+from kar.model.arms import Arms
+from kar.model.batches import TrainingData
+from kar.model.evaluate import Row, Training
+from kar.model.knowledge import Bool
+from kar.model.train import train
+from kar.settings import AdaptorSettings, Settings
+from kar.store import Inputs, Output
+from kar.tables import TABLES, IdTypes
+
+
+def run(inputs: Inputs, out: Output, settings: Settings) -> None:
+    """Train every backbone × arm × seed, write the four tables and the published arm's checkpoints."""
+    ours = settings.adaptor
+    example = inputs.table("example")
+    data = batches.load(example, inputs.table("sequence"), inputs.table("user_attribute"), inputs.table("item_attribute"), ours)
+    prepared = arms.prepare(inputs.table("knowledge_vector"), example, ours)
+    for sentence in warnings(prepared, data, ours):
+        out.warn(sentence)
+    trainings = list(train_all(data, prepared, ours))
+
+    members = evaluate.slices(data, prepared.covered(data), ours.cold_count)
+    steps = len(evaluate.SLICES) * len({(t.backbone, t.arm) for t in trainings})
+    with Progress("adaptor: arms resampled", total=steps) as progress:
+        comparisons = evaluate.comparison_rows(trainings, data, members, ours.resamples, progress.advance)
+    out.write("metric", _table("metric", [row for t in trainings for row in evaluate.metric_rows(t, data, members)]))
+    out.write("comparison", _table("comparison", comparisons))
+    out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
+    out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
+    out.record(**_figures(trainings, data, members))
+    out.record(verdict=metrics.verdict(comparisons, ours.published_backbone).sentence)
+    out.record(checkpoint_shas=_save_checkpoints(trainings, data, prepared, out, ours))
+
+
+def train_all(data: TrainingData, prepared: Arms, settings: AdaptorSettings) -> Iterator[Training]:
+    """Every backbone, arm and seed in turn."""
+    for arm in settings.arms:
+        for seed in settings.seeds:
+            kinds = prepared.kinds(arm, data, seed)
+            for backbone in settings.backbones:
+                what = f"adaptor: {backbone} {arm} seed {seed}"
+                result = train(backbone, data, kinds, prepared.width, settings, seed, what)
+                chosen = result.epochs[result.chosen]
+                log.info(what, epochs=len(result.epochs), valid_auc=round(chosen.valid_auc, 4), rows_per_s=round(result.rows_per_s))
+                yield Training(backbone, arm, seed, result)
+
+
+def warnings(prepared: Arms, data: TrainingData, settings: AdaptorSettings) -> list[str]:
+    """What a reader of the verdict must know, as sentences."""
+    found = []
+    empty = [view for views in prepared.views["knowledge"].values() for view in views if not len(prepared.vectors[view].vectors_NT)]
+    if empty and {"knowledge", "permuted"} & set(settings.arms):
+        found.append(f"no knowledge vectors of {', '.join(empty)}: every example gets the learned default there")
+    if "knowledge" not in settings.arms:
+        found.append("the knowledge arm was not trained, so there is no checkpoint to publish")
+    test = data.split_rows["test"]
+    if len(np.unique(data.label_E.cpu().numpy()[test])) < 2:
+        found.append(f"all {len(test)} test examples have one label, so AUC is not defined on them")
+    return found
+
+
+def _figures(trainings: list[Training], data: TrainingData, members: dict[str, Bool]) -> dict[str, Any]:
+    """What was trained, how large, how fast; lists hold one number per seed."""
+    by_arm: dict[str, list[Training]] = {}
+    for training in trainings:
+        by_arm.setdefault(f"{training.backbone} {training.arm}", []).append(training)
+    test = data.split_rows["test"]
+    return {
+        "parameters": {name: found[0].result.ranker.parameter_count() for name, found in by_arm.items()},
+        "rows_per_s": {name: [round(t.result.rows_per_s) for t in found] for name, found in by_arm.items()},
+        "chosen_epochs": {name: [t.result.chosen for t in found] for name, found in by_arm.items()},
+        "epoch_seconds": {name: [[round(e.seconds, 2) for e in t.result.epochs] for t in found] for name, found in by_arm.items()},
+        "test_touched": {name: len(found) for name, found in by_arm.items()},  # each training predicts them once, after its last epoch
+        "example_counts": {split: len(rows) for split, rows in data.split_rows.items()},
+        "test_covered_share": round(float(members["covered"][test].mean()), 4),
+        "test_cold_share": round(float(members["cold"][test].mean()), 4),
+    }
+
+
+def _save_checkpoints(
+    trainings: list[Training], data: TrainingData, prepared: Arms, out: Output, settings: AdaptorSettings
+) -> dict[str, str]:
+    """The knowledge arm of each backbone, the seed with the best AUC on valid. Returns backbone → digest."""
+    shas: dict[str, str] = {}
+    for backbone in settings.backbones:
+        seeds = [t for t in trainings if t.backbone == backbone and t.arm == "knowledge"]
+        if not seeds:
+            continue
+        best = max(seeds, key=lambda t: t.result.valid_auc)
+        origin = checkpoint.Origin(
+            backbone=backbone,
+            arm=best.arm,
+            seed=best.seed,
+            encoder_id=prepared.encoder_id,
+            views={"user": settings.user_views, "item": settings.item_views},
+            settings=settings.recipe(),
+            valid_auc=best.result.valid_auc,
+            field_sizes=data.fields.sizes,
+        )
+        shas[backbone] = checkpoint.save(out.folder / "checkpoints" / backbone, best.result.ranker, origin)
+    return shas
+
+
+def _table(name: str, rows: list[Row]) -> pa.Table:
+    """Rows as a table of the declared columns, also when there are none."""
+    return pa.Table.from_pylist(rows, schema=pa.schema([(column.name, column.arrow(IdTypes())) for column in TABLES[name].columns]))

@@ -1,0 +1,260 @@
+"""features: adapt the newest vectors, verify them and publish a release.
+
+reads   user, item, knowledge, knowledge_vector, comparison (newest training)
+writes  release
+rejects nothing: every user and item of the sources gets a row, without knowledge as missing
+
+The checkpoint is the one the adaptor stage marked for publication: arm knowledge of `adaptor.published_backbone`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import kar
+from kar.errors import ModelError, NotMade, SpaceMismatch
+from kar.release.layout import Side, side_of
+from kar.release.publish import Published, publish
+from kar.release.rows import Facts, SideRows, ViewRows
+from kar.settings import Settings
+from kar.store import Inputs, Manifest, Output, file_sha
+from kar.tables.conform import subject_ids
+
+_RECONSTRUCTED_AFTER = dt.timedelta(days=2)
+_NORMALISATION = "l2"
+_CHUNK = 65_536
+
+
+class Adapting(Protocol):
+    """What this stage needs of `kar.model.checkpoint.Checkpoint`; N vectors, T encoder width, A adapted width."""
+
+    encoder_id: str
+    sha: str
+    views: dict[str, list[str]]
+    width: int
+
+    def adapt(self, view: str, vectors_NT: np.ndarray) -> np.ndarray: ...
+
+    def missing(self, view: str) -> np.ndarray: ...
+
+
+def files(settings: Settings, inputs: Inputs) -> list[Path]:
+    """The checkpoint's files: their digests join the recipe.
+
+    Raises:
+        NotMade: the newest training holds no checkpoint of the published backbone.
+    """
+    folder = _checkpoint_folder(settings, inputs)
+    found = sorted(path for path in folder.glob("*") if path.is_file())
+    if not found:
+        raise NotMade(
+            f"features reads the checkpoint of {settings.adaptor.published_backbone}, and there is none in {folder.parent}",
+            f"run: kar run adaptor --date {inputs.date}",
+        )
+    return found
+
+
+def run(inputs: Inputs, out: Output, settings: Settings) -> None:
+    from kar.model import checkpoint  # brings torch, which `kar plan` and the DAGs' parsing must not wait for
+
+    publish_release(inputs, out, settings, checkpoint.load(_checkpoint_folder(settings, inputs)))
+
+
+def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint: Adapting) -> Published:
+    """Publish what the checkpoint makes of the newest vectors, and write the stage's one row about it.
+
+    Raises:
+        SpaceMismatch: the vectors come from another encoder than the checkpoint was trained on.
+        ModelError: the checkpoint does not know the views that the settings publish.
+    """
+    wanted: dict[Side, list[str]] = {"user": settings.adaptor.user_views, "item": settings.adaptor.item_views}
+    knowledge = _of_views(inputs.table("knowledge"), [*wanted["user"], *wanted["item"]])
+    vectors = _of_views(inputs.table("knowledge_vector"), [*wanted["user"], *wanted["item"]])
+    _check_fit(checkpoint, wanted, vectors)
+    sides = (
+        _side("user", inputs.table("user").column("user_id"), wanted["user"], knowledge, vectors, checkpoint, out),
+        _side("item", inputs.table("item").column("item_id"), wanted["item"], knowledge, vectors, checkpoint, out),
+    )
+    uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone)
+    may_promote = settings.features.promote and _passes_gate(uplift, settings, out)
+    published = publish(inputs.home.published, sides, _facts(inputs, settings, checkpoint, knowledge, uplift), promote=may_promote)
+    if may_promote and not published.is_promoted:
+        out.warn(
+            f"release {published.path.name} is published but CURRENT serves a newer one; to serve it: kar release rollback {published.path.name}"
+        )
+    out.write("release", _row(published))
+    _record(out, published)
+    return published
+
+
+def _checkpoint_folder(settings: Settings, inputs: Inputs) -> Path:
+    training = inputs.folder("adaptor")
+    assert training is not None, "at=latest resolves to a partition or raises NotMade"
+    return training / "checkpoints" / settings.adaptor.published_backbone
+
+
+def _of_views(table: pa.Table, views: list[str]) -> pa.Table:
+    return table.filter(pc.is_in(table.column("view"), value_set=pa.array(views, pa.string())))
+
+
+def _check_fit(checkpoint: Adapting, wanted: dict[Side, list[str]], vectors: pa.Table) -> None:
+    for side, views in wanted.items():
+        strange = [view for view in views if view not in checkpoint.views.get(side, [])]
+        if strange:
+            raise ModelError(f"the checkpoint was not trained on {strange}; it knows {checkpoint.views}", "train again: kar run adaptor")
+    encoders = [e for e in pc.unique(vectors.column("encoder_id")).to_pylist() if e != checkpoint.encoder_id]
+    if encoders:
+        raise SpaceMismatch(
+            f"the vectors were encoded by {encoders}, the checkpoint was trained on {checkpoint.encoder_id}: they do not mix",
+            "train again on the new vectors: kar run adaptor",
+        )
+
+
+def _side(
+    side: Side, ids: pa.ChunkedArray, views: list[str], knowledge: pa.Table, vectors: pa.Table, checkpoint: Adapting, out: Output
+) -> SideRows:
+    """Every subject of the sources, ids ascending, with what is known of it in each view."""
+    ordered = ids.combine_chunks().take(pc.sort_indices(ids))
+    subjects = subject_ids(ordered)
+    return SideRows(
+        side,
+        ordered,
+        tuple(_view(view, subjects, _of_views(knowledge, [view]), _of_views(vectors, [view]), checkpoint, out) for view in views),
+    )
+
+
+def _view(view: str, subjects: pa.Array, knowledge: pa.Table, vectors: pa.Table, checkpoint: Adapting, out: Output) -> ViewRows:
+    # row of each subject in the two tables; null where it is in neither
+    vector_rows = pc.index_in(subjects, value_set=vectors.column("subject_id").combine_chunks())
+    knowledge_rows = pc.index_in(subjects, value_set=knowledge.column("subject_id").combine_chunks())
+    is_missing = vector_rows.is_null().to_numpy(zero_copy_only=False)
+    orphans = int(np.sum(~is_missing & knowledge_rows.is_null().to_numpy(zero_copy_only=False)))
+    if orphans:
+        raise ModelError(f"{orphans} vectors of {view} have no knowledge row, so nothing tells what they have seen", "run: kar run vectors")
+    if strangers := vectors.num_rows - int((~is_missing).sum()):
+        out.warn(f"{strangers} subjects with knowledge of {view} are not in the sources and are not published")
+    covered = np.flatnonzero(~is_missing)
+    column = vectors.column("vector").combine_chunks()
+    vectors_NT = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    known_NT = np.zeros((len(subjects), column.type.list_size), np.float32)
+    known_NT[covered] = vectors_NT[vector_rows.drop_null().to_numpy()]
+    default_A = np.asarray(checkpoint.missing(view), np.float32)
+    adapted_NA = np.tile(default_A, (len(subjects), 1))
+    for rows in np.array_split(covered, max(1, -(-len(covered) // _CHUNK))):
+        adapted_NA[rows] = checkpoint.adapt(view, known_NT[rows])
+    told = knowledge.take(pc.if_else(pa.array(is_missing), pa.scalar(None, pa.int32()), knowledge_rows))
+    return ViewRows(
+        view=view,
+        is_missing=is_missing,
+        adapted=adapted_NA,
+        knowledge=known_NT,
+        default=default_A,
+        evidence_newest_at=told.column("evidence_newest_at").combine_chunks(),
+        asked_at=told.column("asked_at").combine_chunks(),
+        origin=_lasting_origin(told.column("origin").combine_chunks()),
+        model=told.column("model").combine_chunks(),
+    )
+
+
+def _lasting_origin(origin: pa.Array) -> pa.Array:
+    """asked or import. "tonight" would turn into "last_good" the night after, and with it every byte of an unchanged table."""
+    return pc.if_else(pc.equal(origin, "import"), "import", "asked")
+
+
+def _uplift(comparison: pa.Table, backbone: str) -> list[dict[str, Any]]:
+    """knowledge − each other arm, AUC, of the published backbone, as the training measured it; NaN becomes null."""
+    chosen = [
+        row
+        for row in comparison.to_pylist()
+        if (row["backbone"], row["arm_a"], row["metric"]) == (backbone, "knowledge", "auc") and row["arm_b"] in ("base", "text", "permuted")
+    ]
+    columns = ("arm_b", "slice", "difference", "low", "high", "seed_count", "user_count")
+    return [
+        {"backbone": backbone, "metric": "auc"} | {c: None if isinstance(row[c], float) and math.isnan(row[c]) else row[c] for c in columns}
+        for row in chosen
+    ]
+
+
+def _passes_gate(uplift: list[dict[str, Any]], settings: Settings, out: Output) -> bool:
+    """Whether knowledge beats text and permuted, each with an interval above 0, where the settings ask for it."""
+    low = {row["arm_b"]: row["low"] for row in uplift if row["slice"] == "all"}
+    unbeaten = [arm for arm in ("text", "permuted") if low.get(arm) is None or low[arm] <= 0.0]
+    if not settings.features.require_uplift or not unbeaten:
+        return True
+    out.warn(f"published but not promoted: knowledge does not beat {' and '.join(unbeaten)} (AUC on all test examples, 95 % interval)")
+    return False
+
+
+def _facts(inputs: Inputs, settings: Settings, checkpoint: Adapting, knowledge: pa.Table, uplift: list[dict[str, Any]]) -> Facts:
+    templates: dict[str, dict[str, int]] = {}
+    for row in _counted(knowledge, ["view", "template_version"]):
+        templates.setdefault(row["view"], {})[row["template_version"]] = row["count"]
+    return Facts(
+        scenario=settings.scenario.name,
+        date=inputs.date,
+        published_at=inputs.as_of,
+        is_reconstructed=inputs.as_of > inputs.cutoff_at + _RECONSTRUCTED_AFTER,
+        encoder_id=checkpoint.encoder_id,
+        adaptor={
+            "sha": checkpoint.sha,
+            "backbone": settings.adaptor.published_backbone,
+            "files": {path.name: file_sha(path) for path in files(settings, inputs)},
+        },
+        normalisation=_NORMALISATION,
+        templates=templates,
+        models=_counted(knowledge, ["view", "model", "model_revision", "origin"]),
+        inputs={
+            stage: {"date": partition.date.isoformat(), "recipe_sha": Manifest.read(partition.manifest_path).recipe_sha}
+            for (stage, _), partition in sorted(inputs.partitions.items())
+            if partition is not None
+        },
+        uplift=uplift,
+        code_version=kar.__version__,
+    )
+
+
+def _counted(table: pa.Table, columns: list[str]) -> list[dict[str, Any]]:
+    counted = table.group_by(columns).aggregate([([], "count_all")]).rename_columns([*columns, "count"])
+    rows: list[dict[str, Any]] = counted.sort_by([(column, "ascending") for column in columns]).to_pylist()
+    return rows
+
+
+def _row(published: Published) -> pa.Table:
+    found = published.manifest
+    users, items = (found["tables"][f"{side}_knowledge"] for side in ("user", "item"))
+    cutoff = found["data_cutoff"]
+    row = {
+        "release_id": found["release"],
+        "space_id": found["space_id"],
+        "data_cutoff": dt.datetime.fromisoformat(cutoff) if cutoff else None,
+        "published_at": dt.datetime.fromisoformat(found["published_at"]),
+        "is_promoted": published.is_promoted,
+        "is_reconstructed": found["is_reconstructed"],
+        "manifest_sha": published.manifest_sha,
+        "user_count": users["rows"],
+        "item_count": items["rows"],
+        "user_covered_share": users["covered_share"],
+        "item_covered_share": items["covered_share"],
+    }
+    return pa.Table.from_pylist([row])
+
+
+def _record(out: Output, published: Published) -> None:
+    found = published.manifest
+    coverage = {view: share for table in found["tables"].values() for view, share in table["coverage"].items()}
+    size = sum(entry["bytes"] for entry in [*found["matrices"].values(), *(f for t in found["tables"].values() for f in t["files"])])
+    out.record(
+        release_id=found["release"],
+        space_id=found["space_id"],
+        is_new=published.is_new,
+        is_promoted=published.is_promoted,
+        covered_share={view: coverage[view] for view in sorted(coverage, key=lambda v: (side_of(v), v))},
+        release_bytes=size,
+    )

@@ -1,0 +1,253 @@
+"""Prompt templates: strict TOML files, rendered in a Jinja2 sandbox.
+
+A template has two texts. `system` is constant: it may name the domain's variables only. `user` begins with what is
+constant too (the task, the factors) and ends with the subject's own part, so that every prompt of a view shares its
+beginning and a server's prefix cache pays off; `load_template` holds files to that.
+
+    domain variables    item · items · verb · words · factors (one a line) · factor_names (one line)
+    user variables      history (one event a line, oldest first) · profile (only with user_attributes)
+    item variables      title · text (what the tables know: title, attributes, description or reviews)
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from kar.errors import KarError, TemplateError
+from kar.store import json_sha
+from kar.text.factors import FILE, Factors, Message, load_factors, read_toml, strict
+
+DOMAIN_VARIABLES = ("item", "items", "verb", "words", "factors", "factor_names")
+SUBJECT_VARIABLES = {"user": ("history",), "item": ("title", "text")}
+REQUIRED_VIEWS = ("user.preference", "item.facts")
+OWN_KEYS = frozenset({"model", "messages", "max_tokens", "temperature"})  # of the request body; a template's extra_body may not set them
+
+_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
+_ENVIRONMENT.globals.clear()  # no range, no lipsum: a template names its variables and nothing else
+_SAMPLE = {
+    "history": "- A first one: 4 of 5 stars\n- A second one: 2 of 5 stars",
+    "profile": "occupation: librarian",
+    "title": "A first one",
+    "text": "A first one. genre: drama",
+}
+
+
+class OutputRules(BaseModel):
+    """[output]
+
+    Args:
+        words: about how long the answer should be; the variable `words`.
+        max_tokens: most tokens of an answer.
+        min_words: an answer with fewer is refused as too short.
+        temperature: 0 is greedy: the same prompt gives the same answer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    words: int = Field(ge=5)
+    max_tokens: int = Field(ge=16)
+    min_words: int = Field(ge=1)
+    temperature: float = Field(0.0, ge=0, le=2)
+
+
+class TemplateFile(BaseModel):
+    """The keys of prompts/<domain>/<view>.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: str = Field(pattern=r"^[a-z0-9_.-]+$")
+    version: int = Field(ge=1)
+    view: str = Field(pattern=r"^(user|item)\.[a-z0-9_]+$")
+    side: Literal["user", "item"]
+    user_attributes: tuple[str, ...] = ()
+    system: str = ""
+    user: str = Field(min_length=1)
+    output: OutputRules
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("extra_body")
+    @classmethod
+    def _own_keys_stay(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(OWN_KEYS & set(value)):
+            raise ValueError(f"{', '.join(taken)} are set elsewhere (settings.llm, [output])")
+        return value
+
+
+class Template:
+    """A loaded template with its domain's factors. Loading has checked it, so rendering does not fail on a variable."""
+
+    def __init__(self, file: TemplateFile, factors: Factors, path: Path) -> None:
+        self.file, self.factors, self.path = file, factors, path
+        self.id, self.view, self.side, self.output = file.id, file.view, file.side, file.output
+        self.user_attributes, self.extra_body = file.user_attributes, file.extra_body
+        self._check_keys()
+        _check_variables(file.system, DOMAIN_VARIABLES, path, "system")
+        tree = _check_variables(file.user, (*DOMAIN_VARIABLES, *self.variables), path, "user")
+        self._check_order(tree)
+        self._domain = {
+            "item": factors.item.singular,
+            "items": factors.item.plural,
+            "verb": factors.verb,
+            "words": file.output.words,
+            "factors": factors.listed(),
+            "factor_names": factors.names(),
+        }
+        self._user = _ENVIRONMENT.from_string(file.user, globals=self._domain)
+        self.render(**dict.fromkeys(self.variables, "x"))
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The subject's own variables, which `render` takes."""
+        return (*SUBJECT_VARIABLES[self.side], *(("profile",) if self.user_attributes else ()))
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The subject's own variables that the text really names."""
+        return frozenset(_names(_ENVIRONMENT.parse(self.file.user))) & frozenset(self.variables)
+
+    @cached_property
+    def version(self) -> str:
+        """`id@version:digest12`, over everything that shapes the request: both files' contents, not their comments."""
+        content = {"template": self.file.model_dump(mode="json"), "factors": self.factors.model_dump(mode="json")}
+        return f"{self.id}@{self.file.version}:{json_sha(content)[:12]}"
+
+    @cached_property
+    def system(self) -> str:
+        """The constant system message; empty: none is sent."""
+        return self._rendered(_ENVIRONMENT.from_string(self.file.system, globals=self._domain), {})
+
+    def render(self, **subject: str) -> list[Message]:
+        """The messages of one prompt.
+
+        Args:
+            subject: the view's own variables, already cleaned (`kar.text.clean`); exactly `self.variables`.
+
+        Raises:
+            TemplateError: a variable is missing or none of this view's.
+        """
+        if subject.keys() != set(self.variables):
+            raise TemplateError(f"{self.path} is rendered with {sorted(subject)}, its view takes {list(self.variables)}")
+        user = {"role": "user", "content": self._rendered(self._user, subject)}
+        return [{"role": "system", "content": self.system}, user] if self.system else [user]
+
+    def sample(self) -> list[Message]:
+        """The prompt for a made-up subject."""
+        return self.render(**{name: _SAMPLE[name] for name in self.variables})
+
+    def _rendered(self, template: jinja2.Template, values: dict[str, str]) -> str:
+        try:
+            return template.render(values).strip()
+        except jinja2.TemplateError as error:
+            raise TemplateError(f"{self.path}: {error}", "mend the template") from error
+        except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:  # an expression in the template itself
+            raise TemplateError(f"{self.path}: {type(error).__name__}: {error}", "mend the expression in the template") from error
+
+    def _check_keys(self) -> None:
+        if self.view != self.path.stem or self.view.split(".")[0] != self.side:
+            raise TemplateError(
+                f"{self.path}: view is {self.view!r} and side {self.side!r}", f"the file's name says view {self.path.stem!r} and its side"
+            )
+        if self.user_attributes and self.side != "user":
+            raise TemplateError(f"{self.path}: user_attributes in a template about items", "remove the key")
+
+    def _check_order(self, tree: nodes.Template) -> None:
+        """The factors and the task stand before anything of the subject's own; the subject's part is used."""
+        places = {name: place for place, name in reversed(list(enumerate(_names(tree))))}
+        own = [name for name in self.variables if name in places]
+        if not own:
+            raise TemplateError(f"{self.path}: user names none of {list(self.variables)}", "every prompt would be the same; name one")
+        if self.user_attributes and "profile" not in places:
+            raise TemplateError(
+                f"{self.path}: user_attributes is set but user never names profile", "name {{ profile }}, or remove the key"
+            )
+        spoken = places.get("factors", places.get("factor_names"))
+        if spoken is None or spoken > min(places[name] for name in own):
+            raise TemplateError(
+                f"{self.path}: {{{{ factors }}}} must stand before {own}",
+                "constant words first: prompts that begin alike share the server's prefix cache",
+            )
+
+
+def load_template(folder: Path, domain: str, view: str) -> Template:
+    """Read prompts/<domain>/<view>.toml and the domain's factors.
+
+    Raises:
+        TemplateError: no such file; no TOML; an unknown or missing key; bad Jinja; a variable that the view does not have.
+    """
+    path = folder / domain / f"{view}.toml"
+    factors = load_factors(folder, domain)
+    if not path.is_file():
+        known = ", ".join(p.stem for p in _template_files(folder / domain)) or "none"
+        raise TemplateError(f"view {view!r} has no template {path}", f"views of this domain: {known}")
+    return Template(strict(TemplateFile, read_toml(path), path), factors, path)
+
+
+def template_paths(folder: Path, domain: str, views: list[str]) -> list[Path]:
+    """The files behind these views: the domain's factors and each view's template."""
+    return [folder / domain / FILE, *(folder / domain / f"{view}.toml" for view in views)]
+
+
+def lint(folder: Path) -> list[str]:
+    """What is wrong with the templates under prompts/, one sentence a fault; empty: nothing is.
+
+    Every domain has factors and both views, every file loads (strict keys, known variables, constant part first),
+    every template renders a sample and speaks of every factor, and no two share an id.
+    """
+    domains = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    faults = [] if domains else [f"{folder} holds no domain"]
+    seen: dict[str, Path] = {}
+    for domain in domains:
+        views = [path.stem for path in _template_files(domain)]
+        faults += [f"{domain} lacks {view}.toml" for view in REQUIRED_VIEWS if view not in views]
+        for view in views:
+            try:
+                template = load_template(folder, domain.name, view)
+            except KarError as error:
+                faults.append(error.what)
+                continue
+            faults += _faults(template, seen)
+        if not views:
+            faults += [f"{domain} has no templates"]
+    return faults
+
+
+def _faults(template: Template, seen: dict[str, Path]) -> list[str]:
+    faults = []
+    if template.id in seen:
+        faults.append(f"{template.path}: id {template.id!r} is also that of {seen[template.id]}")
+    seen[template.id] = template.path
+    prompt = "\n".join(message["content"] for message in template.sample())
+    silent = [factor.name for factor in template.factors.factors if factor.name not in prompt]
+    if silent:
+        faults.append(f"{template.path}: the prompt does not name the factors {silent}")
+    if template.output.min_words > template.output.words:
+        faults.append(f"{template.path}: min_words {template.output.min_words} is more than words {template.output.words}")
+    if template.output.max_tokens < 1.3 * template.output.words:
+        faults.append(f"{template.path}: {template.output.max_tokens} tokens cannot hold {template.output.words} words")
+    return faults
+
+
+def _template_files(domain: Path) -> list[Path]:
+    return sorted(path for path in domain.glob("*.toml") if path.name != FILE)
+
+
+def _check_variables(source: str, known: tuple[str, ...], path: Path, key: str) -> nodes.Template:
+    """Parse; raise TemplateError if it is no Jinja or names a variable that is not known."""
+    try:
+        tree = _ENVIRONMENT.parse(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(f"{path}: {key}, line {error.lineno}: {error.message}", "mend the template") from error
+    unknown = sorted(meta.find_undeclared_variables(tree) - set(known))
+    if unknown:
+        raise TemplateError(f"{path}: {key} names {', '.join(unknown)}, which nobody fills", f"known here: {', '.join(known)}")
+    return tree
+
+
+def _names(tree: nodes.Template) -> list[str]:
+    """Variable names in the order in which the text uses them."""
+    return [node.name for node in tree.find_all(nodes.Name)]

@@ -1,0 +1,157 @@
+"""The downstream job: it needs only `kar.release`, finds planted knowledge, and names what is wrong with its input."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kar.release.publish import publish
+from kar.release.rows import SideRows
+from tests.release import world
+
+JOB = Path(__file__).resolve().parents[2] / "examples" / "train_ctr.py"
+USERS, ITEMS, PER_USER = 240, 40, 16
+
+
+@pytest.fixture(scope="module")
+def job() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("train_ctr", JOB)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_ctr"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published folder whose vectors know the answer: a user likes an item if the signs of their first numbers agree.
+
+    Every user of the test examples is new, so ids alone cannot know it. A fifth of the users has no knowledge.
+    """
+    folder = tmp_path_factory.mktemp("planted")
+    draw = np.random.default_rng(3)
+    taste, kind = draw.choice([-1.0, 1.0], USERS), draw.choice([-1.0, 1.0], ITEMS)
+    users = world.view_rows("user.preference", USERS, missing=set(range(0, USERS, 5)), newest=world.DAY)
+    items = world.view_rows("item.facts", ITEMS, missing=set(), newest=None)
+    for rows, sign in ((users, taste), (items, kind)):
+        rows.adapted[~rows.is_missing] = draw.normal(0, 0.1, (int((~rows.is_missing).sum()), world.A))
+        rows.adapted[~rows.is_missing, 0] += sign[~rows.is_missing]
+    sides = SideRows("user", pa.array(range(USERS)), (users,)), SideRows("item", pa.array([f"i{n:02d}" for n in range(ITEMS)]), (items,))
+    publish(folder / "published", sides, world.facts(published_at=world.day(2)))
+    user = np.repeat(np.arange(USERS), PER_USER)
+    item = draw.integers(0, ITEMS, len(user))
+    label = ((taste[user] == kind[item]) ^ (draw.random(len(user)) < 0.1)).astype(np.int32)
+    table = world.examples([world.day(3)] * len(user), user.tolist(), [f"i{n:02d}" for n in item])
+    split = np.where(user < 160, "train", np.where(user < 200, "valid", "test"))
+    table = table.append_column("label", pa.array(label)).append_column("split", pa.array(split))
+    pq.write_table(table, folder / "example.parquet")
+    return folder
+
+
+def _run(job: ModuleType, folder: Path, *more: str) -> int:
+    result: int = job.main(
+        ["--release", str(folder / "published"), "--examples", str(folder / "example.parquet"), "--batch-size", "128", *more]
+    )
+    return result
+
+
+def test_planted_knowledge_is_found_for_new_users(job: ModuleType, planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(job, planted) == 0
+    shown = capsys.readouterr().out
+    score = {line.split()[0]: float(line.split()[1]) for line in shown.splitlines() if line.startswith(("without", "with "))}
+    assert score["without"] < 0.6
+    assert score["with"] > 0.75
+    assert "coverage   of the test examples: user.preference 80.0%, item.facts 100.0%" in shown
+    assert "ranks better: the interval of the AUC lies above 0" in shown
+    assert "train 2,560, valid 640, test 640" in shown
+
+
+def test_examples_older_than_the_release_meet_nothing_and_the_job_says_so(
+    job: ModuleType, planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pq.read_table(planted / "example.parquet")
+    early = pa.array([world.day(1)] * table.num_rows, table.schema.field("event_at").type)
+    pq.write_table(table.set_column(2, "event_at", early), tmp_path / "early.parquet")
+    arguments = ("--examples", str(tmp_path / "early.parquet"), "--epochs", "1")
+    assert _run(job, planted, *arguments) == 0
+    shown = capsys.readouterr().out
+    assert "user.preference 0.0%, item.facts 0.0%" in shown
+    assert "for a study on old data: --clock evidence" in shown
+    assert _run(job, planted, *arguments, "--clock", "evidence") == 0
+    assert "user.preference 80.0%, item.facts 100.0%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.drop_columns(["label", "split"]), "lacks the columns ['label', 'split']"),
+        (lambda t: t.set_column(3, "label", pa.array([2] * t.num_rows)), "they must be 0 or 1"),
+        (lambda t: t.set_column(4, "split", pa.array(["train"] * t.num_rows)), "split 'valid' of"),
+        (lambda t: t.set_column(0, "user_id", t.column(0).cast(pa.string())), "user ids are int64 in this release"),
+    ],
+)
+def test_examples_that_do_not_fit_are_named(
+    job: ModuleType, planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: object, words: str
+) -> None:
+    pq.write_table(change(pq.read_table(planted / "example.parquet")), tmp_path / "bad.parquet")  # type: ignore[operator]
+    assert _run(job, planted, "--examples", str(tmp_path / "bad.parquet")) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_missing_files_are_named(job: ModuleType, planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(job, planted, "--examples", str(tmp_path / "no.parquet")) == 1
+    assert "there is no file" in capsys.readouterr().err
+    assert _run(job, planted, "--release", str(tmp_path / "no")) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_the_job_imports_nothing_of_kar_but_the_release_room() -> None:
+    tree = ast.parse(JOB.read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in imported if name.split(".")[0] == "kar"} == {"kar.release"}
+    outside = {name.split(".")[0] for name in imported} - sys.stdlib_module_names
+    assert outside == {"kar", "numpy", "pyarrow", "torch"}
+
+
+def test_the_help_explains_clocks_and_which_split_may_be_used(job: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        job.main(["--help"])
+    shown = capsys.readouterr().out
+    for words in ("Which split may be used", "--clock", "time, so nothing is served that was not there then", "--seed"):
+        assert words in shown
+
+
+def test_auc_counts_ties_half_and_weights_as_repeats(job: ModuleType) -> None:
+    label, score = np.array([1, 0, 1, 0, 0]), np.array([0.9, 0.1, 0.5, 0.5, 0.7])
+    pairs = [(p > n) + 0.5 * (p == n) for p in score[label == 1] for n in score[label == 0]]
+    assert job.auc(label, score) == pytest.approx(np.mean(pairs))
+    weight = np.array([2, 0, 1, 3, 1])
+    assert job.auc(label, score, weight) == pytest.approx(job.auc(np.repeat(label, weight), np.repeat(score, weight)))
+
+
+def test_the_interval_of_equal_models_is_zero_wide_and_of_a_better_one_above_zero(job: ModuleType) -> None:
+    draw = np.random.default_rng(0)
+    label = draw.integers(0, 2, 600)
+    users = np.repeat(np.arange(60), 10)
+    blind, seeing = draw.random(600), np.clip(label * 0.4 + draw.random(600) * 0.6, 0, 1)
+    assert job.interval(label, blind, blind, users, seed=1, resamples=50)["AUC"] == (0.0, 0.0)
+    low, high = job.interval(label, blind, seeing, users, seed=1, resamples=50)["AUC"]
+    assert 0.1 < low < high < 1.0
+
+
+def test_ids_unseen_in_training_share_the_unknown_place(job: ModuleType) -> None:
+    ids = pa.chunked_array([["b", "a"], ["c", "a", "b"]])
+    rows, count = job.numbered(ids, np.array([True, False, False, False, True]))
+    assert rows.tolist() == [1, 0, 0, 0, 1]
+    assert count == 2

@@ -1,0 +1,219 @@
+"""The adaptor stage through the runner: its tables, its checkpoints, its errors."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from kar import metrics
+from kar.errors import ModelError
+from kar.flow import stage_named
+from kar.model import checkpoint
+from kar.run import id_types, run_stage
+from kar.settings import AdaptorSettings, Settings, parse
+from kar.store import Home, Manifest, Output
+
+DATE = dt.date(2026, 11, 19)
+AS_OF = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
+
+
+def settings_of(adaptor: AdaptorSettings, ids: str = "int") -> Settings:
+    scenario = {"name": "world", "domain": "movies", "user_id": ids, "item_id": ids}
+    interactions = {"path": "none.csv", "format": "csv", "columns": {}}
+    data = {"scenario": scenario, "sources": {"interactions": interactions}, "histories": {"mode": "per_user"}}
+    return parse({**data, "adaptor": adaptor.model_dump(mode="json")})
+
+
+def run(world: Any, home: Home, settings: Settings) -> Manifest:
+    """Seal the stages before it as the runner would, then run the stage."""
+    vector = world.knowledge_vector
+    count = vector.num_rows
+    whole_vector = (
+        vector.append_column("text_sha", pa.array([""] * count))
+        .append_column("n_tokens", pa.array([1] * count, pa.int32()))
+        .append_column("truncated", pa.array([False] * count))
+    )
+    before = {
+        "sources": {"user_attribute": world.user_attribute, "item_attribute": world.item_attribute},
+        "vectors": {"knowledge_vector": whole_vector},
+        "examples": {"example": world.example, "sequence": world.sequence},
+    }
+    for name, tables in before.items():
+        folder = home.partition(name, DATE).path
+        folder.mkdir(parents=True, exist_ok=True)
+        out = Output(stage_named(name), folder, id_types(settings))
+        for table_name, table in tables.items():
+            out.write(table_name, table)
+        Manifest(stage=name, date=DATE.isoformat(), recipe_sha="", recipe={}, tables=out.tables).write(folder)
+    return run_stage("adaptor", settings, home, DATE, AS_OF)
+
+
+def table_of(home: Home, name: str) -> pa.Table:
+    return pq.read_table(home.partition("adaptor", DATE).table(name))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, world: Any) -> tuple[Home, Manifest, Settings]:
+    """Both backbones, four arms, two seeds, one epoch."""
+    adaptor = AdaptorSettings(
+        seeds=[1, 2],
+        item_fields=["genre"],
+        history_events=5,
+        embedding_dim=8,
+        expert_hidden=8,
+        mlp=[8],
+        batch_size=64,
+        epochs=2,
+        cold_count=2,
+        resamples=100,
+        threads=1,
+    )
+    home, settings = Home(tmp_path_factory.mktemp("home"), "world"), settings_of(adaptor)
+    return home, run(world, home, settings), settings
+
+
+def test_every_backbone_arm_seed_slice_and_metric_has_a_row(made: tuple[Home, Manifest, Settings]) -> None:
+    home, manifest, _ = made
+    metric = table_of(home, "metric")
+    assert metric.num_rows == 2 * 4 * 2 * 2 * 5 * 3
+    comparison = table_of(home, "comparison")
+    assert comparison.num_rows == 2 * 5 * 5 * 3
+    pairs = {(row["arm_a"], row["arm_b"]) for row in comparison.to_pylist()}
+    assert pairs == {("knowledge", "base"), ("knowledge", "text"), ("knowledge", "permuted"), ("text", "base"), ("permuted", "base")}
+    assert manifest.rejected == {}
+
+
+def test_predictions_metrics_and_comparisons_agree(made: tuple[Home, Manifest, Settings], world: Any) -> None:
+    home, _, _ = made
+    test = world.example.filter(pc.equal(world.example["split"], "test"))
+    prediction, metric = table_of(home, "prediction"), table_of(home, "metric")
+    assert prediction.num_rows == 2 * 4 * test.num_rows
+    of = {}
+    for arm in ("knowledge", "base"):
+        rows = prediction.filter(pc.and_(pc.equal(prediction["arm"], arm), pc.equal(prediction["backbone"], "din")))
+        assert rows["example_id"].to_pylist() == test["example_id"].to_pylist()
+        assert np.isfinite(rows["logit"].to_numpy()).all()
+        of[arm] = [
+            row["value"]
+            for row in metric.to_pylist()
+            if (row["backbone"], row["arm"], row["split"], row["slice"], row["metric"]) == ("din", arm, "test", "all", "auc")
+        ]
+    row = next(
+        row
+        for row in table_of(home, "comparison").to_pylist()
+        if (row["backbone"], row["arm_a"], row["arm_b"], row["slice"], row["metric"]) == ("din", "knowledge", "base", "all", "auc")
+    )
+    assert row["difference"] == pytest.approx(np.mean(of["knowledge"]) - np.mean(of["base"]))
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert (row["seed_count"], row["user_count"], row["resamples"]) == (2, 6, 100)
+
+
+def test_slices_hold_the_examples_that_their_names_say(made: tuple[Home, Manifest, Settings], world: Any) -> None:
+    rows = [row for row in table_of(made[0], "metric").to_pylist() if row["split"] == "test" and row["metric"] == "logloss"]
+    counts = {row["slice"]: row["example_count"] for row in rows}
+    test = world.example.filter(pc.equal(world.example["split"], "test")).to_pylist()
+    train = [row["item_id"] for row in world.example.to_pylist() if row["split"] == "train"]
+    cold = sum(train.count(row["item_id"]) < 2 for row in test)
+    assert cold > 0
+    assert counts["all"] == counts["warm"] + counts["cold"] == counts["covered"] + counts["uncovered"] == len(test)
+    assert counts["cold"] == cold
+    assert counts["uncovered"] == sum(row["item_id"] == 3 for row in test)
+
+
+def test_one_epoch_of_each_training_is_chosen_and_it_has_the_best_valid_auc(made: tuple[Home, Manifest, Settings]) -> None:
+    trainings: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in table_of(made[0], "epoch").to_pylist():
+        trainings.setdefault((row["backbone"], row["arm"], row["seed"]), []).append(row)
+    assert len(trainings) == 16
+    for rows in trainings.values():
+        chosen = [row for row in rows if row["is_chosen"]]
+        assert len(chosen) == 1
+        assert chosen[0]["valid_auc"] == max(row["valid_auc"] for row in rows)
+
+
+def test_the_knowledge_arms_best_seed_is_checkpointed_per_backbone(made: tuple[Home, Manifest, Settings]) -> None:
+    home, manifest, settings = made
+    best = {}
+    for row in table_of(home, "epoch").to_pylist():
+        if row["arm"] == "knowledge" and row["is_chosen"]:
+            best[row["backbone"]] = max(best.get(row["backbone"], (0.0, 0)), (row["valid_auc"], row["seed"]))
+    for backbone in ("fibinet", "din"):
+        loaded = checkpoint.load(home.partition("adaptor", DATE).path / "checkpoints" / backbone)
+        assert (loaded.origin.valid_auc, loaded.origin.seed) == best[backbone]
+        assert loaded.origin.arm == "knowledge"
+        assert loaded.encoder_id == "hash-16:test"
+        assert loaded.views == {"user": ["user.preference"], "item": ["item.facts"]}
+        assert loaded.origin.settings == settings.adaptor.recipe()
+        assert manifest.figures["checkpoint_shas"][backbone] == loaded.sha
+        assert loaded.adapt("item.facts", np.ones((3, 16), np.float32)).shape == (3, 8)
+
+
+def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made: tuple[Home, Manifest, Settings]) -> None:
+    home, manifest, _ = made
+    figures = manifest.figures
+    names = {f"{backbone} {arm}" for backbone in ("fibinet", "din") for arm in ("base", "text", "knowledge", "permuted")}
+    assert set(figures["parameters"]) == names
+    assert figures["parameters"]["din base"] < figures["parameters"]["din text"] == figures["parameters"]["din permuted"]
+    assert figures["test_touched"] == dict.fromkeys(names, 2)
+    assert all(rate > 0 for rates in figures["rows_per_s"].values() for rate in rates)
+    assert figures["verdict"] == metrics.verdict(table_of(home, "comparison").to_pylist(), "fibinet").sentence
+
+
+def test_the_same_inputs_and_settings_give_the_same_tables(made: tuple[Home, Manifest, Settings], world: Any, tmp_path: Path) -> None:
+    _, manifest, settings = made
+    again = run(world, Home(tmp_path, "world"), settings)
+    for name in ("metric", "comparison", "prediction"):
+        assert again.tables[name]["sha"] == manifest.tables[name]["sha"], name
+    assert again.figures["checkpoint_shas"] == manifest.figures["checkpoint_shas"]
+
+
+def test_text_ids_give_the_same_figures_as_numbers(
+    world: Any, text_world: Any, settings_with: Callable[..., AdaptorSettings], tmp_path: Path
+) -> None:
+    adaptor = settings_with(arms=["base"], backbones=["fibinet"], epochs=1)
+    numbers, texts = Home(tmp_path / "numbers", "world"), Home(tmp_path / "texts", "world")
+    run(world, numbers, settings_of(adaptor))
+    run(text_world, texts, settings_of(adaptor, "string"))
+    assert table_of(numbers, "prediction").equals(table_of(texts, "prediction"))
+
+
+def test_without_any_vectors_the_knowledge_arm_runs_and_says_so(
+    world: Any, settings_with: Callable[..., AdaptorSettings], tmp_path: Path
+) -> None:
+    home = Home(tmp_path, "world")
+    none = world.having(knowledge_vector=world.knowledge_vector.slice(0, 0))
+    manifest = run(none, home, settings_of(settings_with(arms=["base", "knowledge"], backbones=["fibinet"], epochs=1)))
+    assert manifest.warnings == ["no knowledge vectors of user.preference, item.facts: every example gets the learned default there"]
+    assert manifest.figures["test_covered_share"] == 0.0
+    covered = [row for row in table_of(home, "comparison").to_pylist() if row["slice"] == "covered"]
+    assert covered
+    assert all(math.isnan(row["difference"]) for row in covered)
+
+
+def test_the_base_arm_alone_has_nothing_to_compare_and_nothing_to_publish(
+    world: Any, settings_with: Callable[..., AdaptorSettings], tmp_path: Path
+) -> None:
+    home = Home(tmp_path, "world")
+    manifest = run(world, home, settings_of(settings_with(arms=["base"], backbones=["fibinet"], epochs=1)))
+    assert table_of(home, "comparison").num_rows == 0
+    assert manifest.figures["checkpoint_shas"] == {}
+    assert manifest.warnings == ["the knowledge arm was not trained, so there is no checkpoint to publish"]
+    assert manifest.figures["verdict"].startswith("no verdict")
+
+
+def test_a_stage_that_fails_leaves_no_partition(world: Any, settings_with: Callable[..., AdaptorSettings], tmp_path: Path) -> None:
+    home = Home(tmp_path, "world")
+    without_raw = world.having(knowledge_vector=world.knowledge_vector.filter(pc.not_equal(world.knowledge_vector["view"], "user.raw")))
+    with pytest.raises(ModelError, match=r"text arm needs vectors of user\.raw"):
+        run(without_raw, home, settings_of(settings_with()))
+    assert not home.partition("adaptor", DATE).path.exists()
+    assert not list((home.path / "adaptor").glob("*.partial"))

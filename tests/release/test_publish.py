@@ -1,0 +1,274 @@
+"""Publishing: what lies on disk, what is the same release, and when CURRENT moves."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import kar.release
+from kar.errors import ReleaseCorrupt, ReleaseError
+from kar.release import layout, pointer
+from kar.release.publish import Published, publish
+from kar.release.rows import SideRows
+from tests.release import world
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_a_release_holds_tables_matrices_stats_and_a_manifest_and_nothing_else(tmp_path: Path, night: Published) -> None:
+    assert sorted(str(p.relative_to(night.path)) for p in night.path.rglob("*") if p.is_file()) == [
+        "item_knowledge/part-0.parquet",
+        "items.facts.adapted.npy",
+        "items.facts.knowledge.npy",
+        "manifest.json",
+        "stats.json",
+        "user_knowledge/part-0.parquet",
+        "users.preference.adapted.npy",
+        "users.preference.knowledge.npy",
+    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".publish.lock", "CURRENT", "releases"]
+    assert [p.name for p in (tmp_path / "releases").iterdir()] == [night.path.name]
+
+
+def test_every_subject_has_a_row_and_a_missing_one_holds_the_learned_default(night: Published) -> None:
+    table = pq.read_table(night.path / "user_knowledge/part-0.parquet")
+    assert table.column("user_id").to_pylist() == world.user_ids().to_pylist()
+    rows = table.to_pylist()
+    assert [n for n, row in enumerate(rows) if row["preference_is_missing"]] == [0, 5]
+    assert rows[5]["preference_adapted_vector"] == [0.5] * world.A
+    assert rows[5]["preference_knowledge_vector"] == [0.0] * world.T
+    assert {rows[5][f"preference_{c}"] for c in ("evidence_newest_at", "asked_at", "origin", "model")} == {None}
+    assert rows[6]["preference_adapted_vector"][0] == 6.0
+    assert rows[6]["preference_knowledge_vector"][0] == -6.0
+    assert rows[6]["preference_evidence_newest_at"] == world.day(0.5)
+
+
+def test_vectors_are_byte_stream_split_without_dictionary_in_not_null_fixed_size_lists(night: Published) -> None:
+    file = pq.ParquetFile(night.path / "user_knowledge/part-0.parquet")
+    field = file.schema_arrow.field("preference_adapted_vector")
+    assert field.type == pa.list_(pa.field("element", pa.float32(), nullable=False), world.A)
+    assert not field.nullable
+    group = file.metadata.row_group(0)
+    columns = {group.column(n).path_in_schema: group.column(n) for n in range(group.num_columns)}
+    vectors = [column for path, column in columns.items() if "_vector" in path]
+    assert len(vectors) == 2
+    for column in vectors:
+        assert "BYTE_STREAM_SPLIT" in column.encodings
+        assert not column.has_dictionary_page
+        assert column.compression == "ZSTD"
+
+
+def test_a_table_of_many_rows_is_cut_into_row_groups_of_131072_and_parts_of_eight(tmp_path: Path) -> None:
+    count = layout.ROWS_PER_PART + 5
+    users = world.view_rows("user.preference", 3, missing={1}, newest=world.DAY, adapted=1, knowledge=1)
+    rows = np.arange(count) % 3
+    many = replace(
+        users,
+        **{name: getattr(users, name)[rows] for name in ("is_missing", "adapted", "knowledge")},
+        **{name: getattr(users, name).take(pa.array(rows)) for name in ("evidence_newest_at", "asked_at", "origin", "model")},
+    )
+    done = publish(tmp_path, (SideRows("user", pa.array(range(count)), (many,)), world.sides()[1]), world.facts())
+    first, second = (pq.ParquetFile(done.path / f"user_knowledge/part-{n}.parquet").metadata for n in (0, 1))
+    assert [first.row_group(n).num_rows for n in range(first.num_row_groups)] == [131_072] * 8
+    assert second.num_rows == 5
+    release = kar.release.open(tmp_path, verify=True)
+    assert release.rows("user", [count - 1, layout.ROWS_PER_PART, 0]).tolist() == [count - 1, layout.ROWS_PER_PART, 0]
+    assert release.vectors("user", "user.preference", [count - 1])[0][0, 0] == (count - 1) % 3
+
+
+def test_publishing_the_same_content_twice_is_the_same_release(tmp_path: Path) -> None:
+    first = world.publish_day(tmp_path, 0)
+    second = world.publish_day(tmp_path, 0, published_at=world.day(30), code_version="another", is_reconstructed=True)
+    assert (second.path, second.is_new, second.is_promoted) == (first.path, False, True)
+    assert second.manifest == first.manifest
+    assert second.manifest_sha == first.manifest_sha
+
+
+@pytest.mark.parametrize("change", [{"encoder_id": "hash-7"}, {"adaptor": {"sha": "b" * 64}}, {"normalisation": "none"}])
+def test_another_encoder_adaptor_or_normalisation_is_another_space_and_release(
+    tmp_path: Path, night: Published, change: dict[str, object]
+) -> None:
+    first, second = night, world.publish_day(tmp_path, 0, **change)
+    assert first.manifest["space_id"] != second.manifest["space_id"]
+    assert len(second.manifest["space_id"]) == 16
+    assert first.path != second.path
+
+
+def test_one_changed_float_is_another_release_in_the_same_space(tmp_path: Path) -> None:
+    first = publish(tmp_path, world.sides(offset=0.0), world.facts())
+    second = publish(tmp_path, world.sides(offset=0.001), world.facts())
+    assert first.path != second.path
+    assert first.manifest["space_id"] == second.manifest["space_id"]
+
+
+def test_the_manifest_says_coverage_cutoff_and_id_types(tmp_path: Path) -> None:
+    found = world.publish_day(tmp_path, 2).manifest
+    assert found["tables"]["user_knowledge"]["coverage"] == {"user.preference": round(10 / 12, 6)}
+    assert found["tables"]["item_knowledge"]["coverage"] == {"item.facts": 0.25}
+    assert found["data_cutoff"] == "2026-11-03T12:00:00.000000+00:00"
+    assert found["id_types"] == {"user": "int64", "item": "string"}
+    assert found["release"].startswith("2026-11-03-")
+
+
+def test_stats_show_missing_share_and_norm(night: Published) -> None:
+    stats = json.loads((night.path / "stats.json").read_text())
+    covered = world.sides(newest=world.day(0.5))[0].views[0].adapted[[n for n in range(12) if n not in (0, 5)]]
+    figures = stats["user.preference"]["adapted"]
+    assert figures["missing_share"] == pytest.approx(2 / 12, rel=1e-5)
+    assert figures["norm_mean"] == pytest.approx(np.linalg.norm(covered, axis=1).mean(), rel=1e-5)
+    assert figures["sample_count"] == 10
+
+
+def test_current_moves_to_a_newer_night_and_names_the_parent(tmp_path: Path, night: Published) -> None:
+    first, second = night, world.publish_day(tmp_path, 1)
+    assert (first.is_promoted, second.is_promoted) == (True, True)
+    assert kar.release.open(tmp_path).id == second.path.name
+    assert second.manifest["parent"] == first.path.name
+
+
+def test_a_backfill_is_published_without_moving_current_over_a_newer_night(tmp_path: Path) -> None:
+    newer = world.publish_day(tmp_path, 5)
+    backfill = world.publish_day(tmp_path, 1, published_at=world.day(9), is_reconstructed=True)
+    assert (backfill.is_new, backfill.is_promoted) == (True, False)
+    assert kar.release.open(tmp_path).id == newer.path.name
+    assert kar.release.open(backfill.path, verify=True).manifest["is_reconstructed"]
+
+
+def test_a_release_that_may_not_be_promoted_leaves_current_alone(tmp_path: Path, night: Published) -> None:
+    first = night
+    assert not world.publish_day(tmp_path, 1, promote=False).is_promoted
+    assert kar.release.open(tmp_path).id == first.path.name
+
+
+def _claims(cutoff: str | None, date: str, reconstructed: bool = False, published: str = "a") -> dict[str, object]:
+    return {"data_cutoff": cutoff, "date": date, "is_reconstructed": reconstructed, "published_at": published}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "current", "moves"),
+    [
+        (_claims("2026-11-02", "d1"), _claims("2026-11-01", "d2"), True),
+        (_claims("2026-11-01", "d9"), _claims("2026-11-02", "d1"), False),
+        (_claims("2026-11-01", "d2"), _claims("2026-11-01", "d1"), True),
+        (_claims("2026-11-01", "d1"), _claims("2026-11-01", "d2"), False),
+        (_claims("2026-11-01", "d1", published="b"), _claims("2026-11-01", "d1"), True),
+        (_claims("2026-11-01", "d1", reconstructed=True, published="b"), _claims("2026-11-01", "d1"), False),
+        (_claims("2026-11-01", "d1"), _claims(None, "d2"), True),
+        (_claims(None, "d2"), _claims("2026-11-01", "d1"), False),
+        (_claims(None, "d2"), _claims(None, "d1"), True),
+    ],
+)
+def test_newer_means_data_cutoff_then_date_then_original_then_publication(
+    candidate: dict[str, object], current: dict[str, object], moves: bool
+) -> None:
+    assert pointer.promotes_over(candidate, current) is moves
+
+
+def test_a_clock_that_goes_backwards_leaves_the_served_times_in_order(tmp_path: Path) -> None:
+    world.publish_day(tmp_path, 0, published_at=world.day(10))
+    world.publish_day(tmp_path, 1, published_at=world.day(2))
+    since = [entry.since for entry in pointer.read_current(tmp_path).served]
+    assert since == [world.day(10), world.day(10)]
+
+
+def test_a_vector_that_is_not_finite_is_refused_and_nothing_is_published(tmp_path: Path) -> None:
+    users, items = world.sides()
+    users.views[0].adapted[7, 2] = np.nan
+    with pytest.raises(ReleaseError, match="the adapted vector of row 7 is not finite"):
+        publish(tmp_path, (users, items), world.facts())
+    assert list((tmp_path / "releases").iterdir()) == []
+    assert not (tmp_path / "CURRENT").exists()
+
+
+def test_ids_that_repeat_or_do_not_ascend_are_refused(tmp_path: Path) -> None:
+    users, items = world.sides()
+    for ids in ([100] * 12, list(range(12, 0, -1))):
+        with pytest.raises(ReleaseCorrupt, match="ids do not ascend"):
+            publish(tmp_path, (replace(users, ids=pa.array(ids)), items), world.facts())
+    assert list((tmp_path / "releases").iterdir()) == []
+
+
+def test_a_missing_row_without_the_default_vector_is_refused(tmp_path: Path) -> None:
+    users, items = world.sides()
+    users.views[0].adapted[5, 0] = 9.0
+    with pytest.raises(ReleaseCorrupt, match="does not hold the default vector"):
+        publish(tmp_path, (users, items), world.facts())
+
+
+def test_columns_of_different_length_are_refused_by_name(tmp_path: Path) -> None:
+    users, items = world.sides()
+    short = replace(users.views[0], origin=pa.array(["tonight"]))
+    with pytest.raises(ReleaseError, match=r"view user.preference: 12 ids, but \{'origin': 1\}"):
+        publish(tmp_path, (replace(users, views=(short,)), items), world.facts())
+
+
+@pytest.mark.parametrize("view", ["preference", "user.Preference", "user.a b", "shop.facts", "user.a/b"])
+def test_a_view_that_cannot_name_a_column_is_refused(tmp_path: Path, view: str) -> None:
+    users, items = world.sides()
+    with pytest.raises(ReleaseError, match="cannot be a published view"):
+        publish(tmp_path, (replace(users, views=(replace(users.views[0], view=view),)), items), world.facts())
+
+
+def test_a_side_without_views_still_has_a_row_for_every_subject(tmp_path: Path) -> None:
+    users, items = world.sides()
+    publish(tmp_path, (replace(users, views=()), items), world.facts())
+    release = kar.release.open(tmp_path, verify=True)
+    assert release.views("user") == []
+    assert len(release.ids("user")) == world.USERS
+    assert release.data_cutoff is None  # the prompts about items saw no interaction
+
+
+def test_a_side_without_rows_can_be_published_and_asked(tmp_path: Path) -> None:
+    users, _ = world.sides()
+    none = world.view_rows("item.facts", 0, missing=set(), newest=None)
+    publish(tmp_path, (users, SideRows("item", pa.array([], pa.string()), (none,))), world.facts())
+    release = kar.release.open(tmp_path, verify=True)
+    vectors, is_missing = release.vectors("item", "item.facts", ["i00"])
+    assert vectors.tolist() == [[0.5] * world.A]
+    assert is_missing.tolist() == [True]
+
+
+def test_what_a_dead_publisher_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / "releases" / ".0123456789ab.partial"
+    left.mkdir(parents=True)
+    (left / "manifest.json").write_text("{}")
+    world.publish_day(tmp_path, 0)
+    assert [p.name for p in (tmp_path / "releases").iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_damaged_release_of_the_same_content_is_named_and_not_used_again(tmp_path: Path, night: Published) -> None:
+    (night.path / "stats.json").write_text("{}")
+    with pytest.raises(ReleaseCorrupt, match=r"stats.json: bytes should be"):
+        world.publish_day(tmp_path, 0)
+
+
+def test_a_full_disk_is_a_named_error_and_leaves_nothing_behind(tmp_path: Path, night: Published) -> None:
+    script = (
+        "import resource, sys, pathlib\n"
+        "from kar.errors import ReleaseError\n"
+        "from tests.release import world\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
+        "try:\n    world.publish_day(pathlib.Path(sys.argv[1]), 1)\n"
+        "except ReleaseError as error:\n    print(error)\n"
+    )
+    assert resource.RLIMIT_FSIZE is not None
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "nothing was published in" in done.stdout
+    assert "File too large" in done.stdout
+    assert len(list((tmp_path / "releases").iterdir())) == 1
+    assert kar.release.open(tmp_path, verify=True).manifest["date"] == "2026-11-01"
+
+
+def test_times_without_a_zone_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="has no time zone"):
+        publish(tmp_path, world.sides(), world.facts(published_at=dt.datetime(2026, 11, 2)))

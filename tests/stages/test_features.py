@@ -1,0 +1,338 @@
+"""The features stage on partitions as the other stages write them, with a small checkpoint that really adapts."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import kar.release
+from kar import flow, run
+from kar.errors import ModelError, NotMade, SpaceMismatch
+from kar.settings import Settings, parse
+from kar.stages import features
+from kar.store import Home, Inputs, Manifest, Output
+from kar.tables import IdTypes
+
+DATE = dt.date(2026, 11, 19)
+CUTOFF = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+NOW = CUTOFF + dt.timedelta(hours=2)
+T, A = 5, 3
+USERS = [7, 10, 2, 33]  # not in order, and in another order as texts
+ITEMS = ["ü 1", "a", "Z"]
+
+
+@dataclass
+class LinearCheckpoint:
+    """Adapts with one matrix per view; lies on disk as the real one does, in a folder of several files."""
+
+    folder: Path
+    encoder_id: str = "hash-5"
+    views: dict[str, list[str]] = field(default_factory=lambda: {"user": ["user.preference"], "item": ["item.facts"]})
+    width: int = A
+
+    @classmethod
+    def write(cls, folder: Path, scale: float = 1.0, **changed: Any) -> LinearCheckpoint:
+        folder.mkdir(parents=True)
+        np.save(folder / "adaptor.npy", scale * np.eye(T, A, dtype=np.float32))
+        (folder / "checkpoint.json").write_text(json.dumps({"arm": "knowledge", "seed": 1}))
+        return cls(folder, **changed)
+
+    @property
+    def sha(self) -> str:
+        return hashlib.sha256((self.folder / "adaptor.npy").read_bytes()).hexdigest()
+
+    def adapt(self, view: str, vectors_NT: np.ndarray) -> np.ndarray:
+        return np.maximum(vectors_NT @ np.load(self.folder / "adaptor.npy"), 0.0)
+
+    def missing(self, view: str) -> np.ndarray:
+        return np.full(A, 0.25 if view.startswith("user.") else 0.75, np.float32)
+
+
+def _settings(**sections: dict[str, Any]) -> Settings:
+    base: dict[str, Any] = {
+        "scenario": {"name": "small", "domain": "movies", "item_id": "string"},
+        "sources": {"interactions": {"path": "x.csv", "format": "csv", "columns": {}}},
+    }
+    return parse({**base, **sections})
+
+
+def _knowledge(view: str, subject: str, newest: dt.datetime | None, origin: str = "tonight", model: str = "tiny") -> dict[str, Any]:
+    row = {"view": view, "subject_id": subject, "text": "t", "origin": origin, "model": model, "model_revision": "r1"}
+    row |= {"template_version": f"{view}@1:abc", "request_key": subject, "evidence_sha": "", "cutoff_at": CUTOFF, "asked_at": NOW}
+    return row | {"prompt_tokens": 1, "completion_tokens": 1, "evidence_users": [], "evidence_items": [], "evidence_newest_at": newest}
+
+
+def _vector(view: str, subject: str, values: list[float], encoder: str = "hash-5") -> dict[str, Any]:
+    return {
+        "view": view,
+        "subject_id": subject,
+        "text_sha": subject,
+        "encoder_id": encoder,
+        "n_tokens": 3,
+        "truncated": False,
+        "vector": values,
+    }
+
+
+def _comparison(low: float = 0.01, backbone: str = "fibinet") -> list[dict[str, Any]]:
+    rows = []
+    for arm_a, arm_b in (("knowledge", "base"), ("knowledge", "text"), ("knowledge", "permuted"), ("text", "base")):
+        for metric in ("auc", "logloss"):
+            rows.append(
+                {
+                    "backbone": backbone,
+                    "arm_a": arm_a,
+                    "arm_b": arm_b,
+                    "slice": "all",
+                    "metric": metric,
+                    "difference": 0.02,
+                    "low": low,
+                    "high": 0.03,
+                }
+                | {"seed_count": 1, "user_count": 4, "resamples": 100}
+            )
+    return rows
+
+
+KNOWLEDGE = [
+    _knowledge("user.preference", "10", CUTOFF - dt.timedelta(days=1)),
+    _knowledge("user.preference", "2", CUTOFF - dt.timedelta(hours=1), origin="last_good"),
+    _knowledge("item.facts", "Z", None, origin="import", model="big"),
+]
+VECTORS = [
+    _vector("user.preference", "10", [1, 2, 3, 4, 5]),
+    _vector("user.preference", "2", [-1, 6, 7, 0, 0]),
+    _vector("item.facts", "Z", [9, 8, 7, 6, 5]),
+    _vector("item.raw", "a", [1, 1, 1, 1, 1]),
+]
+
+
+class Scene:
+    """The partitions that features reads, on disk, and the stage run over them."""
+
+    def __init__(self, root: Path, settings: Settings | None = None) -> None:
+        self.home = Home.of("small", root)
+        self.settings = settings or _settings()
+        self.ids = IdTypes("int", "string")
+        self.write(
+            "sources", user=[{"user_id": u} for u in USERS], item=[{"item_id": i, "title": None, "description": None} for i in ITEMS]
+        )
+        self.write("knowledge", knowledge=KNOWLEDGE)
+        self.write("vectors", knowledge_vector=VECTORS)
+        self.write("adaptor", comparison=_comparison())
+        self.checkpoint = LinearCheckpoint.write(self.home.partition("adaptor", DATE).path / "checkpoints" / "fibinet")
+
+    def write(self, stage: str, date: dt.date = DATE, **tables: list[dict[str, Any]]) -> None:
+        partition = self.home.partition(stage, date)
+        partition.path.mkdir(parents=True, exist_ok=True)
+        out = Output(flow.stage_named(stage), partition.path, self.ids)
+        for name, rows in tables.items():
+            types = [("vector", pa.list_(pa.float32(), T))] if name == "knowledge_vector" else None
+            table = pa.Table.from_pylist(rows)
+            for column, kind in types or []:
+                table = table.set_column(table.column_names.index(column), column, table.column(column).cast(kind))
+            for column in ("evidence_users", "evidence_items"):
+                if column in table.column_names:
+                    empty = pa.array([[]] * table.num_rows, pa.list_(pa.string()))
+                    table = table.set_column(table.column_names.index(column), column, empty)
+            out.write(name, table)
+        Manifest(stage, date.isoformat(), f"recipe-{stage}", {}, tables=out.tables).write(partition.path)
+
+    def inputs(self, date: dt.date = DATE, as_of: dt.datetime = NOW) -> Inputs:
+        partitions = run.resolve(flow.FEATURES, self.settings, self.home, date)
+        return Inputs(flow.FEATURES, date, run.cutoff_of(date), as_of, self.home, self.ids, partitions)
+
+    def publish(self, as_of: dt.datetime = NOW) -> tuple[dict[str, Any], Output]:
+        folder = self.home.path / "features" / f"made-{as_of.timestamp()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        out = Output(flow.FEATURES, folder, self.ids)
+        features.publish_release(self.inputs(as_of=as_of), out, self.settings, self.checkpoint)
+        return pq.read_table(folder / "release.parquet").to_pylist()[0], out
+
+    def release(self) -> kar.release.Release:
+        return kar.release.open(self.home.published, verify=True)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def test_every_user_and_item_of_the_sources_has_a_row_with_its_own_vector(scene: Scene) -> None:
+    scene.publish()
+    release = scene.release()
+    assert release.ids("user").to_pylist() == [2, 7, 10, 33]
+    assert release.ids("item").to_pylist() == ["Z", "a", "ü 1"]
+    adapted, is_missing = release.vectors("user", "user.preference", [10, 7, 2, 33])
+    assert adapted.tolist() == [[1, 2, 3], [0.25] * 3, [0, 6, 7], [0.25] * 3]  # a negative one shows the adaptor's ReLU
+    assert is_missing.tolist() == [False, True, False, True]
+    knowledge, _ = release.vectors("item", "item.facts", ["Z", "a"], kind="knowledge")
+    assert knowledge.tolist() == [[9, 8, 7, 6, 5], [0, 0, 0, 0, 0]]
+    assert release.vectors("item", "item.facts", ["Z", "a"])[0].tolist() == [[9, 8, 7], [0.75] * 3]
+
+
+def test_a_row_says_what_it_has_seen_when_it_was_asked_and_who_wrote_it(scene: Scene) -> None:
+    scene.publish()
+    users = {row["user_id"]: row for row in scene.release().table("user").to_pylist()}
+    assert users[10]["preference_evidence_newest_at"] == CUTOFF - dt.timedelta(days=1)
+    assert (users[10]["preference_origin"], users[2]["preference_origin"]) == ("asked", "asked")
+    assert users[7]["preference_model"] is None
+    items = {row["item_id"]: row for row in scene.release().table("item").to_pylist()}
+    assert (items["Z"]["facts_origin"], items["Z"]["facts_model"], items["Z"]["facts_asked_at"]) == ("import", "big", NOW)
+    assert items["Z"]["facts_evidence_newest_at"] is None
+
+
+def test_the_release_row_and_the_manifest_agree(scene: Scene) -> None:
+    row, out = scene.publish()
+    release = scene.release()
+    assert row["release_id"] == release.id == out.figures["release_id"]
+    assert row["space_id"] == release.space_id
+    assert row["data_cutoff"] == release.data_cutoff == CUTOFF - dt.timedelta(hours=1)
+    assert row["published_at"] == release.published_at == NOW
+    assert (row["is_promoted"], row["is_reconstructed"]) == (True, False)
+    assert (row["user_count"], row["item_count"]) == (4, 3)
+    assert (row["user_covered_share"], row["item_covered_share"]) == (0.5, pytest.approx(1 / 3, abs=1e-6))
+    assert row["manifest_sha"] == hashlib.sha256((release.path / "manifest.json").read_bytes()).hexdigest()
+    assert out.rejected == {}
+
+
+def test_the_manifest_binds_checkpoint_templates_models_inputs_and_uplift(scene: Scene) -> None:
+    scene.publish()
+    found = scene.release().manifest
+    assert found["adaptor"]["sha"] == scene.checkpoint.sha
+    assert found["adaptor"]["backbone"] == "fibinet"
+    assert set(found["adaptor"]["files"]) == {"adaptor.npy", "checkpoint.json"}
+    assert found["templates"] == {"item.facts": {"item.facts@1:abc": 1}, "user.preference": {"user.preference@1:abc": 2}}
+    assert [(m["view"], m["model"], m["origin"], m["count"]) for m in found["models"]] == [
+        ("item.facts", "big", "import", 1),
+        ("user.preference", "tiny", "last_good", 1),
+        ("user.preference", "tiny", "tonight", 1),
+    ]
+    assert found["inputs"]["vectors"] == {"date": "2026-11-19", "recipe_sha": "recipe-vectors"}
+    assert set(found["inputs"]) == {"sources", "knowledge", "vectors", "adaptor"}
+    assert [(u["arm_b"], u["difference"], u["low"], u["high"]) for u in found["uplift"]] == [
+        (arm, 0.02, 0.01, 0.03) for arm in ("base", "permuted", "text")
+    ]
+
+
+def test_an_uplift_that_is_not_defined_is_null(scene: Scene) -> None:
+    scene.write("adaptor", comparison=_comparison(low=float("nan")))
+    scene.publish()
+    assert {row["low"] for row in scene.release().manifest["uplift"]} == {None}
+
+
+def test_the_same_night_again_is_the_same_release(scene: Scene) -> None:
+    first, _ = scene.publish()
+    second, out = scene.publish(as_of=NOW + dt.timedelta(hours=3))
+    assert second == first
+    assert out.figures["is_new"] is False
+
+
+def test_a_night_without_news_publishes_the_same_tables(scene: Scene) -> None:
+    scene.publish()
+    before = scene.release()
+    scene.write("knowledge", knowledge=[{**row, "origin": "import" if row["origin"] == "import" else "last_good"} for row in KNOWLEDGE])
+    scene.publish(as_of=NOW + dt.timedelta(hours=3))
+    after = scene.release()
+    for name in ("user_knowledge/part-0.parquet", "item_knowledge/part-0.parquet", "users.preference.adapted.npy"):
+        assert (after.path / name).read_bytes() == (before.path / name).read_bytes()
+
+
+def test_another_checkpoint_is_another_space(scene: Scene) -> None:
+    first, _ = scene.publish()
+    scene.checkpoint = LinearCheckpoint.write(scene.checkpoint.folder.with_name("other"), scale=2.0)
+    second, _ = scene.publish()
+    assert first["space_id"] != second["space_id"]
+    assert first["release_id"] != second["release_id"]
+
+
+def test_a_release_made_more_than_two_days_after_its_date_is_reconstructed(scene: Scene) -> None:
+    assert scene.publish(as_of=CUTOFF + dt.timedelta(days=2))[0]["is_reconstructed"] is False
+    assert dt.timedelta(days=2) == features._RECONSTRUCTED_AFTER
+
+
+def test_a_backfill_is_reconstructed(scene: Scene) -> None:
+    assert scene.publish(as_of=CUTOFF + dt.timedelta(days=2, seconds=1))[0]["is_reconstructed"] is True
+
+
+def test_vectors_of_another_encoder_are_refused(scene: Scene) -> None:
+    scene.write("vectors", knowledge_vector=[*VECTORS[:2], {**VECTORS[2], "encoder_id": "hash-6"}])
+    with pytest.raises(SpaceMismatch, match=r"encoded by \['hash-6'\], the checkpoint was trained on hash-5"):
+        scene.publish()
+    assert not scene.home.published.exists()
+
+
+def test_vectors_of_another_encoder_in_a_view_that_is_not_published_do_no_harm(scene: Scene) -> None:
+    scene.write("vectors", knowledge_vector=[*VECTORS[:3], {**VECTORS[3], "encoder_id": "hash-6"}])
+    assert scene.publish()[0]["is_promoted"]
+
+
+def test_a_view_that_the_checkpoint_does_not_know_is_refused(scene: Scene) -> None:
+    scene.settings = _settings(adaptor={"user_views": ["user.preference", "user.mood"]})
+    with pytest.raises(ModelError, match=r"was not trained on \['user.mood'\]"):
+        scene.publish()
+
+
+def test_a_vector_without_knowledge_is_refused_for_nobody_knows_what_it_has_seen(scene: Scene) -> None:
+    scene.write("knowledge", knowledge=KNOWLEDGE[1:])
+    with pytest.raises(ModelError, match=r"1 vectors of user.preference have no knowledge row"):
+        scene.publish()
+
+
+def test_knowledge_of_a_subject_that_left_the_sources_is_not_published_and_counted(scene: Scene) -> None:
+    scene.write("knowledge", knowledge=[*KNOWLEDGE, _knowledge("user.preference", "99", None)])
+    scene.write("vectors", knowledge_vector=[*VECTORS, _vector("user.preference", "99", [1, 1, 1, 1, 1])])
+    _, out = scene.publish()
+    assert out.warnings == ["1 subjects with knowledge of user.preference are not in the sources and are not published"]
+
+
+def test_a_night_without_any_vectors_publishes_everybody_as_missing(scene: Scene) -> None:
+    scene.write("knowledge", knowledge=KNOWLEDGE[2:])
+    scene.write("vectors", knowledge_vector=VECTORS[2:])
+    row, _ = scene.publish()
+    assert (row["user_covered_share"], row["data_cutoff"]) == (0.0, None)
+    assert scene.release().is_missing("user", "user.preference").all()
+
+
+@pytest.mark.parametrize(("low", "is_promoted"), [(0.001, True), (0.0, False), (-0.01, False), (float("nan"), False)])
+def test_the_gate_promotes_only_an_uplift_over_text_and_permuted(scene: Scene, low: float, is_promoted: bool) -> None:
+    scene.settings = _settings(features={"require_uplift": True})
+    scene.write("adaptor", comparison=_comparison(low=low))
+    row, out = scene.publish()
+    assert row["is_promoted"] is is_promoted
+    assert bool(out.warnings) is not is_promoted
+    assert len(kar.release.list_releases(scene.home.published)) == 1  # published in any case
+    if not is_promoted:
+        assert "published but not promoted: knowledge does not beat text and permuted" in out.warnings[0]
+
+
+def test_the_gate_looks_at_the_published_backbone_only(scene: Scene) -> None:
+    scene.settings = _settings(features={"require_uplift": True})
+    scene.write("adaptor", comparison=[*_comparison(low=0.5, backbone="din"), *_comparison(low=-0.5)])
+    assert not scene.publish()[0]["is_promoted"]
+
+
+def test_settings_can_forbid_promotion(scene: Scene) -> None:
+    scene.settings = _settings(features={"promote": False})
+    row, out = scene.publish()
+    assert row["is_promoted"] is False
+    assert out.warnings == []
+
+
+def test_the_files_of_the_checkpoint_join_the_recipe(scene: Scene) -> None:
+    assert [path.name for path in features.files(scene.settings, scene.inputs())] == ["adaptor.npy", "checkpoint.json"]
+
+
+def test_a_training_without_a_checkpoint_says_what_to_run(scene: Scene) -> None:
+    scene.settings = _settings(adaptor={"published_backbone": "din"})
+    with pytest.raises(NotMade, match=r"checkpoint of din[\s\S]*do: run: kar run adaptor --date 2026-11-19"):
+        features.files(scene.settings, scene.inputs())

@@ -1,0 +1,167 @@
+"""The `kar` command as its user meets it: exit codes, and errors that say what, where and what to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import world
+
+ROOT = Path(__file__).parents[1]
+DATE = ["--date", world.LAST_DAY.isoformat()]
+SETTINGS = """
+[scenario]
+name = "world"
+domain = "movies"
+[sources]
+folder = "{folder}"
+rating_range = [1, 5]
+[sources.users]
+path = "users.csv"
+format = "csv"
+columns = {{user_id = "user"}}
+[sources.items]
+path = "items.csv"
+format = "csv"
+columns = {{item_id = "item", title = "name", attributes = {{genre = "genre"}}}}
+[sources.interactions]
+path = "interactions.csv"
+format = "csv"
+columns = {{user_id = "user", item_id = "item", event_at = "at", rating = "stars"}}
+[histories]
+mode = "per_user"
+[prompts]
+folder = "{prompts}"
+[llm]
+provider = "openai"
+model = "tiny"
+base_url = "http://127.0.0.1:9/v1"
+[vectors]
+encoder = "hash-64"
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A folder with the small world and its settings."""
+    world.write(tmp_path / "data")
+    (tmp_path / "world.toml").write_text(SETTINGS.format(folder=tmp_path / "data", prompts=ROOT / "prompts"))
+    return tmp_path
+
+
+def kar(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KAR_HOME": str(folder / "home"), "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "kar", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_help_names_every_command_and_every_stage(tmp_path: Path) -> None:
+    from kar import flow
+
+    overall, run = kar(tmp_path, "--help"), kar(tmp_path, "run", "--help")
+    assert (overall.returncode, run.returncode) == (0, 0)
+    for command in ("run", "plan", "status", "show", "init", "serve", "fetch", "release", "factors"):
+        assert f" {command} " in overall.stdout
+    assert all(f" {name} " in run.stdout for name in flow.NAMES)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "everything", "--settings", "world.toml"),
+        ("run", "all"),
+        ("run", "all", "--settings", "world.toml", "--date", "yesterday"),
+        ("show", "customer", "1", "--settings", "world.toml"),
+        ("fetch", "the-internet"),
+        ("plann",),
+    ],
+)
+def test_wrong_usage_exits_2_without_a_traceback(shop: Path, arguments: tuple[str, ...]) -> None:
+    done = kar(shop, *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "all", "-s", "nowhere.toml"), "there is no settings file nowhere.toml"),
+        (("run", "all", "-s", "."), "is a folder"),
+        (("plan", "-s", "world.toml", "--set", "llm.modle=x"), "unknown key llm.modle (did you mean model?)"),
+        (("plan", "-s", "world.toml", "--set", "sources.folder=elsewhere"), "elsewhere"),
+        (("plan", "-s", "world.toml", "--set", "scenario.domain=cheese"), "cheese"),
+        (("run", "vectors", "-s", "world.toml", *DATE), "run: kar run knowledge --date 2026-11-19"),
+        (("show", "user", "1", "-s", "world.toml"), "histories has not been made"),
+        (("release", "show", "-s", "world.toml"), "release"),
+        (("init", "x", "--interactions", "nothing.csv"), "nothing.csv"),
+    ],
+)
+def test_a_named_error_exits_1_and_says_what_to_do(shop: Path, arguments: tuple[str, ...], says: str) -> None:
+    done = kar(shop, *arguments)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-2].startswith("kar: ") or "kar: " in done.stderr
+    assert says in done.stderr
+    assert "\n  do: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_not_there_is_named_and_nothing_is_half_written(shop: Path) -> None:
+    done = kar(shop, "run", "all", "-s", "world.toml", *DATE)
+    assert done.returncode == 1
+    assert "127.0.0.1:9" in done.stderr
+    assert "\n  do: " in done.stderr
+    assert "Traceback" not in done.stderr
+    made = {path.parent.parent.name for path in (shop / "home").rglob("manifest.json")}
+    assert made == {"sources", "histories", "prompts"}
+    assert list((shop / "home").rglob("*.partial")) == []
+
+
+def test_plan_asks_nothing_and_shows_the_bill(shop: Path) -> None:
+    done = kar(shop, "plan", "-s", "world.toml", *DATE)
+    assert done.returncode == 0, done.stderr
+    assert "user.preference" in done.stdout
+    assert "item.facts" in done.stdout
+    assert "to ask   32 requests" in done.stdout
+    priced = kar(shop, "plan", "-s", "world.toml", *DATE, "--set", "llm.usd_per_million_prompt_tokens=1000000")
+    assert "USD at most" in priced.stdout
+
+
+def test_show_prints_the_history_and_the_prompt_of_a_user(shop: Path) -> None:
+    kar(shop, "plan", "-s", "world.toml", *DATE)
+    shown = kar(shop, "show", "user", "1", "-s", "world.toml")
+    assert shown.returncode == 0, shown.stderr
+    assert "history: 6 events shown of 6" in shown.stdout or "history:" in shown.stdout
+    assert "Film " in shown.stdout
+    assert "[user]" in shown.stdout
+    unknown = kar(shop, "show", "user", "4711", "-s", "world.toml")
+    assert unknown.returncode == 1
+    assert "user '4711' is not in the histories" in unknown.stderr
+
+
+def test_init_proposes_settings_that_load(shop: Path) -> None:
+    data = shop / "data"
+    done = kar(
+        shop,
+        "init",
+        "mine",
+        "--users",
+        str(data / "users.csv"),
+        "--items",
+        str(data / "items.csv"),
+        "--interactions",
+        str(data / "interactions.csv"),
+    )
+    assert done.returncode == 0, done.stderr
+    from kar.settings import load
+
+    proposed = load(shop / "settings/mine.toml")
+    assert proposed.sources.interactions.columns.rating == "stars"
+    again = kar(shop, "init", "mine", "--interactions", str(data / "interactions.csv"))
+    assert again.returncode == 1
+    assert "exists already" in again.stderr

@@ -1,0 +1,20 @@
+-- name: report_left_out
+-- grain: one row per reason for which events after the cut are no examples
+-- key: reason
+-- reads: core_example
+-- takes: shown_count
+with shown as (
+    select
+        *,
+        cast(to_json({ 'user_id': user_id, 'item_id': item_id, 'event_at': event_at, 'position': position }) as varchar) as shown_row
+    from core_example
+    where rejected is not null
+)
+
+select
+    rejected as reason,
+    count(*) as row_count,
+    list_slice(list(shown_row order by user_id, position), 1, $shown_count) as shown_rows
+from shown
+group by rejected
+order by rejected
