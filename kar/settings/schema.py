@@ -208,6 +208,7 @@ class AdaptorSettings(Section):
     expert_hidden: int = Field(128, ge=1)
     mlp: list[int] = [200, 80]
     batch_size: int = Field(512, ge=2)
+    block_rows: int = Field(1, ge=1, description="neighbouring training rows (of one user) that stay together in the shuffle")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -44,6 +44,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
     out.record(**_figures(trainings, data, members))
+    out.record(relative_improvement=_relative_improvement(trainings, data))
     out.record(verdict=metrics.verdict(comparisons, ours.published_backbone).sentence)
     out.record(checkpoint_shas=_save_checkpoints(trainings, data, prepared, out, ours))
 
@@ -90,6 +91,21 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
         "example_counts": {split: len(rows) for split, rows in data.split_rows.items()},
         "test_covered_share": round(float(members["covered"][test].mean()), 4),
         "test_cold_share": round(float(members["cold"][test].mean()), 4),
+    }
+
+
+def _relative_improvement(trainings: list[Training], data: TrainingData) -> dict[str, float]:
+    """ "<backbone> <arm>" → RelaImpr of its test AUC over the base arm's, seeds averaged."""
+    test = data.split_rows["test"]
+    label = data.label_E.cpu().numpy()[test]
+    aucs: dict[str, dict[str, list[float]]] = {}
+    for t in trainings:
+        aucs.setdefault(t.backbone, {}).setdefault(t.arm, []).append(metrics.auc(label, t.result.test_logit))
+    return {
+        f"{backbone} {arm}": round(metrics.relative_improvement(float(np.mean(found)), float(np.mean(arms_of["base"]))), 5)
+        for backbone, arms_of in aucs.items()
+        for arm, found in arms_of.items()
+        if arm != "base" and "base" in arms_of
     }
 
 

@@ -165,6 +165,12 @@ def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made:
     assert figures["parameters"]["din base"] < figures["parameters"]["din text"] == figures["parameters"]["din permuted"]
     assert figures["test_touched"] == dict.fromkeys(names, 2)
     assert all(rate > 0 for rates in figures["rows_per_s"].values() for rate in rates)
+    auc = {r["arm"]: [] for r in table_of(home, "metric").to_pylist()}
+    for r in table_of(home, "metric").to_pylist():
+        if (r["backbone"], r["split"], r["slice"], r["metric"]) == ("din", "test", "all", "auc"):
+            auc[r["arm"]].append(r["value"])
+    over = (np.mean(auc["text"]) - 0.5) / (np.mean(auc["base"]) - 0.5) - 1
+    assert figures["relative_improvement"]["din text"] == pytest.approx(over, abs=1e-5)
     assert figures["verdict"] == metrics.verdict(table_of(home, "comparison").to_pylist(), "fibinet").sentence
 
 
