@@ -39,14 +39,16 @@ class Trained:
     """A finished training.
 
     Args:
-        ranker: with the chosen epoch's weights, in evaluation mode.
+        ranker: with the chosen epoch's weights, in evaluation mode; None: let go of, to save memory.
+        parameter_count: of the ranker.
         epochs: as they went.
         chosen: the epoch with the best AUC on valid, 0-based.
         valid_logit, test_logit: of the chosen weights, in the order of `split_rows`.
         rows_per_s: training examples a second, evaluation left out.
     """
 
-    ranker: Ranker
+    ranker: Ranker | None
+    parameter_count: int
     epochs: list[Epoch]
     chosen: int
     valid_logit: Float32
@@ -97,7 +99,7 @@ def train(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, 
         ranker.load_state_dict(best)
         test_logit = predict(ranker, data, kinds, data.split_rows["test"])
     rows_per_s = len(train_rows) * len(epochs) / sum(epoch.seconds for epoch in epochs)
-    return Trained(ranker, epochs, chosen, best_logit, test_logit, rows_per_s)
+    return Trained(ranker, ranker.parameter_count(), epochs, chosen, best_logit, test_logit, rows_per_s)
 
 
 def _epoch(

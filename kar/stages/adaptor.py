@@ -7,6 +7,7 @@ writes  metric, comparison, prediction, epoch; beside them checkpoints/<backbone
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def train_all(data: TrainingData, prepared: Arms, settings: AdaptorSettings) -> 
                 result = train(backbone, data, kinds, prepared.width, settings, seed, what)
                 chosen = result.epochs[result.chosen]
                 log.info(what, epochs=len(result.epochs), valid_auc=round(chosen.valid_auc, 4), rows_per_s=round(result.rows_per_s))
-                yield Training(backbone, arm, seed, result)
+                yield Training(backbone, arm, seed, result if arm == "knowledge" else replace(result, ranker=None))
 
 
 def warnings(prepared: Arms, data: TrainingData, settings: AdaptorSettings) -> list[str]:
@@ -83,7 +84,7 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
         by_arm.setdefault(f"{training.backbone} {training.arm}", []).append(training)
     test = data.split_rows["test"]
     return {
-        "parameters": {name: found[0].result.ranker.parameter_count() for name, found in by_arm.items()},
+        "parameters": {name: found[0].result.parameter_count for name, found in by_arm.items()},
         "rows_per_s": {name: [round(t.result.rows_per_s) for t in found] for name, found in by_arm.items()},
         "chosen_epochs": {name: [t.result.chosen for t in found] for name, found in by_arm.items()},
         "epoch_seconds": {name: [[round(e.seconds, 2) for e in t.result.epochs] for t in found] for name, found in by_arm.items()},
@@ -119,6 +120,7 @@ def _save_checkpoints(
         if not seeds:
             continue
         best = max(seeds, key=lambda t: t.result.valid_auc)
+        assert best.result.ranker is not None
         origin = checkpoint.Origin(
             backbone=backbone,
             arm=best.arm,

@@ -48,6 +48,7 @@ def test_the_epoch_with_the_best_valid_auc_is_kept_and_patience_ends_the_trainin
     assert result.chosen == int(np.argmax(aucs))  # the first of equals
     assert len(aucs) == min(result.chosen + 1 + settings.patience, 40) < 40
     valid = data.split_rows["valid"]
+    assert result.ranker is not None
     np.testing.assert_array_equal(predict(result.ranker, data, [], valid), result.valid_logit)
     assert metrics.auc(data.label_E.numpy()[valid], result.valid_logit) == result.valid_auc
 
@@ -65,6 +66,7 @@ def test_no_choice_looks_at_the_test_labels(world: Any, settings: AdaptorSetting
 def test_the_future_of_a_user_does_not_reach_a_logit(world: Any, settings: AdaptorSettings) -> None:
     data = world.load(settings)
     result, _ = trained(world, settings)
+    assert result.ranker is not None
     first = data.split_rows["test"][:1]  # position 2: its own event and all later ones are changed below
     own = int(data.start_E[first] + data.length_E[first])
     data.event_KV[:, own:] = data.event_KV[:, own:].flip(1)
