@@ -255,13 +255,11 @@ def test_another_checkpoint_is_another_space(scene: Scene) -> None:
     assert first["release_id"] != second["release_id"]
 
 
-def test_a_release_made_more_than_two_days_after_its_date_is_reconstructed(scene: Scene) -> None:
-    assert scene.publish(as_of=CUTOFF + dt.timedelta(days=2))[0]["is_reconstructed"] is False
-    assert dt.timedelta(days=2) == features._RECONSTRUCTED_AFTER
-
-
-def test_a_backfill_is_reconstructed(scene: Scene) -> None:
-    assert scene.publish(as_of=CUTOFF + dt.timedelta(days=2, seconds=1))[0]["is_reconstructed"] is True
+@pytest.mark.parametrize(("late", "is_reconstructed"), [(dt.timedelta(days=2), False), (dt.timedelta(days=2, seconds=1), True)])
+def test_a_release_made_more_than_two_days_after_its_date_is_reconstructed(
+    scene: Scene, late: dt.timedelta, is_reconstructed: bool
+) -> None:
+    assert scene.publish(as_of=CUTOFF + late)[0]["is_reconstructed"] is is_reconstructed
 
 
 def test_vectors_of_another_encoder_are_refused(scene: Scene) -> None:
@@ -286,6 +284,14 @@ def test_a_vector_without_knowledge_is_refused_for_nobody_knows_what_it_has_seen
     scene.write("knowledge", knowledge=KNOWLEDGE[1:])
     with pytest.raises(ModelError, match=r"1 vectors of user.preference have no knowledge row"):
         scene.publish()
+
+
+def test_knowledge_that_could_not_be_encoded_is_missing_with_all_that_is_said_of_it(scene: Scene) -> None:
+    scene.write("vectors", knowledge_vector=VECTORS[1:])
+    scene.publish()
+    user = scene.release().table("user").to_pylist()[2]
+    assert (user["user_id"], user["preference_is_missing"]) == (10, True)
+    assert {user[f"preference_{column}"] for column in ("evidence_newest_at", "asked_at", "origin", "model")} == {None}
 
 
 def test_knowledge_of_a_subject_that_left_the_sources_is_not_published_and_counted(scene: Scene) -> None:
