@@ -37,7 +37,6 @@ class LinearCheckpoint:
     folder: Path
     encoder_id: str = "hash-5"
     views: dict[str, list[str]] = field(default_factory=lambda: {"user": ["user.preference"], "item": ["item.facts"]})
-    width: int = A
 
     @classmethod
     def write(cls, folder: Path, scale: float = 1.0, **changed: Any) -> LinearCheckpoint:
@@ -340,5 +339,5 @@ def test_the_files_of_the_checkpoint_join_the_recipe(scene: Scene) -> None:
 
 def test_a_training_without_a_checkpoint_says_what_to_run(scene: Scene) -> None:
     scene.settings = _settings(adaptor={"published_backbone": "din"})
-    with pytest.raises(NotMade, match=r"checkpoint of din[\s\S]*do: run: kar run adaptor --date 2026-11-19"):
+    with pytest.raises(NotMade, match=r"checkpoint of din[\s\S]*do: train with the arm knowledge: kar run adaptor --date 2026-11-19"):
         features.files(scene.settings, scene.inputs())
