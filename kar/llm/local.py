@@ -213,8 +213,11 @@ def serving(
     log_path.unlink(missing_ok=True)
 
 
-def serve_foreground(home: Home, settings: LLMSettings, port: int) -> None:
+def serve_foreground(home: Home, settings: LLMSettings, port: int) -> int:
     """Serve until Ctrl-C or SIGTERM: what `kar serve` does.
+
+    Returns:
+        0, the exit code of a server that was told to stop.
 
     Raises:
         SettingsError, ServerStartFailed: as `serving`.
@@ -228,6 +231,7 @@ def serve_foreground(home: Home, settings: LLMSettings, port: int) -> None:
             raise ServerStartFailed(f"the local server on port {port} stopped answering", f"see {home.models / f'.serve-{port}.log'}")
     except KeyboardInterrupt:
         log.info("local server: stopped")
+        return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
 
