@@ -176,8 +176,11 @@ class Client:
 
     async def _enter(self) -> float | None:
         """A place in the gate, and when it was taken; None if the deadline comes first."""
+        left_s = self._budget.seconds_left()
+        if left_s == 0:
+            return None
         try:
-            async with asyncio.timeout(self._budget.seconds_left()):
+            async with asyncio.timeout(left_s):
                 return await self._gate.enter()
         except TimeoutError:
             return None

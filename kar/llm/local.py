@@ -144,6 +144,8 @@ def _make_dense(gguf: Path, dense: Path) -> None:
         gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype="bfloat16"
     )
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # greedy unless this is set, whatever temperature a request names; a request with temperature 0 stays greedy
+    model.generation_config.do_sample = True
     model.save_pretrained(dense)
     tokenizer.save_pretrained(dense)
 
