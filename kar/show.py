@@ -208,12 +208,9 @@ def _refused(row: dict[str, Any], _: Home) -> list[str]:
 
 
 def _answer(home: Home, key: str) -> Any:
-    from kar.llm.ledger import Ledger
+    from kar.llm.ledger import look_up
 
-    if not home.ledger.exists():
-        return None
-    with Ledger.open(home.ledger) as ledger:
-        return ledger.get(key)
+    return look_up(home.ledger, [key]).get(key)
 
 
 def _in_release(home: Home, side: str, subject_id: object) -> str:

@@ -144,6 +144,8 @@ def _make_dense(gguf: Path, dense: Path) -> None:
         gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype="bfloat16"
     )
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # greedy unless this is set, whatever temperature a request names; a request with temperature 0 stays greedy
+    model.generation_config.do_sample = True
     model.save_pretrained(dense)
     tokenizer.save_pretrained(dense)
 
@@ -213,8 +215,11 @@ def serving(
     log_path.unlink(missing_ok=True)
 
 
-def serve_foreground(home: Home, settings: LLMSettings, port: int) -> None:
+def serve_foreground(home: Home, settings: LLMSettings, port: int) -> int:
     """Serve until Ctrl-C or SIGTERM: what `kar serve` does.
+
+    Returns:
+        0, the exit code of a server that was told to stop.
 
     Raises:
         SettingsError, ServerStartFailed: as `serving`.
@@ -228,6 +233,7 @@ def serve_foreground(home: Home, settings: LLMSettings, port: int) -> None:
             raise ServerStartFailed(f"the local server on port {port} stopped answering", f"see {home.models / f'.serve-{port}.log'}")
     except KeyboardInterrupt:
         log.info("local server: stopped")
+        return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
 
