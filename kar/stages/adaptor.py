@@ -24,6 +24,7 @@ from kar.model.train import train
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Inputs, Output
 from kar.tables import TABLES, IdTypes
+from kar.verdict import verdict
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -46,7 +47,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
     out.record(**_figures(trainings, data, members))
     out.record(relative_improvement=_relative_improvement(trainings, data))
-    out.record(verdict=metrics.verdict(comparisons, ours.published_backbone).sentence)
+    out.record(verdict=verdict(comparisons, ours.published_backbone).sentence)
     out.record(checkpoint_shas=_save_checkpoints(trainings, data, prepared, out, ours))
 
 

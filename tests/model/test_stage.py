@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from kar import metrics
 from kar.errors import ModelError, SettingsError
 from kar.flow import stage_named
 from kar.model import checkpoint
 from kar.run import id_types, run_stage
 from kar.settings import AdaptorSettings, Settings, parse
 from kar.store import Home, Manifest, Output
+from kar.verdict import verdict
 
 DATE = dt.date(2026, 11, 19)
 AS_OF = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
@@ -171,7 +171,7 @@ def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made:
             auc[r["arm"]].append(r["value"])
     over = (np.mean(auc["text"]) - 0.5) / (np.mean(auc["base"]) - 0.5) - 1
     assert figures["relative_improvement"]["din text"] == pytest.approx(over, abs=1e-5)
-    assert figures["verdict"] == metrics.verdict(table_of(home, "comparison").to_pylist(), "fibinet").sentence
+    assert figures["verdict"] == verdict(table_of(home, "comparison").to_pylist(), "fibinet").sentence
 
 
 def test_the_same_inputs_and_settings_give_the_same_tables(made: tuple[Home, Manifest, Settings], world: Any, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_the_base_arm_alone_has_nothing_to_compare_and_nothing_to_publish(
     assert table_of(home, "comparison").num_rows == 0
     assert manifest.figures["checkpoint_shas"] == {}
     assert manifest.warnings == ["the knowledge arm was not trained, so there is no checkpoint to publish"]
-    assert manifest.figures["verdict"].startswith("no verdict")
+    assert manifest.figures["verdict"].startswith("Whether knowledge helped was not measured")
 
 
 @pytest.mark.parametrize(("name", "value"), [("seeds", [1, 1]), ("arms", ["base", "base"]), ("item_views", ["item.facts", "item.facts"])])

@@ -39,8 +39,12 @@ def amazon(path: Path, reviews: int = 2000) -> None:
 
 def movielens_100k(folder: Path) -> None:
     (folder / "ml-100k.user").write_text("user_id:token\tage:token\tgender:token\toccupation:token\n1\t24\tM\twriter\n2\t53\tF\tother\n")
-    (folder / "ml-100k.item").write_text('item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n1\t"Quoted" Film\t1995\tAnimation Comedy\n')
-    (folder / "ml-100k.inter").write_text("user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t1\t3\t881250949\n2\t1\t5\t881250950\n")
+    (folder / "ml-100k.item").write_text(
+        'item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n1\t"Quoted" Film\t1995\tAnimation Comedy\n'
+    )
+    (folder / "ml-100k.inter").write_text(
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t1\t3\t881250949\n2\t1\t5\t881250950\n"
+    )
 
 
 def movielens_1m(folder: Path) -> None:
