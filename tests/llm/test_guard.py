@@ -60,9 +60,15 @@ def test_the_server_and_what_it_started_are_gone_after_the_block(home: Home) -> 
 
 
 def test_the_server_is_gone_after_an_exception(home: Home) -> None:
-    with pytest.raises(ZeroDivisionError), serving(home, SETTINGS, command=stand_in.command) as url:
-        said = stand_in.ask(url)
-        raise ZeroDivisionError
+    said = {}
+
+    def fail() -> None:
+        with serving(home, SETTINGS, command=stand_in.command) as url:
+            said.update(stand_in.ask(url))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert gone([said["pid"], said["child"]])
 
 
@@ -112,7 +118,10 @@ def test_the_server_is_gone_when_its_guard_is_killed(home: Home) -> None:
 
 
 def test_a_server_that_ends_early_is_named_with_the_end_of_its_log(home: Home) -> None:
-    with pytest.raises(ServerStartFailed, match="the weights are made of cheese") as caught, serving(home, SETTINGS, command=stand_in.broken):
+    with (
+        pytest.raises(ServerStartFailed, match="the weights are made of cheese") as caught,
+        serving(home, SETTINGS, command=stand_in.broken),
+    ):
         pass
     assert "code 3" in str(caught.value)
     assert list(home.models.glob("*.log"))  # kept: the message names it
