@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import http.client
 import importlib
+import io
 import json
 import os
 import shutil
@@ -140,10 +141,11 @@ def _make_dense(gguf: Path, dense: Path) -> None:
             f"the local model needs a package that is missing: {error.name}", "install kar with its extra: kar[local]"
         ) from error
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype="bfloat16"
-    )
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with contextlib.redirect_stderr(io.StringIO()):  # one bar ignores that
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype="bfloat16"
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # greedy unless this is set, whatever temperature a request names; a request with temperature 0 stays greedy
     model.generation_config.do_sample = True
     model.save_pretrained(dense)

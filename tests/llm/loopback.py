@@ -7,7 +7,7 @@
 What it says depends on the prompt alone. Modes:
     ok · slow (after 0.3 s) · never (no answer at all) · reset (the connection breaks) · truncated_json · wrong_type ·
     no_choices · huge (an answer of 64 MiB) · empty · reasoned_out (no text, length) · refusal · echo · loop · length (cut) ·
-    no_usage · 429 · 429_after (Retry-After: 0.2) · 503 · and any other status code as text
+    no_usage · short · 429 · 429_after (Retry-After: 0.2) · 503 · and any other status code as text
 """
 
 from __future__ import annotations
@@ -75,12 +75,18 @@ def answer_to(prompt: str, count: int = 30) -> str:
 
 @contextlib.contextmanager
 def loopback(
-    behaviour: Behaviour = lambda call: "ok", *, delay_s: float = 0.0, port: int = 0, status_of_models: int = 200
+    behaviour: Behaviour = lambda call: "ok",
+    *,
+    answers: dict[str, tuple[str, str]] | None = None,
+    delay_s: float = 0.0,
+    port: int = 0,
+    status_of_models: int = 200,
 ) -> Iterator[Server]:
     """Run the server in a thread while the block lasts.
 
     Args:
         behaviour: names the mode for each call.
+        answers: further modes → (text, finish reason).
         delay_s: before each answer.
         port: 0: a free one.
         status_of_models: what GET /v1/models answers.
@@ -92,7 +98,7 @@ def loopback(
 
     async def serve() -> None:
         app = web.Application(client_max_size=2**24)
-        routes = _Routes(server, behaviour, delay_s, status_of_models)
+        routes = _Routes(server, behaviour, answers or {}, delay_s, status_of_models)
         app.router.add_post("/v1/chat/completions", routes.chat)
         app.router.add_get("/v1/models", routes.models)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
@@ -120,8 +126,11 @@ def loopback(
 
 
 class _Routes:
-    def __init__(self, server: Server, behaviour: Behaviour, delay_s: float, status_of_models: int) -> None:
-        self._server, self._behaviour, self._delay_s, self._status_of_models = server, behaviour, delay_s, status_of_models
+    def __init__(
+        self, server: Server, behaviour: Behaviour, answers: dict[str, tuple[str, str]], delay_s: float, status_of_models: int
+    ) -> None:
+        self._server, self._behaviour, self._answers = server, behaviour, answers
+        self._delay_s, self._status_of_models = delay_s, status_of_models
         self._times: dict[bytes, int] = {}
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -134,7 +143,10 @@ class _Routes:
         server.most_in_flight = max(server.most_in_flight, server._in_flight)
         try:
             await asyncio.sleep(self._delay_s)
-            return await _respond(request, call, self._behaviour(call))
+            mode = self._behaviour(call)
+            if mode in self._answers:
+                return _reply(call, mode, *self._answers[mode])
+            return await _respond(request, call, mode)
         finally:
             server._in_flight -= 1
 
@@ -167,6 +179,8 @@ async def _respond(request: web.Request, call: Call, mode: str) -> web.StreamRes
         text, finish = "", "stop" if mode == "empty" else "length"
     elif mode == "refusal":
         text = REFUSAL
+    elif mode == "short":
+        text = "A film."
     elif mode == "echo":
         text = call.prompt
     elif mode == "loop":

@@ -60,9 +60,15 @@ def test_the_server_and_what_it_started_are_gone_after_the_block(home: Home) -> 
 
 
 def test_the_server_is_gone_after_an_exception(home: Home) -> None:
-    with pytest.raises(ZeroDivisionError), serving(home, SETTINGS, command=stand_in.command) as url:
-        said = stand_in.ask(url)
-        raise ZeroDivisionError
+    said = {}
+
+    def fail() -> None:
+        with serving(home, SETTINGS, command=stand_in.command) as url:
+            said.update(stand_in.ask(url))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert gone([said["pid"], said["child"]])
 
 
