@@ -7,10 +7,14 @@ import json
 import random
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from kar.settings import load
+from kar.store import Home, Manifest, file_sha
+from kar.tables import IdTypes, conform
 from tests.stages import shop
+from tests.warehouse.filled import knowledge
 
 FOLDER = Path(__file__).parents[2] / "settings"
 START = int(dt.datetime(2014, 3, 1, tzinfo=dt.UTC).timestamp())
@@ -93,3 +97,29 @@ def test_amazon_reviews_describe_items_by_what_was_written_before(tmp_path: Path
     assert all(len(row["evidence_users"]) <= 5 for row in profiles)
     assert max(row["evidence_newest_at"] for row in profiles if row["evidence_newest_at"]) < cutoff
     assert "A & B" in profiles[0]["text"]
+
+
+def test_amazon_examples_meet_texts_that_are_older_than_they(tmp_path: Path) -> None:
+    amazon(tmp_path / "reviews.jsonl")
+    chosen = load(FOLDER / "amazon-reviews.toml", [f"sources.folder={tmp_path}"])
+    day = dt.date(2014, 6, 10)
+    snapshot = chosen.snapshot_date(day)
+    for stage, date in (("sources", snapshot), ("histories", snapshot), ("sources", day), ("histories", day)):
+        _, partition = shop.make(stage, chosen, tmp_path / "home", date)
+        if (stage, date) == ("histories", snapshot):
+            profiles = {row["item_id"]: row for row in shop.rows(partition, "item_profile")}
+    facts = [
+        {"view": "item.facts", "subject_id": item, **{key: row[key] for key in ("evidence_users", "evidence_items", "evidence_newest_at")}}
+        for item, row in profiles.items()
+    ]
+    ids = IdTypes("string", "string")
+    place = Home.of("amazon-reviews", tmp_path / "home").partition("knowledge", snapshot)
+    place.path.mkdir(parents=True)
+    pq.write_table(conform("knowledge", knowledge(facts, ids), ids), place.table("knowledge"))
+    Manifest("knowledge", snapshot.isoformat(), "", {}, {"knowledge": {"sha": file_sha(place.table("knowledge"))}}).write(place.path)
+    manifest, made = shop.make("examples", chosen, tmp_path / "home", day)
+    examples = shop.rows(made, "example")
+    assert len(examples) > 100
+    assert set(manifest.rejected) <= {"short_history", "in_evidence"}
+    assert all(row["event_at"] > profiles[row["item_id"]]["evidence_newest_at"] for row in examples if row["has_item_knowledge"])
+    assert all(leak["fault_count"] == 0 for leak in manifest.figures["leaks"])
