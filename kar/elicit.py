@@ -12,7 +12,7 @@ def suggest_factors(settings: Settings, home: Home, domain: str, noun: str) -> s
     Raises:
         LLMError: the server is not there or refuses.
     """
-    from kar.llm.client import ask_once
+    from kar.llm.ask import ask_once
     from kar.llm.local import serving
     from kar.text.factors import suggest
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from kar import log
+from kar.errors import LLMError
 from kar.llm import local
 from kar.llm.budget import Budget, Stop
 from kar.llm.client import Client, Request
 from kar.llm.gate import Gate
+from kar.llm.key import body_bytes
 from kar.llm.ledger import Answer, Ledger
-from kar.llm.transport import transport_for
+from kar.llm.outcome import outcome_of
+from kar.llm.transport import TransportFault, transport_for
 from kar.settings import LLMSettings
 from kar.store import Home
 
@@ -50,7 +55,7 @@ class Asked:
     server_start_seconds: float = 0.0
 
 
-def ask(requests: Sequence[Request], settings: LLMSettings, home: Home, revision: str, retry: Retry) -> Asked:
+def ask(requests: Sequence[Request], settings: LLMSettings, home: Home, revision: str, as_of: dt.datetime, retry: Retry) -> Asked:
     """Ask the requests in order, then once more those for which `retry` gives another request.
 
     The second round comes last, so that a budget goes to subjects without an answer first.
@@ -60,6 +65,7 @@ def ask(requests: Sequence[Request], settings: LLMSettings, home: Home, revision
         settings: model, address, budget.
         home: holds the ledger and the local models.
         revision: of the model, as in the keys.
+        as_of: the run's clock, kept with each answer.
         retry: given a request and its good answer, the request to ask instead, or None.
 
     Raises:
@@ -67,7 +73,7 @@ def ask(requests: Sequence[Request], settings: LLMSettings, home: Home, revision
     """
     asked = Asked()
     with Ledger.open(home.ledger) as ledger, contextlib.ExitStack() as stack:
-        rounds = _Rounds(settings, home, revision, ledger, stack, asked)
+        rounds = _Rounds(settings, home, revision, as_of, ledger, stack, asked)
         rounds.run(requests)
         seconds_asked: list[Request] = []
         for request in {r.key: r for r in requests}.values():
@@ -83,8 +89,17 @@ def ask(requests: Sequence[Request], settings: LLMSettings, home: Home, revision
 class _Rounds:
     """The rounds of one run: one server, one gate, one budget, made when the first question needs them."""
 
-    def __init__(self, settings: LLMSettings, home: Home, revision: str, ledger: Ledger, stack: contextlib.ExitStack, asked: Asked) -> None:
-        self._settings, self._home, self._revision = settings, home, revision
+    def __init__(
+        self,
+        settings: LLMSettings,
+        home: Home,
+        revision: str,
+        as_of: dt.datetime,
+        ledger: Ledger,
+        stack: contextlib.ExitStack,
+        asked: Asked,
+    ) -> None:
+        self._settings, self._home, self._revision, self._as_of = settings, home, revision, as_of
         self._ledger, self._stack, self._asked = ledger, stack, asked
         self._base_url = ""
         self._gate = Gate(settings.concurrency)
@@ -130,6 +145,7 @@ class _Rounds:
             self._gate,
             budget,
             revision=self._revision,
+            as_of=self._as_of,
             timeout_s=self._settings.timeout_s,
             max_attempts=self._settings.max_attempts,
             secret=os.environ.get(self._settings.api_key_env, ""),
@@ -160,3 +176,27 @@ async def _tick(progress: log.Progress) -> None:
     while True:
         await asyncio.sleep(1.0)
         progress.tick()
+
+
+def ask_once(messages: list[dict[str, Any]], settings: LLMSettings, base_url: str, max_tokens: int = 400) -> str:
+    """One question outside any run: not in the ledger, tried once.
+
+    Raises:
+        LLMError: no answer; says why.
+    """
+    body = {"model": settings.model, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0, **settings.extra_body}
+
+    async def send() -> str:
+        transport = transport_for(settings, base_url)
+        try:
+            async with asyncio.timeout(settings.timeout_s):
+                outcome = outcome_of(await transport.post(body_bytes(body), "once"), dt.datetime.now(dt.UTC))
+        except (TransportFault, TimeoutError) as error:
+            raise LLMError(f"no answer from {base_url} ({error or 'TimeoutError'})", "start the server, or mend llm.base_url") from error
+        finally:
+            await transport.close()
+        if outcome.parsed is None:
+            raise LLMError(f"the server at {base_url} gave no answer: {outcome.detail}", "mend what it says, then ask again")
+        return outcome.parsed.text
+
+    return asyncio.run(send())

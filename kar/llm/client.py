@@ -72,6 +72,7 @@ class Client:
         ledger: takes every outcome.
         gate, budget: shared by all rounds of a run.
         revision: of the model, as in the request keys.
+        as_of: the run's clock, kept with each answer.
         timeout_s: of one attempt, from sending to the last byte.
         max_attempts: of one request, back-pressure not counted.
         backoff_s: first pause before another attempt; doubles, with jitter, up to 30 s.
@@ -88,6 +89,7 @@ class Client:
         budget: Budget,
         *,
         revision: str,
+        as_of: dt.datetime,
         timeout_s: float = 120.0,
         max_attempts: int = 3,
         backoff_s: float = 0.5,
@@ -96,7 +98,7 @@ class Client:
     ) -> None:
         self._transport, self._base_url = transport, base_url
         self._ledger, self._gate, self._budget = ledger, gate, budget
-        self._revision, self._timeout_s, self._max_attempts = revision, timeout_s, max_attempts
+        self._revision, self._as_of, self._timeout_s, self._max_attempts = revision, as_of, timeout_s, max_attempts
         self._backoff_s, self._patience_s, self._secret = backoff_s, patience_s, secret
         self.tally = Tally()
         self._was_permanent: deque[bool] = deque(maxlen=_JUDGED_LAST)
@@ -174,8 +176,11 @@ class Client:
 
     async def _enter(self) -> float | None:
         """A place in the gate, and when it was taken; None if the deadline comes first."""
+        left_s = self._budget.seconds_left()
+        if left_s == 0:
+            return None
         try:
-            async with asyncio.timeout(self._budget.seconds_left()):
+            async with asyncio.timeout(left_s):
                 return await self._gate.enter()
         except TimeoutError:
             return None
@@ -275,6 +280,7 @@ class Client:
             attempts=attempts,
             status=status,
             detail=self._shown(outcome.detail),
+            asked_at=self._as_of,
             started_at=started_at,
             ended_at=_now(),
         )

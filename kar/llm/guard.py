@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-_GRACE_S = 5.0
+_GRACE_S = 3.0
 _LOOK_EVERY_S = 0.25
 _PR_SET_PDEATHSIG = 1
 

@@ -57,7 +57,8 @@ class Answer:
         attempts: attempts made, this one included; back-pressure is not an attempt.
         status: ok · bad_request (refused for good) · exhausted (no answer after the last attempt).
         detail: of a failure: status code or exception type, and the server's first words.
-        started_at, ended_at: UTC.
+        asked_at: the clock of the run that asked, UTC.
+        started_at, ended_at: of the request, UTC.
     """
 
     key: str
@@ -75,12 +76,14 @@ class Answer:
     attempts: int
     status: Status
     detail: str
+    asked_at: dt.datetime
     started_at: dt.datetime
     ended_at: dt.datetime
 
 
 _COLUMNS = tuple(f.name for f in fields(Answer))
 _INTEGERS = {n for n in _COLUMNS if n.endswith("_tokens") or n == "attempts"}
+_TIMES = tuple(n for n in _COLUMNS if n.endswith("_at"))
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS answer (
   {", ".join(f"{n} {'INTEGER' if n in _INTEGERS else 'TEXT'} NOT NULL" for n in _COLUMNS)}
@@ -152,16 +155,8 @@ class Ledger:
         wanted = list(dict.fromkeys(keys))
         # what waits is looked at first: a row that is committed between the two looks is then seen twice, never missed
         waiting = {key: answer for key in wanted if (answer := self._pending.get(key)) is not None}
-        found: dict[str, Answer] = {}
         with _named(self.path):
-            for start in range(0, len(wanted), 500):
-                part = wanted[start : start + 500]
-                marks = ", ".join("?" * len(part))
-                sql = f"SELECT * FROM answer WHERE status = 'ok' AND key IN ({marks}) ORDER BY rowid"
-                for row in self._reader.execute(sql, part):
-                    answer = _answer(row)
-                    found.setdefault(answer.key, answer)
-        return waiting | found
+            return waiting | _good(self._reader, wanted)
 
     def rows(self, key: str) -> list[Answer]:
         """Every row of a key, oldest first: failures too. Commits what is waiting before it looks."""
@@ -243,6 +238,19 @@ class Ledger:
         return rows, [], True
 
 
+def look_up(folder: Path, keys: Iterable[str]) -> dict[str, Answer]:
+    """The good answers to some requests, read without the writer's lock: for a person who looks while a run goes on.
+
+    Raises:
+        LedgerError: the file is damaged.
+    """
+    path = folder / _FILE
+    if not path.exists():
+        return {}
+    with _named(path), contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
+        return _good(connection, list(dict.fromkeys(keys)))
+
+
 def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
     """The type of the file system that holds `path`, as the mount table names it; empty where there is no such table."""
     try:
@@ -282,6 +290,18 @@ def _opened(path: Path) -> sqlite3.Connection:
         return connection
 
 
+def _good(connection: sqlite3.Connection, keys: list[str]) -> dict[str, Answer]:
+    """The first good answer to each key."""
+    found: dict[str, Answer] = {}
+    for start in range(0, len(keys), 500):
+        part = keys[start : start + 500]
+        sql = f"SELECT * FROM answer WHERE status = 'ok' AND key IN ({', '.join('?' * len(part))}) ORDER BY rowid"
+        for row in connection.execute(sql, part):
+            answer = _answer(row)
+            found.setdefault(answer.key, answer)
+    return found
+
+
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
@@ -303,6 +323,6 @@ def _row(answer: Answer) -> tuple[object, ...]:
 
 def _answer(row: tuple[object, ...]) -> Answer:
     values = dict(zip(_COLUMNS, row, strict=True))
-    for name in ("started_at", "ended_at"):
+    for name in _TIMES:
         values[name] = dt.datetime.fromisoformat(str(values[name]))
     return Answer(**values)  # type: ignore[arg-type]  # the table was declared from the same fields

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import http.client
 import importlib
+import io
 import json
 import os
 import shutil
@@ -140,10 +141,13 @@ def _make_dense(gguf: Path, dense: Path) -> None:
             f"the local model needs a package that is missing: {error.name}", "install kar with its extra: kar[local]"
         ) from error
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype="bfloat16"
-    )
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with contextlib.redirect_stderr(io.StringIO()):  # one bar ignores that
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype="bfloat16"
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # greedy unless this is set, whatever temperature a request names; a request with temperature 0 stays greedy
+    model.generation_config.do_sample = True
     model.save_pretrained(dense)
     tokenizer.save_pretrained(dense)
 
@@ -213,8 +217,11 @@ def serving(
     log_path.unlink(missing_ok=True)
 
 
-def serve_foreground(home: Home, settings: LLMSettings, port: int) -> None:
+def serve_foreground(home: Home, settings: LLMSettings, port: int) -> int:
     """Serve until Ctrl-C or SIGTERM: what `kar serve` does.
+
+    Returns:
+        0, the exit code of a server that was told to stop.
 
     Raises:
         SettingsError, ServerStartFailed: as `serving`.
@@ -228,6 +235,7 @@ def serve_foreground(home: Home, settings: LLMSettings, port: int) -> None:
             raise ServerStartFailed(f"the local server on port {port} stopped answering", f"see {home.models / f'.serve-{port}.log'}")
     except KeyboardInterrupt:
         log.info("local server: stopped")
+        return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from kar.page import arms, cost, coverage, numbers, protocol, provenance, reading, turned_away
 from kar.page.facts import Facts
 from kar.page.untrusted import shown
-from kar.page.verdict import Verdict, verdict
+from kar.verdict import Verdict, verdict
 
 _FILTERS: dict[str, Callable[..., str]] = {
     "fixed": numbers.fixed,
@@ -33,7 +33,7 @@ _MOST_CHARS = 8_000
 
 def judge(facts: Facts) -> Verdict:
     """The verdict on the published backbone."""
-    return verdict(facts.comparison, facts.ran_with("adaptor", "adaptor", "published_backbone"))
+    return verdict(facts.comparison.to_pylist(), facts.ran_with("adaptor", "adaptor", "published_backbone"))
 
 
 def render(facts: Facts) -> str:

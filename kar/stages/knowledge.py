@@ -44,6 +44,7 @@ from kar.store import Inputs, Output
 from kar.tables import TABLES, IdTypes
 from kar.text import imports
 from kar.text.quality import Refusal, clean, judge, judge_import, tidy
+from kar.text.templates import load_template
 
 _SHOWN_CHARS = 2_000
 _LENGTH_FIELDS = ("max_completion_tokens", "max_tokens")
@@ -108,6 +109,7 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
     if rows.num_rows == 0:
         return Asked()
     revision = model_revision(settings.llm, inputs.home)
+    rules = _rules(rows, settings)
     requests = [
         Request(key, body.encode(), prompt, answer, version)
         for key, body, prompt, answer, version in zip(
@@ -117,9 +119,9 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
     ]
 
     def retry(request: Request, answer: Answer) -> Request | None:
-        return with_more_tokens(request, answer, revision, settings)
+        return with_more_tokens(request, answer, revision, settings.knowledge, settings.llm.context_tokens)
 
-    asked = ask(requests, settings.llm, inputs.home, revision, retry)
+    asked = ask(requests, settings.llm, inputs.home, revision, inputs.as_of, retry)
     keys = list(zip(rows.column("view").to_pylist(), rows.column("subject_id").to_pylist(), strict=True))
     accepted: dict[int, tuple[str, Answer]] = {}
     for place, ((view, subject_id), request) in enumerate(zip(keys, requests, strict=True)):
@@ -127,7 +129,7 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
         if not answers:
             found.dropped["over_budget"].append({"view": view, "subject_id": subject_id})
             continue
-        text, answer, refusal = choose(answers, prompt_text(request.body), settings.knowledge)
+        text, answer, refusal = choose(answers, prompt_text(request.body), rules[view])
         if refusal is None:
             accepted[place] = text, answer
         else:
@@ -136,19 +138,29 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
     return asked
 
 
-def with_more_tokens(request: Request, answer: Answer, revision: str, settings: Settings) -> Request | None:
+def _rules(rows: pa.Table, settings: Settings) -> dict[str, KnowledgeSettings]:
+    """The gate's settings for each asked view: a template may ask for more words than the settings do."""
+    rules = {}
+    for view in pc.unique(rows.column("view")).to_pylist():
+        template = load_template(Path(settings.prompts.folder), settings.scenario.domain, view)
+        least = max(settings.knowledge.min_words, template.output.min_words)
+        rules[view] = settings.knowledge.model_copy(update={"min_words": least})
+    return rules
+
+
+def with_more_tokens(request: Request, answer: Answer, revision: str, settings: KnowledgeSettings, context_tokens: int) -> Request | None:
     """The same request with twice the answer's tokens, as far as the context allows; None if the answer was not cut.
 
     A different body, so a different key: the ledger keeps both.
     """
-    refusal = judge(answer.text, answer.finish_reason, prompt_text(request.body), settings.knowledge)
-    if not settings.knowledge.retry_truncated or refusal is None or not refusal.reason.startswith("truncated"):
+    refusal = judge(answer.text, answer.finish_reason, prompt_text(request.body), settings)
+    if not settings.retry_truncated or refusal is None or not refusal.reason.startswith("truncated"):
         return None
     body = orjson.loads(request.body)
     name = next((n for n in _LENGTH_FIELDS if isinstance(body.get(n), int)), None)
     if name is None:
         return None
-    room = settings.llm.context_tokens - max(answer.prompt_tokens, request.prompt_tokens)
+    room = context_tokens - max(answer.prompt_tokens, request.prompt_tokens)
     tokens = min(2 * body[name], room)
     if tokens <= body[name]:
         return None
@@ -200,7 +212,7 @@ def _accepted_table(rows: pa.Table, accepted: dict[int, tuple[str, Answer]], llm
         model=[llm.model] * len(texts),
         model_revision=[answer.revision for answer in answers],
         request_key=[answer.key for answer in answers],
-        asked_at=[answer.ended_at for answer in answers],
+        asked_at=[answer.asked_at for answer in answers],
         prompt_tokens=[answer.prompt_tokens for answer in answers],
         completion_tokens=[answer.completion_tokens for answer in answers],
     )

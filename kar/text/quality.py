@@ -15,9 +15,9 @@ from kar.settings import KnowledgeSettings
 # Chinese, Japanese and Korean write without blanks: there each sign counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['’][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？][」』”）]*")
-_ABBREVIATION = re.compile(r"(?:\b(?:[Mm]rs?|[Mm]s|[Dd]r|[Ss]t|[Jj]r|[Ss]r|vs|[Pp]rof|[Nn]o|[Vv]ol|etc|e\.g|i\.e)|\b[A-Z])\.$")
+_ABBREVIATION = re.compile(r"(?:\b(?:[Mm]rs?|[Mm]s|[Dd]r|[Ss]t|[Jj]r|[Ss]r|vs|[Pp]rof|no|[Vv]ol|etc|e\.g|i\.e)|\b[A-Z])\.$")
 _REFUSAL = re.compile(
-    r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
+    r"\bas an? (?:(?:ai|artificial intelligence),? (?:i\b|(?:language )?(?:model|assistant)\b)|(?:large )?language model\b)"
     r"|\bi(?:['’]m| am) (?:an? (?:ai|artificial intelligence|(?:large )?language model)\b|(?:sorry|afraid|unable|not able)\b)"
     r"|\bi apologi[sz]e\b"
     r"|\bi (?:can(?:no|['’])t|could(?:n['’]t| not)|do(?:n['’]t| not)|won['’]t|will not|am not able to) "

@@ -218,6 +218,9 @@ def test_the_bill_says_tokens_money_and_why_it_stopped(parsed: Parsed) -> None:
     ("stopped_by", "sentence"),
     [
         (None, "It asked everything that was planned."),
+        ("none", "It asked everything that was planned."),
+        ("token_budget", "It stopped because the token budget was spent."),
+        ("usd_budget", "It stopped because the money budget was spent."),
         ("deadline", "It stopped because the deadline had come."),
         ("server_refused", "It stopped because of: server refused."),
     ],

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import math
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kar.page import verdict
+from kar.verdict import verdict
 
 Interval = tuple[float, float, float]
 UP: Interval = (0.004, 0.002, 0.006)
@@ -17,7 +16,7 @@ WIDE: Interval = (0.004, -0.016, 0.024)
 NAN: Interval = (math.nan, math.nan, math.nan)
 
 
-def comparison(**against: Interval) -> pa.Table:
+def comparison(**against: Interval) -> list[dict[str, object]]:
     """knowledge − each arm for fibinet; beside them rows that a verdict must pass over."""
     ours = [("fibinet", "knowledge", arm, "all", "auc", *interval) for arm, interval in against.items()]
     others = [
@@ -27,8 +26,7 @@ def comparison(**against: Interval) -> pa.Table:
         ("fibinet", "text", "base", "all", "auc", *DOWN),
     ]
     names = ("backbone", "arm_a", "arm_b", "slice", "metric", "difference", "low", "high")
-    rows = [dict(zip(names, row, strict=True)) | {"seed_count": 5, "user_count": 94, "resamples": 1000} for row in ours + others]
-    return pa.Table.from_pylist(rows)
+    return [dict(zip(names, row, strict=True)) | {"seed_count": 5, "user_count": 94, "resamples": 1000} for row in ours + others]
 
 
 @pytest.mark.parametrize(

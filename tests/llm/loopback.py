@@ -1,0 +1,215 @@
+"""A real server on the loopback that speaks /v1/chat/completions, answers deterministically and fails on request.
+
+    with loopback() as server:                              # every call is answered
+        …settings(base_url=server.base_url)…
+    with loopback(lambda call: "500" if call.number == 1 else "ok") as server:
+
+What it says depends on the prompt alone. Modes:
+    ok · slow (after 0.3 s) · never (no answer at all) · reset (the connection breaks) · truncated_json · wrong_type ·
+    no_choices · huge (an answer of 64 MiB) · empty · reasoned_out (no text, length) · refusal · echo · loop · length (cut) ·
+    no_usage · short · 429 · 429_after (Retry-After: 0.2) · 503 · and any other status code as text
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+_TEXT = """
+slow quick warm cold bright dark tender harsh gentle loud quiet strange plain rich sparse funny grim witty bold shy odd calm wild
+brisk dry lush neat raw sly stark suave tense terse vast wry young old rural urban royal humble ancient modern foreign familiar
+haunted hopeful jealous lonely loyal musical nervous noble patient playful proud rough sacred savage sleepy stormy stubborn tragic
+"""
+_WORDS = _TEXT.split()
+REFUSAL = "I'm sorry, but as an AI language model I cannot provide information about that. Please provide me with more context first."
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: its number (from 1), its body, and how often this very body has come (from 1)."""
+
+    number: int
+    body: dict[str, Any]
+    times: int
+
+    @property
+    def prompt(self) -> str:
+        return "\n".join(str(m["content"]) for m in self.body["messages"])
+
+
+Behaviour = Callable[[Call], str]
+
+
+@dataclass
+class Server:
+    """What the server saw."""
+
+    base_url: str = ""
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    most_in_flight: int = 0
+    probes: int = 0
+    _in_flight: int = 0
+
+    @property
+    def calls(self) -> int:
+        """Chat requests received, failed ones too."""
+        return len(self.bodies)
+
+
+def answer_to(prompt: str, count: int = 30) -> str:
+    """The answer to a prompt: `count` different words drawn by its digest, in three sentences."""
+    seed = hashlib.sha256(prompt.encode()).digest()
+    order = sorted(_WORDS, key=lambda word: hashlib.sha256(seed + word.encode()).digest())[:count]
+    size = -(-count // 3)
+    return " ".join(" ".join(order[i : i + size]).capitalize() + "." for i in range(0, count, size))
+
+
+@contextlib.contextmanager
+def loopback(
+    behaviour: Behaviour = lambda call: "ok",
+    *,
+    answers: dict[str, tuple[str, str]] | None = None,
+    delay_s: float = 0.0,
+    port: int = 0,
+    status_of_models: int = 200,
+) -> Iterator[Server]:
+    """Run the server in a thread while the block lasts.
+
+    Args:
+        behaviour: names the mode for each call.
+        answers: further modes → (text, finish reason).
+        delay_s: before each answer.
+        port: 0: a free one.
+        status_of_models: what GET /v1/models answers.
+    """
+    server = Server()
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        app = web.Application(client_max_size=2**24)
+        routes = _Routes(server, behaviour, answers or {}, delay_s, status_of_models)
+        app.router.add_post("/v1/chat/completions", routes.chat)
+        app.router.add_get("/v1/models", routes.models)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        server.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        ready.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(serve())
+        loop.close()
+
+    thread = threading.Thread(target=run, name="loopback")
+    thread.start()
+    try:
+        assert ready.wait(10), "the loopback server did not start"
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+
+
+class _Routes:
+    def __init__(
+        self, server: Server, behaviour: Behaviour, answers: dict[str, tuple[str, str]], delay_s: float, status_of_models: int
+    ) -> None:
+        self._server, self._behaviour, self._answers = server, behaviour, answers
+        self._delay_s, self._status_of_models = delay_s, status_of_models
+        self._times: dict[bytes, int] = {}
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        server, raw = self._server, await request.read()
+        server.bodies.append(raw)
+        server.headers.append({k.lower(): v for k, v in request.headers.items()})
+        self._times[raw] = self._times.get(raw, 0) + 1
+        call = Call(server.calls, orjson.loads(raw), self._times[raw])
+        server._in_flight += 1
+        server.most_in_flight = max(server.most_in_flight, server._in_flight)
+        try:
+            await asyncio.sleep(self._delay_s)
+            mode = self._behaviour(call)
+            if mode in self._answers:
+                return _reply(call, mode, *self._answers[mode])
+            return await _respond(request, call, mode)
+        finally:
+            server._in_flight -= 1
+
+    async def models(self, _: web.Request) -> web.Response:
+        self._server.probes += 1
+        return web.json_response({"object": "list", "data": [{"id": "tiny", "object": "model"}]}, status=self._status_of_models)
+
+
+async def _respond(request: web.Request, call: Call, mode: str) -> web.StreamResponse:
+    text, finish = answer_to(call.prompt), "stop"
+    if mode == "slow":
+        await asyncio.sleep(0.3)
+    elif mode == "never":
+        await asyncio.sleep(3600)
+    elif mode == "reset":
+        assert request.transport is not None
+        request.transport.abort()
+    elif mode == "huge":
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(64):
+                await response.write(b" " * 2**20)
+        return response
+    elif mode == "429_after":
+        return web.Response(status=429, text="slow down", headers={"Retry-After": "0.2"})
+    elif mode.isdigit():
+        return web.Response(status=int(mode), text=f"status {mode} as asked")
+    elif mode in ("empty", "reasoned_out"):
+        text, finish = "", "stop" if mode == "empty" else "length"
+    elif mode == "refusal":
+        text = REFUSAL
+    elif mode == "short":
+        text = "A film."
+    elif mode == "echo":
+        text = call.prompt
+    elif mode == "loop":
+        text = "The film is about a film that is about a film. " * 8
+    elif mode == "length":
+        text, finish = text.rstrip(".") + " and then", "length"
+    return _reply(call, mode, text, finish)
+
+
+def _reply(call: Call, mode: str, text: str, finish: str) -> web.Response:
+    prompt_tokens, completion_tokens = len(call.prompt) // 4, len(text.split())
+    data: dict[str, Any] = {
+        "id": "chat-1",
+        "object": "chat.completion",
+        "model": call.body["model"],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": prompt_tokens // 2},
+            "completion_tokens_details": {"reasoning_tokens": 3},
+        },
+    }
+    if mode == "no_choices":
+        data["choices"] = []
+    if mode == "no_usage":
+        del data["usage"]
+    body = orjson.dumps(data)
+    if mode == "truncated_json":
+        body = body[: len(body) // 2]
+    return web.Response(body=body, content_type="text/html" if mode == "wrong_type" else "application/json")
