@@ -11,8 +11,10 @@ Due subjects of all views are ranked by expected value per token,
 
     value = (1 + events before the cutoff) × staleness / (prompt tokens + most answer tokens)
 
-(staleness: `kar.text.staleness`; the 1 keeps items that nobody has met yet from being worth nothing), and asked in that
-order until the next one would pass `llm.token_budget` or `llm.usd_budget`.
+(staleness: `kar.text.staleness`; the 1 keeps items that nobody has met yet from being worth nothing) and asked until a
+budget, `llm.token_budget` or `llm.usd_budget`, is spent. Of a budget every view has an equal share for its most valuable
+subjects; what a view leaves over goes to the most valuable of all. Without the shares one side starves: item prompts
+are short and popular items have more events than any user.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ import pyarrow.compute as pc
 
 from kar.errors import SettingsError
 from kar.llm.key import body_bytes, request_key
-from kar.settings import LLMSettings, Settings
+from kar.settings import Settings
 from kar.store import Inputs, Output
 from kar.tables import TABLES, IdTypes
 from kar.text import asking
+from kar.text.ranking import rank_views, usd_costs
 from kar.text.templates import Template, load_template, template_paths
 from kar.text.tokens import token_counter
 from kar.text.views import Model, ViewPlan, World, view_plan
@@ -93,7 +96,7 @@ def plan(world: World, templates: Sequence[Template], model: Model | None, setti
         model: None only if no view is asked.
     """
     views = [view_plan(world, template, model, settings) for template in templates if model is not None]
-    rank, asked = _rank(views, settings.llm)
+    rank, asked = rank_views(views, settings.llm)
     parts = [_rows(v, r, a, model, settings) for v, r, a in zip(views, rank, asked, strict=True) if model is not None]
     parts += [_other_rows(v.view, v.template, v.others) for v in views]
     parts += [_other_rows(view, None, {"imported": _subjects(world, view)}) for view in sorted(settings.knowledge.imports)]
@@ -108,36 +111,6 @@ def _subjects(world: World, view: str) -> list[tuple[str, str]]:
     """Every known subject of a view's side and its evidence digest."""
     table = world.history if view.startswith("user.") else world.item_profile
     return list(zip(table.column("subject_id").to_pylist(), table.column("evidence_sha").to_pylist(), strict=True))
-
-
-def _rank(views: list[ViewPlan], llm: LLMSettings) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Rank over all views by value (ties by view, then subject) and the cut where a budget, of tokens or money, is passed.
-
-    Returns:
-        Per view: rank int64 [S] (−1: not asked) and whether it is asked, bool [S].
-    """
-    if not views:
-        return [], []
-    fits = np.concatenate([v.prompts.fits for v in views])
-    value = np.concatenate([v.value for v in views])
-    subject = np.array([s for v in views for s in v.subjects], object)
-    view = np.repeat([v.view for v in views], [len(v.subjects) for v in views])
-    order = np.lexsort((subject.astype(str), view, -value))
-    order = order[fits[order]]
-    tokens, usd = (np.concatenate([cost(v) for v in views])[order].cumsum() for cost in (lambda v: v.tokens, lambda v: _usd(v, llm)))
-    most_tokens, most_usd = (np.inf if most is None else most for most in (llm.token_budget, llm.usd_budget))
-    order = order[(tokens <= most_tokens) & (usd <= most_usd)]
-    rank = np.full(len(value), -1, np.int64)
-    rank[order] = np.arange(len(order))
-    ends = np.cumsum([len(v.subjects) for v in views])[:-1]
-    return np.split(rank, ends), np.split(rank >= 0, ends)
-
-
-def _usd(view: ViewPlan, llm: LLMSettings) -> np.ndarray:
-    """float64 [S]: what each prompt and its longest answer would cost."""
-    answer = view.template.output.max_tokens * llm.usd_per_million_completion_tokens
-    usd: np.ndarray = (view.prompts.prompt_tokens * llm.usd_per_million_prompt_tokens + answer) / 1e6
-    return usd
 
 
 def _rows(view: ViewPlan, rank: np.ndarray, asked: np.ndarray, model: Model, settings: Settings) -> pa.Table:
@@ -240,7 +213,7 @@ def _figures(table: pa.Table, views: list[ViewPlan], asked: list[np.ndarray], mo
         "reasons": reasons,
         "planned_prompt_tokens": prompt_tokens,
         "planned_answer_tokens": answer_tokens,
-        "planned_usd": round(sum(float(_usd(v, settings.llm)[a].sum()) for v, a in zip(views, asked, strict=True)), 6),
+        "planned_usd": round(sum(float(usd_costs(v, settings.llm)[a].sum()) for v, a in zip(views, asked, strict=True)), 6),
         "wanted_tokens": sum(int(v.tokens[v.prompts.fits].sum()) for v in views),
         "budget_tokens": settings.llm.token_budget,
         "history_shown": sum(int(v.prompts.shown[a].sum()) for v, a in zip(views, asked, strict=True)),

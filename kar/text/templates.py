@@ -20,13 +20,12 @@ from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from kar.errors import KarError, TemplateError
+from kar.errors import TemplateError
 from kar.store import json_sha
 from kar.text.factors import FILE, Factors, Message, load_factors, read_toml, strict
 
 DOMAIN_VARIABLES = ("item", "items", "verb", "words", "factors", "factor_names")
 SUBJECT_VARIABLES = {"user": ("history",), "item": ("title", "text")}
-REQUIRED_VIEWS = ("user.preference", "item.facts")
 OWN_KEYS = frozenset({"model", "messages", "max_tokens", "temperature"})  # of the request body; a template's extra_body may not set them
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
@@ -182,7 +181,7 @@ def load_template(folder: Path, domain: str, view: str) -> Template:
     path = folder / domain / f"{view}.toml"
     factors = load_factors(folder, domain)
     if not path.is_file():
-        known = ", ".join(p.stem for p in _template_files(folder / domain)) or "none"
+        known = ", ".join(p.stem for p in view_files(folder / domain)) or "none"
         raise TemplateError(f"view {view!r} has no template {path}", f"views of this domain: {known}")
     return Template(strict(TemplateFile, read_toml(path), path), factors, path)
 
@@ -192,47 +191,8 @@ def template_paths(folder: Path, domain: str, views: list[str]) -> list[Path]:
     return [folder / domain / FILE, *(folder / domain / f"{view}.toml" for view in views)]
 
 
-def lint(folder: Path) -> list[str]:
-    """What is wrong with the templates under prompts/, one sentence a fault; empty: nothing is.
-
-    Every domain has factors and both views, every file loads (strict keys, known variables, constant part first),
-    every template renders a sample and speaks of every factor, and no two share an id.
-    """
-    domains = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    faults = [] if domains else [f"{folder} holds no domain"]
-    seen: dict[str, Path] = {}
-    for domain in domains:
-        views = [path.stem for path in _template_files(domain)]
-        faults += [f"{domain} lacks {view}.toml" for view in REQUIRED_VIEWS if view not in views]
-        for view in views:
-            try:
-                template = load_template(folder, domain.name, view)
-            except KarError as error:
-                faults.append(error.what)
-                continue
-            faults += _faults(template, seen)
-        if not views:
-            faults += [f"{domain} has no templates"]
-    return faults
-
-
-def _faults(template: Template, seen: dict[str, Path]) -> list[str]:
-    faults = []
-    if template.id in seen:
-        faults.append(f"{template.path}: id {template.id!r} is also that of {seen[template.id]}")
-    seen[template.id] = template.path
-    prompt = "\n".join(message["content"] for message in template.sample())
-    silent = [factor.name for factor in template.factors.factors if factor.name not in prompt]
-    if silent:
-        faults.append(f"{template.path}: the prompt does not name the factors {silent}")
-    if template.output.min_words > template.output.words:
-        faults.append(f"{template.path}: min_words {template.output.min_words} is more than words {template.output.words}")
-    if template.output.max_tokens < 1.3 * template.output.words:
-        faults.append(f"{template.path}: {template.output.max_tokens} tokens cannot hold {template.output.words} words")
-    return faults
-
-
-def _template_files(domain: Path) -> list[Path]:
+def view_files(domain: Path) -> list[Path]:
+    """The templates of a domain's folder, by name."""
     return sorted(path for path in domain.glob("*.toml") if path.name != FILE)
 
 

@@ -289,17 +289,49 @@ def test_profiles_are_shown_and_watched_where_the_template_asks_for_them(
 # ---- the budget
 
 
-def test_the_budget_keeps_the_most_valuable_per_token_across_views(ask: Asking) -> None:
-    whole = ask()
-    by_rank = sorted((row for row in rows(whole).values() if row["decision"] == "ask"), key=lambda row: row["rank"])
+def cost(row: dict[str, Any]) -> int:
+    return int(row["prompt_tokens"] + row["answer_tokens"])
+
+
+def ranked(made: Any) -> list[dict[str, Any]]:
+    return sorted((row for row in rows(made).values() if row["decision"] == "ask"), key=lambda row: row["rank"])
+
+
+def test_ranks_follow_value_per_token_across_views(ask: Asking) -> None:
+    by_rank = ranked(ask())
+    assert [row["rank"] for row in by_rank] == list(range(6))
     assert [row["value"] for row in by_rank] == sorted((row["value"] for row in by_rank), reverse=True)
     assert {row["view"] for row in by_rank[:3]} == {"user.preference", "item.facts"}
-    cost = [row["prompt_tokens"] + row["answer_tokens"] for row in by_rank]
-    exact = ask(llm={"token_budget": sum(cost[:2])})
-    assert {key for key, row in rows(exact).items() if row["decision"] == "ask"} == {(r["view"], r["subject_id"]) for r in by_rank[:2]}
-    assert exact.rejected["over_budget"][0] == 4
-    assert ask(llm={"token_budget": sum(cost[:2]) - 1}).figures["asked"] == 1
+
+
+def test_a_budget_keeps_the_most_valuable_of_each_view(ask: Asking) -> None:
+    whole = ranked(ask())
+    users, items = ([row for row in whole if row["view"] == view] for view in ("user.preference", "item.facts"))
+    share = max(cost(users[0]), cost(items[0]))
+    made = ask(llm={"token_budget": 2 * share})
+    kept = {(row["view"], row["subject_id"]) for row in ranked(made)}
+    assert {("user.preference", users[0]["subject_id"]), ("item.facts", items[0]["subject_id"])} <= kept
+    assert made.figures["planned_prompt_tokens"] + made.figures["planned_answer_tokens"] <= 2 * share
+    assert made.rejected["over_budget"][0] == 6 - len(kept)
     assert ask(llm={"token_budget": 0}).figures["asked"] == 0
+
+
+def test_popular_items_do_not_starve_the_users(ask: Asking) -> None:
+    items = {n: (f"Film {n}", f"Film {n}", 1000) for n in range(10, 60)}
+    asked = ranked(ask(items=items, llm={"token_budget": 3000}))
+    assert asked[0]["view"] == "item.facts"
+    assert sum(cost(row) for row in asked if row["view"] == "user.preference") > 800
+
+
+def test_what_one_view_leaves_of_its_share_goes_to_the_others(ask: Asking, knowledge_of: Callable[..., pa.Table]) -> None:
+    whole = ask()
+    total = sum(cost(row) for row in ranked(whole))
+    assert ask(llm={"token_budget": total}).figures["asked"] == 6
+    assert ask(llm={"token_budget": total - 1}).figures["asked"] == 5
+    item_views = whole.table.filter(pa.compute.equal(whole.table.column("view"), "item.facts"))
+    only_users = ask(known=knowledge_of(item_views, "m", "r1"))
+    need = sum(cost(row) for row in ranked(only_users))
+    assert ask(known=knowledge_of(item_views, "m", "r1"), llm={"token_budget": need}).figures["asked"] == 3
 
 
 def test_what_is_over_budget_carries_no_request_but_its_cost(ask: Asking) -> None:
@@ -313,8 +345,9 @@ def test_a_budget_of_money_cuts_as_one_of_tokens_does(ask: Asking) -> None:
     whole = ask(llm=prices)
     one = next(row for row in rows(whole).values() if row["rank"] == 0)
     usd = (one["prompt_tokens"] + 10 * one["answer_tokens"]) / 1e6
-    assert ask(llm={**prices, "usd_budget": usd}).figures["planned_usd"] == pytest.approx(usd)
-    assert ask(llm={**prices, "usd_budget": usd * 0.99}).figures["asked"] == 0
+    only = {"prompts": {"views": [one["view"]]}}
+    assert ask(llm={**prices, "usd_budget": usd}, **only).figures["planned_usd"] == pytest.approx(usd)
+    assert ask(llm={**prices, "usd_budget": usd * 0.99}, **only).figures["asked"] == 0
 
 
 def test_value_is_traffic_times_staleness_per_token(ask: Asking) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kar.errors import TemplateError
-from kar.text.templates import lint, load_template
+from kar.text.lint import lint, main
+from kar.text.templates import load_template
 
 REPO_PROMPTS = Path(__file__).parents[2] / "prompts"
 VIEWS = ("user.preference", "item.facts")
@@ -180,3 +181,11 @@ def test_lint_misses_no_view_and_no_folder(prompts_folder: Path, tmp_path: Path)
     (prompts_folder / "empty").mkdir()
     assert any("empty has no templates" in fault for fault in lint(prompts_folder))
     assert lint(tmp_path / "nowhere") == [f"{tmp_path / 'nowhere'} holds no domain"]
+
+
+def test_the_command_line_of_lint_ends_with_1_at_a_fault(prompts_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(REPO_PROMPTS)]) == 0
+    (prompts_folder / "films" / "item.facts.toml").unlink()
+    assert main([str(prompts_folder)]) == 1
+    assert "lacks item.facts.toml" in capsys.readouterr().err
+    assert main([]) == 2
