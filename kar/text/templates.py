@@ -187,8 +187,8 @@ def load_template(folder: Path, domain: str, view: str) -> Template:
 
 
 def template_paths(folder: Path, domain: str, views: list[str]) -> list[Path]:
-    """The files behind these views: the domain's factors and each view's template."""
-    return [folder / domain / FILE, *(folder / domain / f"{view}.toml" for view in views)]
+    """The files behind these views: the domain's factors and each view's template. Raises TemplateError as `load_template`."""
+    return [folder / domain / FILE, *(load_template(folder, domain, view).path for view in views)]
 
 
 def view_files(domain: Path) -> list[Path]:

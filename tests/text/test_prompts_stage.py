@@ -13,7 +13,7 @@ import pytest
 
 from kar import run as runner
 from kar import tables
-from kar.errors import SettingsError
+from kar.errors import SettingsError, TemplateError
 from kar.llm.key import body_bytes, request_key
 from kar.settings import Settings
 from kar.stages.prompts import plan
@@ -389,6 +389,15 @@ def test_the_stage_writes_the_plan_and_runs_again_only_when_a_word_changed(
     path.write_text(path.read_text().replace("Describe this", "Tell of this"))
     later = runner.run_stage("prompts", settings, home, date, now + dt.timedelta(hours=1))
     assert later.made_at != manifests[-1].made_at
+
+
+def test_a_domain_without_prompts_is_a_template_error_before_anything_is_read(
+    prompts_folder: Path, settings_of: Callable[..., Settings]
+) -> None:
+    from kar.stages.prompts import files
+
+    with pytest.raises(TemplateError, match="domain 'cheese' has no"):
+        files(settings_of(scenario={"domain": "cheese"}, prompts={"folder": str(prompts_folder)}), None)  # type: ignore[arg-type]
 
 
 def test_a_view_of_neither_side_is_a_settings_error(tmp_path: Path, settings_of: Callable[..., Settings]) -> None:
