@@ -35,14 +35,16 @@ class Progress:
         what: what is counted, e.g. "answers".
         total: how many there will be; None if unknown.
         every_s: seconds between lines when stderr is no terminal.
+        is_shown: False: count in silence.
     """
 
-    def __init__(self, what: str, total: int | None = None, every_s: float = _LINE_EVERY_S) -> None:
+    def __init__(self, what: str, total: int | None = None, every_s: float = _LINE_EVERY_S, *, is_shown: bool = True) -> None:
         self.what, self.total, self.every_s = what, total, every_s
         self.done = 0
         self.started = self._last = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        self._is_shown = is_shown
+        if is_shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=what, unit="", leave=False)
@@ -60,7 +62,7 @@ class Progress:
     def tick(self, **fields: object) -> None:
         """Print a line if ten seconds went by since the last one."""
         now = time.monotonic()
-        if self._bar is None and now - self._last >= self.every_s:
+        if self._is_shown and self._bar is None and now - self._last >= self.every_s:
             self._last = now
             of = f"{self.done}/{self.total}" if self.total is not None else str(self.done)
             info(f"{self.what}: {of}", elapsed_s=round(now - self.started), **fields)

@@ -61,13 +61,24 @@ class Trained:
         return self.epochs[self.chosen].valid_auc
 
 
-def train(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, settings: AdaptorSettings, seed: int, what: str) -> Trained:
+def train(
+    backbone: str,
+    data: TrainingData,
+    kinds: Sequence[Kind],
+    width: int,
+    settings: AdaptorSettings,
+    seed: int,
+    what: str,
+    *,
+    is_shown: bool = True,
+) -> Trained:
     """Train, choose the epoch on valid, predict test once.
 
     Args:
         kinds: the arm's knowledge; none: the base arm.
         width: of the knowledge vectors.
-        what: shown beside the progress.
+        what: names the training in the progress and in errors.
+        is_shown: whether to show progress; not where several train side by side.
 
     Raises:
         ModelError: the loss is no longer finite.
@@ -82,7 +93,7 @@ def train(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, 
     best: dict[str, torch.Tensor] = {}
     best_logit: Float32 = np.empty(0, np.float32)
     chosen = -1
-    with _repeatable(seed, settings.threads), Progress(what, total=len(train_rows) * settings.epochs) as progress:
+    with _repeatable(seed, settings.threads), Progress(what, total=len(train_rows) * settings.epochs, is_shown=is_shown) as progress:
         for number in range(settings.epochs):
             started = time.perf_counter()
             loss = _epoch(ranker, optimizer, data, kinds, train_rows, settings, shuffle, progress)

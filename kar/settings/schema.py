@@ -220,7 +220,10 @@ class AdaptorSettings(Section):
     cold_count: int = Field(5, ge=0, description="an item with fewer training examples than this is cold")
     resamples: int = Field(1000, ge=100, description="paired bootstrap over users")
     device: str = Field("cpu", json_schema_extra=_NOT_IN_RECIPE)
-    threads: int | None = Field(None, ge=1, json_schema_extra=_NOT_IN_RECIPE)
+    processes: int | None = Field(
+        None, ge=1, description="trainings side by side, one thread each; none: one per core", json_schema_extra=_NOT_IN_RECIPE
+    )
+    threads: int | None = Field(None, ge=1, description="of a training that runs alone", json_schema_extra=_NOT_IN_RECIPE)
 
     @field_validator("backbones", "arms", "seeds", "user_views", "item_views", "user_fields", "item_fields")
     @classmethod

@@ -6,21 +6,21 @@ writes  metric, comparison, prediction, epoch; beside them checkpoints/<backbone
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from kar import log, metrics
+from kar import metrics
 from kar.log import Progress
-from kar.model import arms, batches, checkpoint, evaluate
+from kar.model import checkpoint, evaluate
 from kar.model.arms import Arms
 from kar.model.batches import TrainingData
 from kar.model.evaluate import Row, Training
 from kar.model.knowledge import Bool
-from kar.model.train import train
+from kar.model.parallel import Tables, train_all
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Inputs, Output
 from kar.tables import TABLES, IdTypes
@@ -30,12 +30,11 @@ from kar.verdict import verdict
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     """Train every backbone × arm × seed, write the four tables and the published arm's checkpoints."""
     ours = settings.adaptor
-    example = inputs.table("example")
-    data = batches.load(example, inputs.table("sequence"), inputs.table("user_attribute"), inputs.table("item_attribute"), ours)
-    prepared = arms.prepare(inputs.table("knowledge_vector"), example, ours)
+    tables = Tables(**{field.name: _path(inputs, field.name) for field in dataclasses.fields(Tables)})
+    data, prepared = tables.load(ours)
     for sentence in warnings(prepared, data, ours):
         out.warn(sentence)
-    trainings = list(train_all(data, prepared, ours))
+    trainings = train_all(tables, data, prepared, ours)
 
     members = evaluate.slices(data, prepared.covered(data), ours.cold_count)
     steps = len(evaluate.SLICES) * len({(t.backbone, t.arm) for t in trainings})
@@ -51,17 +50,10 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     out.record(checkpoint_shas=_save_checkpoints(trainings, data, prepared, out, ours))
 
 
-def train_all(data: TrainingData, prepared: Arms, settings: AdaptorSettings) -> Iterator[Training]:
-    """Every backbone, arm and seed in turn."""
-    for arm in settings.arms:
-        for seed in settings.seeds:
-            kinds = prepared.kinds(arm, data, seed)
-            for backbone in settings.backbones:
-                what = f"adaptor: {backbone} {arm} seed {seed}"
-                result = train(backbone, data, kinds, prepared.width, settings, seed, what)
-                chosen = result.epochs[result.chosen]
-                log.info(what, epochs=len(result.epochs), valid_auc=round(chosen.valid_auc, 4), rows_per_s=round(result.rows_per_s))
-                yield Training(backbone, arm, seed, result if arm == "knowledge" else replace(result, ranker=None))
+def _path(inputs: Inputs, table: str) -> Path:
+    path = inputs.path(table)
+    assert path is not None, "only at=previous may be absent"
+    return path
 
 
 def warnings(prepared: Arms, data: TrainingData, settings: AdaptorSettings) -> list[str]:
