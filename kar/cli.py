@@ -105,7 +105,8 @@ def show(
     if side not in ("user", "item"):
         raise typer.BadParameter("say user or item", param_hint="SIDE")
     loaded, place = _open(settings, override, home)
-    typer.echo(subject(loaded, place, side, subject_id, None if date is None else _day(date)))
+    shown = subject(loaded, place, "user" if side == "user" else "item", subject_id, None if date is None else _day(date))
+    typer.echo(shown)
 
 
 @app.command()

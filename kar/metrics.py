@@ -6,9 +6,9 @@ Labels are 0 or 1; scores are logits (AUC and GAUC take any scores). A metric th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -178,57 +178,3 @@ class Bootstrap:
         total_R2 = np.stack([count_U @ parts_U2 for count_U in self._counts()])
         ratio: Float = np.divide(total_R2[:, 0], total_R2[:, 1], out=np.full(len(total_R2), math.nan), where=total_R2[:, 1] > 0)
         return ratio
-
-
-Outcome = Literal["beats", "does_not_beat", "too_few_users", "undefined"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether knowledge helped.
-
-    Args:
-        outcome: beats: over text and permuted both, with intervals that exclude 0; does_not_beat: worse than one of them, with an
-            interval that excludes 0; too_few_users: neither can be told; undefined: nothing to compare.
-        sentence: the same for a reader.
-    """
-
-    outcome: Outcome
-    sentence: str
-
-
-def verdict(comparisons: Iterable[Mapping[str, Any]], backbone: str) -> Verdict:
-    """One sentence on the knowledge arm, from rows of the table comparison (slice all, metric auc).
-
-    Args:
-        comparisons: rows as mappings.
-        backbone: whose rows count.
-    """
-    rivals = {
-        row["arm_b"]: row
-        for row in comparisons
-        if (row["backbone"], row["arm_a"], row["slice"], row["metric"]) == (backbone, "knowledge", "all", "auc")
-    }
-    judged = {arm: rivals[arm] for arm in ("text", "permuted") if arm in rivals and math.isfinite(rivals[arm]["difference"])}
-    if not judged:
-        return Verdict("undefined", f"no verdict on {backbone}: knowledge was not compared with text or permuted")
-    lost = [arm for arm, row in judged.items() if row["high"] < 0]
-    unclear = [arm for arm, row in judged.items() if row["low"] <= 0 <= row["high"]]
-    if lost:
-        said = f"knowledge did not beat the {' and the '.join(lost)} arm: " + ", ".join(f"{a} {_interval(r)}" for a, r in judged.items())
-        return Verdict("does_not_beat", f"{said} ({backbone})")
-    if unclear:
-        users = max(row["user_count"] for row in judged.values())
-        said = ", ".join(f"{a} {_interval(r)}" for a, r in judged.items())
-        return Verdict(
-            "too_few_users", f"too few users ({users}) to tell whether knowledge beats {' and '.join(unclear)}: over {said} ({backbone})"
-        )
-    return Verdict("beats", "knowledge beats " + " and ".join(f"{a} by {_interval(r)}" for a, r in judged.items()) + f" ({backbone})")
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    return f"{_signed(row['difference'])} AUC (95 % {_signed(row['low'])} … {_signed(row['high'])})"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")

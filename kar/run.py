@@ -148,13 +148,19 @@ def _recipe(stage: Stage, module: ModuleType, settings: Settings, inputs: Inputs
         "date": inputs.date.isoformat(),
         "settings": {section: getattr(settings, section).recipe() for section in stage.settings},
         "inputs": {f"{s}.{t}": _digest(part, t) for (s, t), part in inputs.partitions.items()},
-        "files": {_file_name(path, inputs.home): file_sha(path) for path in files},
+        "files": _file_digests(files, inputs.home),
     }
 
 
-def _file_name(path: Path, home: Home) -> str:
-    """A file's name in the recipe: its place below the home (manifests of several stages share all but the stage), else its last two parts."""
-    return str(path.relative_to(home.path)) if path.is_relative_to(home.path) else f"{path.parent.name}/{path.name}"
+def _file_digests(files: list[Path], home: Home) -> dict[str, str]:
+    """Name of each file → digest. A name is the place below the home, else the last two parts (a whole path would tie
+    the recipe to a machine); equal names get a number."""
+    found: dict[str, str] = {}
+    for path in files:
+        name = str(path.relative_to(home.path)) if path.is_relative_to(home.path) else f"{path.parent.name}/{path.name}"
+        same = sum(1 for other in found if other.split("#")[0] == name)
+        found[f"{name}#{same + 1}" if same else name] = file_sha(path)
+    return found
 
 
 def _digest(partition: Partition | None, table: str) -> str | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from kar.settings import Settings
 from kar.store import Home, Manifest, Partition
 
 _WIDTH = 100
+Side = Literal["user", "item"]
 
 
 def finished(home: Home, date: dt.date) -> str:
@@ -28,7 +30,7 @@ def finished(home: Home, date: dt.date) -> str:
     lines = []
     if report.exists():
         manifest = Manifest.read(report.manifest_path)
-        if verdict := manifest.figures.get("verdict"):
+        if verdict := manifest.figures.get("verdict_sentence"):
             lines.append(f"verdict  {verdict}")
         lines.append(f"report   {report.path / 'index.html'}")
     features = home.partition("features", date)
@@ -138,7 +140,7 @@ def _release_path(home: Home, release_id: str | None) -> Path:
     return home.published if release_id is None else home.published / "releases" / release_id
 
 
-def subject(settings: Settings, home: Home, side: str, subject_id: str, date: dt.date | None) -> str:
+def subject(settings: Settings, home: Home, side: Side, subject_id: str, date: dt.date | None) -> str:
     """All that is known of one user or item at a date (None: the newest that has histories).
 
     Raises:
@@ -213,7 +215,7 @@ def _answer(home: Home, key: str) -> Any:
     return look_up(home.ledger, [key]).get(key)
 
 
-def _in_release(home: Home, side: str, subject_id: object) -> str:
+def _in_release(home: Home, side: Side, subject_id: object) -> str:
     from kar import release as releasing
 
     try:
@@ -242,7 +244,7 @@ def _wrapped(text: str) -> list[str]:
     ]
 
 
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Align; columns of numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     is_number = [all(not row[i] or row[i][0].isdigit() for row in rows[1:]) and len(rows) > 1 for i in range(len(rows[0]))]

@@ -156,41 +156,6 @@ def test_a_thousand_resamples_of_ninety_thousand_rows_take_seconds() -> None:
     assert time.process_time() - started < 6
 
 
-def row(arm_b: str, difference: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
-    base = {"backbone": "fibinet", "arm_a": "knowledge", "slice": "all", "metric": "auc", "user_count": 604}
-    return {**base, "arm_b": arm_b, "difference": difference, "low": low, "high": high, **changes}
-
-
-@pytest.mark.parametrize(
-    ("rows", "outcome", "words"),
-    [
-        (
-            [row("text", 0.0031, 0.0021, 0.0041), row("permuted", 0.005, 0.004, 0.006)],
-            "beats",
-            "knowledge beats text by +0.0031 AUC (95 % +0.0021 … +0.0041) and permuted by +0.0050",
-        ),
-        (
-            [row("text", -0.0031, -0.0041, -0.0021), row("permuted", 0.005, 0.004, 0.006)],
-            "does_not_beat",
-            "did not beat the text arm: text −0.0031 AUC",
-        ),
-        (
-            [row("text", 0.001, 0.0005, 0.002), row("permuted", 0.0002, -0.001, 0.001)],
-            "too_few_users",
-            "too few users (604) to tell whether knowledge beats permuted",
-        ),
-        ([row("text", 0.001, -0.001, 0.002)], "too_few_users", "beats text: over text +0.0010 AUC (95 % −0.0010 … +0.0020)"),
-        ([row("text", math.nan, math.nan, math.nan)], "undefined", "no verdict on fibinet"),
-        ([row("text", 0.1, 0.09, 0.11, slice="cold"), row("text", 0.1, 0.09, 0.11, backbone="din")], "undefined", "no verdict on fibinet"),
-        ([], "undefined", "no verdict on fibinet"),
-    ],
-)
-def test_the_verdict_says_what_the_intervals_say(rows: list[dict[str, Any]], outcome: str, words: str) -> None:
-    found = metrics.verdict(rows, "fibinet")
-    assert found.outcome == outcome
-    assert words in found.sentence
-
-
 def test_metrics_need_numpy_and_nothing_of_ours() -> None:
     program = (
         "import sys; import kar.metrics; print([m for m in sys.modules if m.split('.')[0] in ('torch', 'pyarrow', 'pydantic', 'sklearn')])"

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from kar.errors import ModelError
 from kar.model.adaptor import Adaptor
 from kar.model.backbones import BACKBONES, Backbone, Shape
-from kar.model.batches import Side
 from kar.model.knowledge import Float32
 from kar.model.ranker import Ranker
 from kar.store import file_sha, json_sha
@@ -47,36 +46,32 @@ class Origin:
     arm: str
     seed: int
     encoder_id: str
-    views: dict[Side, list[str]]
+    views: dict[str, list[str]]
     settings: dict[str, Any]
     valid_auc: float
     field_sizes: dict[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checkpoint:
     """A loaded checkpoint: what adapts vectors for a release. The backbone stays on disk, see `load_backbone`.
 
     Args:
         origin: where it comes from.
+        encoder_id: of the vectors it takes; empty: it was trained without any.
+        views: side ("user", "item") → views.
         width: of the knowledge vectors it takes.
         adapted_width: of what it gives.
         sha: digest over both weight files and everything in checkpoint.json.
     """
 
     origin: Origin
+    encoder_id: str
+    views: dict[str, list[str]]
     width: int
     adapted_width: int
     sha: str
     adaptor: Adaptor = field(repr=False)
-
-    @property
-    def encoder_id(self) -> str:
-        return self.origin.encoder_id
-
-    @property
-    def views(self) -> dict[Side, list[str]]:
-        return self.origin.views
 
     def adapt(self, view: str, vectors_NT: Float32) -> Float32:
         """Adapted vectors [N, A], float32.
@@ -140,7 +135,8 @@ def load(folder: Path) -> Checkpoint:
         adaptor.load_state_dict(load_file(folder / _ADAPTOR))
     except (RuntimeError, TypeError, SafetensorError) as error:
         raise _unfit(folder / _ADAPTOR, error) from error
-    return Checkpoint(Origin(**document["origin"]), shape["width"], shape["adapted_width"], json_sha(document), adaptor.eval())
+    origin = Origin(**document["origin"])
+    return Checkpoint(origin, origin.encoder_id, origin.views, shape["width"], shape["adapted_width"], json_sha(document), adaptor.eval())
 
 
 def load_backbone(folder: Path) -> Backbone:

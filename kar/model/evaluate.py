@@ -141,7 +141,6 @@ def epoch_rows(training: Training) -> list[Row]:
             "valid_auc": epoch.valid_auc,
             "valid_logloss": epoch.valid_logloss,
             "is_chosen": number == training.result.chosen,
-            "seconds": epoch.seconds,
         }
         for number, epoch in enumerate(training.result.epochs)
     ]

@@ -39,14 +39,16 @@ class Trained:
     """A finished training.
 
     Args:
-        ranker: with the chosen epoch's weights, in evaluation mode.
+        ranker: with the chosen epoch's weights, in evaluation mode; None: let go of, to save memory.
+        parameter_count: of the ranker.
         epochs: as they went.
         chosen: the epoch with the best AUC on valid, 0-based.
         valid_logit, test_logit: of the chosen weights, in the order of `split_rows`.
         rows_per_s: training examples a second, evaluation left out.
     """
 
-    ranker: Ranker
+    ranker: Ranker | None
+    parameter_count: int
     epochs: list[Epoch]
     chosen: int
     valid_logit: Float32
@@ -83,7 +85,7 @@ def train(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, 
     with _repeatable(seed, settings.threads), Progress(what, total=len(train_rows) * settings.epochs) as progress:
         for number in range(settings.epochs):
             started = time.perf_counter()
-            loss = _epoch(ranker, optimizer, data, kinds, train_rows, settings.batch_size, shuffle, progress)
+            loss = _epoch(ranker, optimizer, data, kinds, train_rows, settings, shuffle, progress)
             seconds = time.perf_counter() - started
             if not np.isfinite(loss):
                 raise ModelError(f"{what}: the loss of epoch {number} is {loss}", "lower adaptor.learning_rate")
@@ -97,7 +99,7 @@ def train(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, 
         ranker.load_state_dict(best)
         test_logit = predict(ranker, data, kinds, data.split_rows["test"])
     rows_per_s = len(train_rows) * len(epochs) / sum(epoch.seconds for epoch in epochs)
-    return Trained(ranker, epochs, chosen, best_logit, test_logit, rows_per_s)
+    return Trained(ranker, ranker.parameter_count(), epochs, chosen, best_logit, test_logit, rows_per_s)
 
 
 def _epoch(
@@ -106,15 +108,15 @@ def _epoch(
     data: TrainingData,
     kinds: Sequence[Kind],
     rows: torch.Tensor,
-    batch_size: int,
+    settings: AdaptorSettings,
     shuffle: torch.Generator,
     progress: Progress,
 ) -> float:
     """One pass in a new order; returns the mean loss. The loss leaves the device once, at the end."""
     ranker.train()
-    order = torch.randperm(len(rows), generator=shuffle).to(rows.device)
+    order = shuffled(len(rows), settings.block_rows, shuffle).to(rows.device)
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
-    for chunk in torch.split(rows[order], batch_size):
+    for chunk in torch.split(rows[order], settings.batch_size):
         batch = data.batch(chunk, kinds)
         loss = functional.binary_cross_entropy_with_logits(ranker(batch), batch.label_B)
         optimizer.zero_grad(set_to_none=True)
@@ -123,6 +125,17 @@ def _epoch(
         total += loss.detach() * len(chunk)
         progress.advance(len(chunk))
     return float(total) / len(rows)
+
+
+def shuffled(count: int, block: int, generator: torch.Generator) -> torch.Tensor:
+    """A permutation of `count` rows in which blocks of neighbours stay together; where blocks begin is drawn anew each time.
+
+    Neighbouring training rows are of one user, so that a batch holds fewer distinct users and the adaptor has less to do.
+    """
+    first = int(torch.randint(block, (1,), generator=generator))
+    blocks = torch.randperm((count + first + block - 1) // block, generator=generator)
+    order = (blocks[:, None] * block + torch.arange(block) - first).flatten()
+    return order[(order >= 0) & (order < count)]
 
 
 @torch.inference_mode()

@@ -3,6 +3,5 @@
 from kar.page.facts import Chosen, Facts
 from kar.page.reading import choose
 from kar.page.render import judge, render
-from kar.page.verdict import Verdict, verdict
 
-__all__ = ["Chosen", "Facts", "Verdict", "choose", "judge", "render", "verdict"]
+__all__ = ["Chosen", "Facts", "choose", "judge", "render"]

@@ -114,6 +114,8 @@ def _tokens(facts: Facts, name: str) -> float | None:
 def _end(stopped_by: object, planned: int) -> str:
     """Why the asking ended, in words."""
     reason = str(stopped_by or "").replace("_", " ")
+    if "usd" in reason:
+        return "It stopped because the money budget was spent."
     if "budget" in reason:
         return "It stopped because the token budget was spent."
     if "deadline" in reason:

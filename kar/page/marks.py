@@ -2,7 +2,7 @@
 
 In every plot the words and numbers are HTML and only the marks are SVG: x is a percentage of the lane, so a lane
 stretches with the page while the text beside it keeps its size. Marks hold numbers and class names of ours, never text
-from a table.
+from a table; a label for those who cannot see may, and is made visible and escaped here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from kar.page.numbers import fixed, signed
+from kar.page.untrusted import shown
 
+_APART = 35.0  # % of a narrow lane that one label takes
 _INSET = 5.0  # % of the lane kept free at both ends, so that no mark touches the edge
 
 
@@ -46,14 +48,16 @@ class Scale:
         return round(_INSET + share * (100 - 2 * _INSET), 2)
 
     def ticks(self, most: int = 5, *, is_signed: bool = False) -> list[Tick]:
-        """At most `most` round values within the scale; the ends and 0 are the main ones."""
+        """At most `most` + 1 round values within the scale. Main ones: 0 if it is there, and the ends that do not crowd it or each other."""
         step = _round_step((self.high - self.low) / most)
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         values = [i * step for i in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
-        values = values[: most + 1]
-        ends = {values[0], values[-1]} if values else set()
         write = signed if is_signed else fixed
-        return [Tick(self.at(v), "0" if abs(v) < step / 2 else write(v, digits), v in ends or abs(v) < step / 2) for v in values]
+        main: list[float] = []
+        for value in sorted(values, key=lambda v: (abs(v) >= step / 2, v not in (values[0], values[-1]), -abs(v))):
+            if all(abs(self.at(value) - self.at(other)) >= _APART for other in main) and len(main) < 3:
+                main.append(value)
+        return [Tick(self.at(v), "0" if abs(v) < step / 2 else write(v, digits), v in main) for v in values]
 
 
 def _round_step(raw: float) -> float:
@@ -142,7 +146,9 @@ def bars(heights: Sequence[float], cut_from: int | None, label: str) -> Markup:
         )
         for i, h in enumerate(heights)
     ]
-    return Markup('<svg class="bars" width="100%" height="56" role="img" aria-label="{}">{}</svg>').format(label, Markup("").join(marks))
+    return Markup('<svg class="bars" width="100%" height="56" role="img" aria-label="{}">{}</svg>').format(
+        shown(label, 300), Markup("").join(marks)
+    )
 
 
 def curves(lines: Sequence[Sequence[float]], chosen: Sequence[int | None], scale: Scale, arm: str, label: str) -> Markup:
@@ -166,4 +172,6 @@ def curves(lines: Sequence[Sequence[float]], chosen: Sequence[int | None], scale
         )  # fmt: skip
         if kept is not None and kept < len(line) and math.isfinite(line[kept]):
             marks.append(_dot(across.at(kept), f"{round(100 - scale.at(line[kept]), 2)}%", 4, f"seed arm-{arm}"))
-    return Markup('<svg class="curves" width="100%" height="110" role="img" aria-label="{}">{}</svg>').format(label, Markup("").join(marks))
+    return Markup('<svg class="curves" width="100%" height="110" role="img" aria-label="{}">{}</svg>').format(
+        shown(label, 300), Markup("").join(marks)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from kar.page import arms, cost, coverage, numbers, protocol, provenance, reading, turned_away
 from kar.page.facts import Facts
 from kar.page.untrusted import shown
-from kar.page.verdict import Verdict, verdict
+from kar.verdict import Verdict, verdict
 
 _FILTERS: dict[str, Callable[..., str]] = {
     "fixed": numbers.fixed,
@@ -32,7 +33,7 @@ _MOST_CHARS = 8_000
 
 def judge(facts: Facts) -> Verdict:
     """The verdict on the published backbone."""
-    return verdict(facts.comparison, facts.ran_with("adaptor", "adaptor", "published_backbone"))
+    return verdict(facts.comparison.to_pylist(), facts.ran_with("adaptor", "adaptor", "published_backbone"))
 
 
 def render(facts: Facts) -> str:
@@ -42,6 +43,7 @@ def render(facts: Facts) -> str:
     return environment.get_template("page.html").render(style=Markup(style), **_sections(facts))
 
 
+@functools.cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("kar.page", ""),

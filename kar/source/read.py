@@ -27,7 +27,7 @@ _FITS: dict[str, tuple[str, ...]] = {
     "text": (*_NUMBER, *_TEXT, "LIST"),
     "attributes": (*_NUMBER, *_TEXT, *_TIME, "BOOLEAN", "LIST"),
 }
-_NO_ATTRIBUTES = "cast([] as struct(name varchar, \"values\" varchar[])[])"
+_NO_ATTRIBUTES = 'cast([] as struct(name varchar, "values" varchar[])[])'
 _LARGEST_EXACT_FLOAT = 2**53 - 1
 
 
@@ -88,7 +88,8 @@ def load(
     unmapped = [column for column in kind.needs if getattr(table.columns, column) is None]
     if unmapped:
         raise SettingsError(
-            f"sources.{kind.name}.columns does not say which column is {unmapped[0]}", f'add {unmapped[0]} = "<column>" to sources.{kind.name}.columns'
+            f"sources.{kind.name}.columns does not say which column is {unmapped[0]}",
+            f'add {unmapped[0]} = "<column>" to sources.{kind.name}.columns',
         )
     found = scan(connection, kind.name, table, paths, folder)
     cells = [f"{_cell(found, table, column, time_unit)} as {column}" for column in kind.columns]
@@ -97,7 +98,9 @@ def load(
     else:
         cells.append(f"{_native_time(found, table)} as native_time")
     try:
-        connection.execute(f"create table {kind.raw} as select row_number() over () as source_row, {', '.join(cells)} from {found.relation}")
+        connection.execute(
+            f"create table {kind.raw} as select row_number() over () as source_row, {', '.join(cells)} from {found.relation}"
+        )
     except duckdb.Error as error:
         raise cannot_read(kind.name, found.where, table.format, error) from error
     if found.rejects:

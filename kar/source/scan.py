@@ -52,9 +52,9 @@ class Scan:
         """
         if wanted in self.columns:
             return wanted
-        bare = {_RECBOLE.sub("", column): column for column in self.columns}
-        if _RECBOLE.sub("", wanted) in bare:
-            return bare[_RECBOLE.sub("", wanted)]
+        untyped = {bare(column): column for column in self.columns}
+        if bare(wanted) in untyped:
+            return untyped[bare(wanted)]
         near = difflib.get_close_matches(wanted, list(self.columns), n=1, cutoff=0.4)
         raise SourceError(
             f"sources.{self.name}: {self.where} has no column {wanted!r}; it has {', '.join(self.columns)}",
@@ -84,7 +84,9 @@ def scan(connection: duckdb.DuckDBPyConnection, name: str, table: SourceTable, p
 
 
 def cannot_read(name: str, where: str, form: str, error: duckdb.Error) -> SourceError:
-    return SourceError(f"sources.{name}: {where} cannot be read as {form}: {str(error).splitlines()[0]}", f"mend sources.{name}.format or the file")
+    return SourceError(
+        f"sources.{name}: {where} cannot be read as {form}: {str(error).splitlines()[0]}", f"mend sources.{name}.format or the file"
+    )
 
 
 def _typed(connection: duckdb.DuckDBPyConnection, name: str, where: str, relation: str) -> Scan:
@@ -175,13 +177,20 @@ def _keys(connection: duckdb.DuckDBPyConnection, lines: str, table: SourceTable)
 def mapped(table: SourceTable) -> list[str]:
     """Every source column that the settings map."""
     given = table.columns.model_dump(exclude={"attributes"}, exclude_none=True).values()
-    return [column for value in given for column in ([value] if isinstance(value, str) else value)] + list(table.columns.attributes.values())
+    return [column for value in given for column in ([value] if isinstance(value, str) else value)] + list(
+        table.columns.attributes.values()
+    )
 
 
 def raise_if_not_utf8(connection: duckdb.DuckDBPyConnection, name: str, where: str, rejects: str) -> None:
     [(line,)] = connection.execute(f"select min(line) from {rejects} where error_type = 'INVALID ENCODING'").fetchall()
     if line is not None:
         raise not_utf8(name, Path(where), line)
+
+
+def bare(column: str) -> str:
+    """A column's name without RecBole's type: `user_id:token` is user_id."""
+    return _RECBOLE.sub("", column)
 
 
 def quoted(column: str) -> str:

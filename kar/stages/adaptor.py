@@ -7,6 +7,7 @@ writes  metric, comparison, prediction, epoch; beside them checkpoints/<backbone
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from kar.model.train import train
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Inputs, Output
 from kar.tables import TABLES, IdTypes
+from kar.verdict import verdict
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -44,7 +46,8 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
     out.record(**_figures(trainings, data, members))
-    out.record(verdict=metrics.verdict(comparisons, ours.published_backbone).sentence)
+    out.record(relative_improvement=_relative_improvement(trainings, data))
+    out.record(verdict=verdict(comparisons, ours.published_backbone).sentence)
     out.record(checkpoint_shas=_save_checkpoints(trainings, data, prepared, out, ours))
 
 
@@ -58,7 +61,7 @@ def train_all(data: TrainingData, prepared: Arms, settings: AdaptorSettings) -> 
                 result = train(backbone, data, kinds, prepared.width, settings, seed, what)
                 chosen = result.epochs[result.chosen]
                 log.info(what, epochs=len(result.epochs), valid_auc=round(chosen.valid_auc, 4), rows_per_s=round(result.rows_per_s))
-                yield Training(backbone, arm, seed, result)
+                yield Training(backbone, arm, seed, result if arm == "knowledge" else replace(result, ranker=None))
 
 
 def warnings(prepared: Arms, data: TrainingData, settings: AdaptorSettings) -> list[str]:
@@ -82,14 +85,29 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
         by_arm.setdefault(f"{training.backbone} {training.arm}", []).append(training)
     test = data.split_rows["test"]
     return {
-        "parameters": {name: found[0].result.ranker.parameter_count() for name, found in by_arm.items()},
+        "parameters": {name: found[0].result.parameter_count for name, found in by_arm.items()},
         "rows_per_s": {name: [round(t.result.rows_per_s) for t in found] for name, found in by_arm.items()},
         "chosen_epochs": {name: [t.result.chosen for t in found] for name, found in by_arm.items()},
-        "train_seconds": {name: [round(sum(e.seconds for e in t.result.epochs), 1) for t in found] for name, found in by_arm.items()},
+        "epoch_seconds": {name: [[round(e.seconds, 2) for e in t.result.epochs] for t in found] for name, found in by_arm.items()},
         "test_touched": {name: len(found) for name, found in by_arm.items()},  # each training predicts them once, after its last epoch
         "example_counts": {split: len(rows) for split, rows in data.split_rows.items()},
         "test_covered_share": round(float(members["covered"][test].mean()), 4),
         "test_cold_share": round(float(members["cold"][test].mean()), 4),
+    }
+
+
+def _relative_improvement(trainings: list[Training], data: TrainingData) -> dict[str, float]:
+    """ "<backbone> <arm>" → RelaImpr of its test AUC over the base arm's, seeds averaged."""
+    test = data.split_rows["test"]
+    label = data.label_E.cpu().numpy()[test]
+    aucs: dict[str, dict[str, list[float]]] = {}
+    for t in trainings:
+        aucs.setdefault(t.backbone, {}).setdefault(t.arm, []).append(metrics.auc(label, t.result.test_logit))
+    return {
+        f"{backbone} {arm}": round(metrics.relative_improvement(float(np.mean(found)), float(np.mean(arms_of["base"]))), 5)
+        for backbone, arms_of in aucs.items()
+        for arm, found in arms_of.items()
+        if arm != "base" and "base" in arms_of
     }
 
 
@@ -103,12 +121,13 @@ def _save_checkpoints(
         if not seeds:
             continue
         best = max(seeds, key=lambda t: t.result.valid_auc)
+        assert best.result.ranker is not None
         origin = checkpoint.Origin(
             backbone=backbone,
             arm=best.arm,
             seed=best.seed,
             encoder_id=prepared.encoder_id,
-            views=prepared.views["knowledge"],
+            views={"user": settings.user_views, "item": settings.item_views},
             settings=settings.recipe(),
             valid_auc=best.result.valid_auc,
             field_sizes=data.fields.sizes,

@@ -62,7 +62,8 @@ def _snapshot_at(inputs: Inputs, settings: Settings) -> dt.datetime:
         cutoffs = pc.unique(inputs.table("history").column("cutoff_at")).to_pylist()
         if cutoffs not in ([], [snapshot_at]):
             raise StageError(
-                f"examples: the snapshot's history is cut at {cutoffs[0]}, expected {snapshot_at}", "run the histories of the snapshot date again"
+                f"examples: the snapshot's history is cut at {cutoffs[0]}, expected {snapshot_at}",
+                "run the histories of the snapshot date again",
             )
     return snapshot_at
 
@@ -118,4 +119,3 @@ def _warn(out: Output, splits: dict[str, Any], settings: Settings) -> None:
 
 def _mean(splits: dict[str, Any], figure: str, total: int) -> float | None:
     return sum(row[figure] * row["example_count"] for row in splits.values()) / total if total else None
-

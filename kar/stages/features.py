@@ -38,7 +38,6 @@ class Adapting(Protocol):
     encoder_id: str
     sha: str
     views: dict[str, list[str]]
-    width: int
 
     def adapt(self, view: str, vectors_NT: np.ndarray) -> np.ndarray: ...
 
@@ -56,7 +55,7 @@ def files(settings: Settings, inputs: Inputs) -> list[Path]:
     if not found:
         raise NotMade(
             f"features reads the checkpoint of {settings.adaptor.published_backbone}, and there is none in {folder.parent}",
-            f"run: kar run adaptor --date {inputs.date}",
+            f"train with the arm knowledge: kar run adaptor --date {inputs.date}",
         )
     return found
 
@@ -112,7 +111,7 @@ def _check_fit(checkpoint: Adapting, wanted: dict[Side, list[str]], vectors: pa.
     encoders = [e for e in pc.unique(vectors.column("encoder_id")).to_pylist() if e != checkpoint.encoder_id]
     if encoders:
         raise SpaceMismatch(
-            f"the vectors were encoded by {encoders}, the checkpoint was trained on {checkpoint.encoder_id}: they do not mix",
+            f"the vectors were encoded by {encoders}, the checkpoint was trained on {checkpoint.encoder_id or 'none'}: they do not mix",
             "train again on the new vectors: kar run adaptor",
         )
 
@@ -147,7 +146,7 @@ def _view(view: str, subjects: pa.Array, knowledge: pa.Table, vectors: pa.Table,
     known_NT[covered] = vectors_NT[vector_rows.drop_null().to_numpy()]
     default_A = np.asarray(checkpoint.missing(view), np.float32)
     adapted_NA = np.tile(default_A, (len(subjects), 1))
-    for rows in np.array_split(covered, max(1, -(-len(covered) // _CHUNK))):
+    for rows in (covered[first : first + _CHUNK] for first in range(0, len(covered), _CHUNK)):
         adapted_NA[rows] = checkpoint.adapt(view, known_NT[rows])
     told = knowledge.take(pc.if_else(pa.array(is_missing), pa.scalar(None, pa.int32()), knowledge_rows))
     return ViewRows(

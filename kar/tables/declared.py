@@ -258,7 +258,6 @@ _TABLES = (
             Column("valid_auc", "float64", "on the valid examples"),
             Column("valid_logloss", "float64", "on the valid examples"),
             Column("is_chosen", "bool", "the epoch whose weights were kept; chosen on valid"),
-            Column("seconds", "float64", "training time of the epoch"),
         ),
     ),
     # ---- features

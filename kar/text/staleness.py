@@ -129,11 +129,15 @@ def new_events(items: list[str], times: list[dt.datetime], seen: list[str], newe
     if newest_seen_at is None:
         return len(items)
     later = sum(time > newest_seen_at for time in times)
-    known = items[: len(items) - later]
-    overlap = min(len(known), len(seen))
-    if known[len(known) - overlap :] == seen[len(seen) - overlap :]:
-        return later
-    return later + sum((Counter(known[len(known) - overlap :]) - Counter(seen)).values())
+    unmet, late = Counter(seen), 0
+    for item in reversed(items[: len(items) - later]):
+        if not unmet:
+            break  # what is older was dropped for want of room
+        if unmet[item] > 1:
+            unmet[item] -= 1
+        elif unmet.pop(item, 0) == 0:
+            late += 1
+    return later + late
 
 
 def is_same_model(answered: str, asked: str) -> bool:

@@ -128,7 +128,7 @@ def test_the_help_explains_clocks_and_which_split_may_be_used(job: ModuleType, c
     with pytest.raises(SystemExit):
         job.main(["--help"])
     shown = capsys.readouterr().out
-    for words in ("Which split may be used", "--clock", "of its own time", "--seed"):
+    for words in ("Which split may be used", "--clock", "time, so nothing is served that was not there then", "--seed"):
         assert words in shown
 
 

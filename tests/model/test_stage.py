@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from kar import metrics
-from kar.errors import ModelError
+from kar.errors import ModelError, SettingsError
 from kar.flow import stage_named
 from kar.model import checkpoint
 from kar.run import id_types, run_stage
 from kar.settings import AdaptorSettings, Settings, parse
 from kar.store import Home, Manifest, Output
+from kar.verdict import verdict
 
 DATE = dt.date(2026, 11, 19)
 AS_OF = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
@@ -165,7 +165,13 @@ def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made:
     assert figures["parameters"]["din base"] < figures["parameters"]["din text"] == figures["parameters"]["din permuted"]
     assert figures["test_touched"] == dict.fromkeys(names, 2)
     assert all(rate > 0 for rates in figures["rows_per_s"].values() for rate in rates)
-    assert figures["verdict"] == metrics.verdict(table_of(home, "comparison").to_pylist(), "fibinet").sentence
+    auc = {r["arm"]: [] for r in table_of(home, "metric").to_pylist()}
+    for r in table_of(home, "metric").to_pylist():
+        if (r["backbone"], r["split"], r["slice"], r["metric"]) == ("din", "test", "all", "auc"):
+            auc[r["arm"]].append(r["value"])
+    over = (np.mean(auc["text"]) - 0.5) / (np.mean(auc["base"]) - 0.5) - 1
+    assert figures["relative_improvement"]["din text"] == pytest.approx(over, abs=1e-5)
+    assert figures["verdict"] == verdict(table_of(home, "comparison").to_pylist(), "fibinet").sentence
 
 
 def test_the_same_inputs_and_settings_give_the_same_tables(made: tuple[Home, Manifest, Settings], world: Any, tmp_path: Path) -> None:
@@ -207,7 +213,15 @@ def test_the_base_arm_alone_has_nothing_to_compare_and_nothing_to_publish(
     assert table_of(home, "comparison").num_rows == 0
     assert manifest.figures["checkpoint_shas"] == {}
     assert manifest.warnings == ["the knowledge arm was not trained, so there is no checkpoint to publish"]
-    assert manifest.figures["verdict"].startswith("no verdict")
+    assert manifest.figures["verdict"].startswith("Whether knowledge helped was not measured")
+
+
+@pytest.mark.parametrize(("name", "value"), [("seeds", [1, 1]), ("arms", ["base", "base"]), ("item_views", ["item.facts", "item.facts"])])
+def test_naming_something_twice_is_a_settings_error(settings_with: Callable[..., AdaptorSettings], name: str, value: list[object]) -> None:
+    data = settings_of(settings_with()).model_dump(mode="json")
+    data["adaptor"][name] = value
+    with pytest.raises(SettingsError, match=rf"adaptor\.{name}.*names something twice"):
+        parse(data)
 
 
 def test_a_stage_that_fails_leaves_no_partition(world: Any, settings_with: Callable[..., AdaptorSettings], tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from kar import metrics
 from kar.errors import ModelError
 from kar.model import arms
 from kar.model.batches import TrainingData
-from kar.model.train import Trained, predict, train
+from kar.model.train import Trained, predict, shuffled, train
 from kar.settings import AdaptorSettings
 
 
@@ -45,6 +48,7 @@ def test_the_epoch_with_the_best_valid_auc_is_kept_and_patience_ends_the_trainin
     assert result.chosen == int(np.argmax(aucs))  # the first of equals
     assert len(aucs) == min(result.chosen + 1 + settings.patience, 40) < 40
     valid = data.split_rows["valid"]
+    assert result.ranker is not None
     np.testing.assert_array_equal(predict(result.ranker, data, [], valid), result.valid_logit)
     assert metrics.auc(data.label_E.numpy()[valid], result.valid_logit) == result.valid_auc
 
@@ -62,6 +66,7 @@ def test_no_choice_looks_at_the_test_labels(world: Any, settings: AdaptorSetting
 def test_the_future_of_a_user_does_not_reach_a_logit(world: Any, settings: AdaptorSettings) -> None:
     data = world.load(settings)
     result, _ = trained(world, settings)
+    assert result.ranker is not None
     first = data.split_rows["test"][:1]  # position 2: its own event and all later ones are changed below
     own = int(data.start_E[first] + data.length_E[first])
     data.event_KV[:, own:] = data.event_KV[:, own:].flip(1)
@@ -73,6 +78,18 @@ def test_a_last_batch_of_one_row_trains(world: Any, settings_with: Callable[...,
     for backbone in ("fibinet", "din"):
         result, _ = trained(world, settings_with(batch_size=rows - 1, epochs=1), "knowledge", backbone)
         assert np.isfinite(result.test_logit).all()
+
+
+@settings_of_hypothesis(max_examples=50, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 20), st.integers(0, 1000))
+def test_every_row_comes_once_an_epoch_and_blocks_stay_together(count: int, block: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    order = shuffled(count, block, generator)
+    assert sorted(order.tolist()) == list(range(count))
+    breaks = int((order.diff() != 1).sum())
+    assert breaks <= count // block + 1
+    if count > 50 and block < 5:
+        assert order.tolist() != shuffled(count, block, generator).tolist()
 
 
 def test_users_that_training_never_saw_are_predicted(world: Any, settings_with: Callable[..., AdaptorSettings]) -> None:

@@ -166,6 +166,7 @@ def _claims(cutoff: str | None, date: str, reconstructed: bool = False, publishe
         (_claims("2026-11-01", "d1"), _claims(None, "d2"), True),
         (_claims(None, "d2"), _claims("2026-11-01", "d1"), False),
         (_claims(None, "d2"), _claims(None, "d1"), True),
+        (_claims("2026-11-01", "d1"), _claims("2026-11-01", "d1"), False),
     ],
 )
 def test_newer_means_data_cutoff_then_date_then_original_then_publication(

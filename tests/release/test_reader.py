@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kar.release
@@ -141,6 +141,7 @@ def test_a_release_deleted_under_a_reader_is_named(tmp_path: Path, night: Publis
         release.vectors("user", "user.preference", [103])
 
 
+@settings(deadline=None)
 @given(
     known=st.sets(st.integers(-(2**63), 2**63 - 1) | st.integers(-20, 20), max_size=40),
     asked=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-25, 25), max_size=60),
@@ -151,6 +152,7 @@ def test_int_rows_are_those_of_a_dict_for_all_ids(known: set[int], asked: list[i
     assert index.rows(pa.array(asked, pa.int64())).tolist() == [row_of.get(value, -1) for value in asked]
 
 
+@settings(deadline=None)
 @given(known=st.sets(st.text(max_size=5), max_size=30), asked=st.lists(st.none() | st.text(max_size=5), max_size=60))
 def test_text_rows_are_those_of_a_dict_for_all_ids(known: set[str], asked: list[str | None]) -> None:
     ids = sorted(known, key=str.encode)

@@ -51,11 +51,24 @@ def events(*lines: str) -> dict[str, str]:
 def amazon(*lines: str | dict[str, Any], good: int = 10, end: str = "\n") -> Case:
     """Amazon review lines after some good ones; `end` stands after the last."""
     usual = [
-        {"reviewerID": f"A{n % 3}", "asin": f"B00{n % 2}", "overall": 4.0, "unixReviewTime": NOON - n, "reviewText": f"text {n}", "summary": "s"}
+        {
+            "reviewerID": f"A{n % 3}",
+            "asin": f"B00{n % 2}",
+            "overall": 4.0,
+            "unixReviewTime": NOON - n,
+            "reviewText": f"text {n}",
+            "summary": "s",
+        }
         for n in range(good)
     ]
     text = "\n".join([*map(json.dumps, usual), *(line if isinstance(line, str) else json.dumps(line) for line in lines)]) + end
-    columns = {"user_id": "reviewerID", "item_id": "asin", "event_at": "unixReviewTime", "rating": "overall", "text": ["summary", "reviewText"]}
+    columns = {
+        "user_id": "reviewerID",
+        "item_id": "asin",
+        "event_at": "unixReviewTime",
+        "rating": "overall",
+        "text": ["summary", "reviewText"],
+    }
     table = {"path": "reviews.jsonl", "format": "jsonl", "columns": columns}
     return Case({"reviews__jsonl": text}, sources={"users": None, "items": None, "interactions": table}, sections=STRINGS)
 
@@ -91,11 +104,14 @@ CASES: dict[str, Case] = {
     ),
     "an empty users table": Case({"users__csv": "user_id,age\n"}, ("sources.users: users.csv holds no rows",)),
     "a parquet file that is none": Case(
-        {"e__parquet": b"PAR0 nothing"}, ("cannot be read as parquet",), sources={"interactions": {"path": "e.parquet", "format": "parquet"}}
+        {"e__parquet": b"PAR0 nothing"},
+        ("cannot be read as parquet",),
+        sources={"interactions": {"path": "e.parquet", "format": "parquet"}},
     ),
     "a gz file that is none": Case({"e__csv__gz": b"plain"}, ("e.csv.gz cannot be read",), sources={"interactions": {"path": "e.csv.gz"}}),
     "a query that is no SQL": Case(
-        says=("cannot be read as duckdb", "syntax error"), sources={"interactions": {"path": "selct * from 'events.csv'", "format": "duckdb"}}
+        says=("cannot be read as duckdb", "syntax error"),
+        sources={"interactions": {"path": "selct * from 'events.csv'", "format": "duckdb"}},
     ),
     "a query of a table that is not there": Case(
         says=("cannot be read as duckdb",), sources={"interactions": {"path": "select * from nowhere", "format": "duckdb"}}
@@ -104,9 +120,13 @@ CASES: dict[str, Case] = {
         {"items__csv": "item_id,title,genres\n10,Les Misérables,a\n20,Ten,b\n".encode("latin-1")},
         ("sources.items: line 2 of", "is not UTF-8", 'set encoding = "latin-1" in [sources.items]'),
     ),
-    "a latin-1 header said to be utf-8": Case({"items__csv": "item_id,title,genré\n10,T,a\n".encode("latin-1")}, ("line 1 of", "is not UTF-8")),
+    "a latin-1 header said to be utf-8": Case(
+        {"items__csv": "item_id,title,genré\n10,T,a\n".encode("latin-1")}, ("line 1 of", "is not UTF-8")
+    ),
     "latin-1 JSON lines": saying(
-        Case({"reviews__jsonl": '{"reviewerID": "é"}\n'.encode("latin-1")}, sources=amazon().sources, sections=STRINGS), "line 1", "is not UTF-8"
+        Case({"reviews__jsonl": '{"reviewerID": "é"}\n'.encode("latin-1")}, sources=amazon().sources, sections=STRINGS),
+        "line 1",
+        "is not UTF-8",
     ),
     # columns
     "a missing column": Case(
@@ -118,7 +138,8 @@ CASES: dict[str, Case] = {
         "has no column 'overall'; it has asin, reviewText, reviewerID, summary, unixReviewTime",
     ),
     "a missing attribute column": Case(
-        sources={"users": {"columns": {"user_id": "user_id", "attributes": {"age": "Age"}}}}, says=("has no column 'Age'", "did you mean 'age'?")
+        sources={"users": {"columns": {"user_id": "user_id", "attributes": {"age": "Age"}}}},
+        says=("has no column 'Age'", "did you mean 'age'?"),
     ),
     "two columns of one name": Case({"events__csv": "user_id,at,at,stars\n1,2,3,4\n"}, ("the first line of", "mend the header")),
     "too few names for a file without header": Case(
@@ -149,7 +170,8 @@ CASES: dict[str, Case] = {
         {"events__csv": HEAD + f"1,10,{NOON}000,3\n"}, ("bad_time", '"event_at":"', "check sources.time_unit"), sources={"time_unit": "s"}
     ),
     "text ids said to be int": Case(
-        {"events__csv": HEAD + f"anna,10,{NOON},3\nbert,10,{NOON},3\n"}, ("id_not_a_number", '"user_id":"anna"', 'scenario.user_id or scenario.item_id to "string"')
+        {"events__csv": HEAD + f"anna,10,{NOON},3\nbert,10,{NOON},3\n"},
+        ("id_not_a_number", '"user_id":"anna"', 'scenario.user_id or scenario.item_id to "string"'),
     ),
     # rows
     "duplicate users": Case({"users__csv": shop.USERS + "2,99\n"}, rejected={"duplicate_key": 1}),
@@ -158,7 +180,8 @@ CASES: dict[str, Case] = {
     "an unknown user": Case(events(f"7,10,{NOON},3"), rejected={"unknown_user": 1}),
     "an unknown item": Case(events(f"1,77,{NOON},3", f"2,77,{NOON},3"), rejected={"unknown_item": 2}),
     "mostly unknown items": Case(
-        {"items__csv": "item_id,title,genres\n99,T,a\n"}, ("unknown_item (4 rows: an interaction with an item that is not in the items table)",)
+        {"items__csv": "item_id,title,genres\n99,T,a\n"},
+        ("unknown_item (4 rows: an interaction with an item that is not in the items table)",),
     ),
     "events in the future": Case(events(f"1,10,{NOON + 86_400 * 400},3"), rejected={"after_cutoff": 1}),
     "an event at the cutoff itself": Case(events(f"1,10,{NOON + 129_600},3", f"1,10,{NOON + 129_599},3"), rejected={"after_cutoff": 1}),
@@ -176,7 +199,9 @@ CASES: dict[str, Case] = {
     "a user without id": Case({"users__csv": shop.USERS + ",9\n"}, rejected={"missing_id": 1}),
     "a rating outside the range": Case(events(f"1,10,{NOON},6", f"1,20,{NOON},0.5"), rejected={"bad_rating": 2}),
     "NaN, infinite and missing ratings": Case(
-        events(f"1,10,{NOON},nan", f"1,20,{NOON},inf", f"2,10,{NOON},", f"2,20,{NOON},three"), rejected={"bad_rating": 4}, sources={"rating_range": None}
+        events(f"1,10,{NOON},nan", f"1,20,{NOON},inf", f"2,10,{NOON},", f"2,20,{NOON},three"),
+        rejected={"bad_rating": 4},
+        sources={"rating_range": None},
     ),
     "null ratings in parquet": Case(
         {"e__parquet": pa.table({"user_id": [1, 1, 2], "item_id": [10, 20, 10], "at": [NOON] * 3, "stars": [3.0, None, float("nan")]})},
@@ -190,7 +215,10 @@ CASES: dict[str, Case] = {
     # the warts of Amazon files
     "reviews without text or summary": rejecting(amazon(without("reviewText"), without("reviewText", "summary", "asin") | {"asin": "B"})),
     "reviews without id, time or stars": rejecting(
-        amazon(without("reviewerID"), without("asin"), without("unixReviewTime"), without("overall")), missing_id=2, bad_time=1, bad_rating=1
+        amazon(without("reviewerID"), without("asin"), without("unixReviewTime"), without("overall")),
+        missing_id=2,
+        bad_time=1,
+        bad_rating=1,
     ),
     "a review given twice": rejecting(amazon(REVIEW, REVIEW), duplicate_key=1),
     "blank lines after the last review": rejecting(amazon(REVIEW, end="\n\n\n   \n")),
@@ -242,7 +270,15 @@ def test_twenty_rejected_rows_are_kept_and_all_are_counted(tmp_path: Path) -> No
     assert manifest.rejected == {"bad_rating": 30}
     shown = manifest.rejected_examples["bad_rating"]
     assert len(shown) == 20
-    assert shown[0] == {"table": "interactions", "row": 11, "user_id": "1", "item_id": "10", "event_at": str(NOON), "rating": "9", "click": None}
+    assert shown[0] == {
+        "table": "interactions",
+        "row": 11,
+        "user_id": "1",
+        "item_id": "10",
+        "event_at": str(NOON),
+        "rating": "9",
+        "click": None,
+    }
 
 
 def test_of_two_rows_with_one_key_the_first_is_kept(tmp_path: Path) -> None:
@@ -258,7 +294,9 @@ def test_a_backfill_of_an_early_date_may_leave_most_events_out(tmp_path: Path) -
     assert manifest.rejected == {"after_cutoff": 90}
 
 
-@pytest.mark.parametrize("broken", [lambda text: text.replace("\n", ""), lambda text: text[::-1], lambda text: "\x00" * 100, lambda text: "{" * 100])
+@pytest.mark.parametrize(
+    "broken", [lambda text: text.replace("\n", ""), lambda text: text[::-1], lambda text: "\x00" * 100, lambda text: "{" * 100]
+)
 def test_garbage_is_never_a_traceback(tmp_path: Path, broken: Callable[[str], str]) -> None:
     for form in ("csv", "tsv", "dat", "jsonl", "parquet"):
         data = shop.write(tmp_path / form, events__csv=broken(shop.EVENTS))

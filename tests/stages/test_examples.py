@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +27,50 @@ def when(seconds: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
-def world(folder: Path, events: str | None = None, mode: str = "per_user", titles: bool = True, **sections: Any) -> Any:
-    """Settings over forty users with six events each, a day apart; sources and histories of the day are made."""
-    if events is None:
-        day = 86_400
-        events = "".join(
-            f"{user},{1 + (user + place * 5) % 12},{NOON - day * (5 - place) + user},{1 + (user + place) % 5},w\n" for user in USERS for place in range(6)
-        )
+def usual_events() -> str:
+    """Forty users with six events each, a day apart."""
+    first = NOON - 5 * 86_400
+    return "".join(
+        f"{user},{1 + (user + place * 5) % 12},{first + place * 86_400 + user},{1 + (user + place) % 5},w\n"
+        for user in USERS
+        for place in range(6)
+    )
+
+
+def asked(data: Path, mode: str, **sections: Any) -> Any:
+    return shop.settings(data, {"interactions": {"columns": COLUMNS}}, histories={"mode": mode, "cap": 3}, **sections)
+
+
+def world(folder: Path, events: str, mode: str = "per_user", titles: bool = True, **sections: Any) -> Any:
+    """Settings over these events; sources and histories of the day and of the snapshot are made."""
     data = shop.write(
         folder / "data",
         events__csv=HEAD + events,
         users__csv="user_id,age\n" + "".join(f"{u},20\n" for u in USERS),
         items__csv="item_id,title,genres\n" + "".join(f"{i},{f'Item {i}' if titles else ''},a\n" for i in ITEMS),
     )
-    chosen = shop.settings(data, {"interactions": {"columns": COLUMNS}}, histories={"mode": mode, "cap": 3}, **sections)
+    chosen = asked(data, mode, **sections)
     for date in {chosen.snapshot_date(DAY), DAY}:
         shop.make("sources", chosen, folder / "home", date)
         shop.make("histories", chosen, folder / "home", date)
     return chosen
+
+
+Usual = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Usual:
+    """The world of the usual events, made once per mode and copied into a test's folder."""
+    shelf = tmp_path_factory.mktemp("shelf")
+    for mode in ("per_user", "time"):
+        world(shelf / mode, usual_events(), mode, examples={"window_days": 4})
+
+    def copy(folder: Path, mode: str = "per_user", **examples: Any) -> Any:
+        shutil.copytree(shelf / mode / "home", folder / "home")
+        return asked(shelf / mode / "data", mode, examples={"window_days": 4, **examples})
+
+    return copy
 
 
 def know(folder: Path, chosen: Any, *rows: dict[str, object]) -> None:
@@ -77,8 +105,8 @@ def own(folder: Path, chosen: Any) -> list[dict[str, object]]:
     ]
 
 
-def test_per_user_the_examples_are_what_comes_after_the_history(tmp_path: Path) -> None:
-    chosen = world(tmp_path)
+def test_per_user_the_examples_are_what_comes_after_the_history(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path)
     know(tmp_path, chosen, *own(tmp_path, chosen), {"view": "item.facts", "subject_id": "4", "origin": "import"})
     manifest, examples = made(tmp_path, chosen)
     assert len(examples) == 40 * 3
@@ -91,9 +119,9 @@ def test_per_user_the_examples_are_what_comes_after_the_history(tmp_path: Path) 
     assert {row["item_id"] for row in examples if row["has_item_knowledge"]} == {4}
 
 
-def test_labels_follow_the_rule(tmp_path: Path) -> None:
+def test_labels_follow_the_rule(tmp_path: Path, usual: Usual) -> None:
     for rule, liked in (("rating > 3", {4, 5}), ("rating >= 3", {3, 4, 5}), ("rating == 2", {2})):
-        chosen = world(tmp_path / rule[-4:], examples={"label": rule})
+        chosen = usual(tmp_path / rule[-4:], label=rule)
         know(tmp_path / rule[-4:], chosen)
         manifest, examples = made(tmp_path / rule[-4:], chosen)
         stars = {(u, p): 1 + (u + p) % 5 for u in USERS for p in range(6)}
@@ -101,8 +129,8 @@ def test_labels_follow_the_rule(tmp_path: Path) -> None:
         assert manifest.figures["label_mean"] == pytest.approx(sum(row["label"] for row in examples) / len(examples))
 
 
-def test_by_user_a_user_is_in_one_split_and_stays_there_when_others_come(tmp_path: Path) -> None:
-    chosen = world(tmp_path / "one", examples={"valid_share": 0.25, "test_share": 0.25})
+def test_by_user_a_user_is_in_one_split_and_stays_there_when_others_come(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path / "one", valid_share=0.25, test_share=0.25)
     know(tmp_path / "one", chosen)
     split = {row["user_id"]: row["split"] for row in made(tmp_path / "one", chosen)[1]}
     fewer = "".join(f"{user},{item},{NOON + item},3,w\n" for user in USERS if user % 2 for item in ITEMS)
@@ -115,17 +143,17 @@ def test_by_user_a_user_is_in_one_split_and_stays_there_when_others_come(tmp_pat
     assert all(count > 3 for count in counts)
 
 
-def test_another_seed_draws_other_users(tmp_path: Path) -> None:
+def test_another_seed_draws_other_users(tmp_path: Path, usual: Usual) -> None:
     drawn = []
     for seed in (1, 2):
-        chosen = world(tmp_path, examples={"seed": seed, "test_share": 0.3})
-        know(tmp_path, chosen)
-        drawn.append({row["user_id"] for row in made(tmp_path, chosen)[1] if row["split"] == "test"})
+        chosen = usual(tmp_path / str(seed), seed=seed, test_share=0.3)
+        know(tmp_path / str(seed), chosen)
+        drawn.append({row["user_id"] for row in made(tmp_path / str(seed), chosen)[1] if row["split"] == "test"})
     assert drawn[0] != drawn[1]
 
 
-def test_by_time_the_newest_are_tested_and_the_ones_before_validate(tmp_path: Path) -> None:
-    chosen = world(tmp_path, examples={"split": "by_time", "valid_share": 0.25, "test_share": 0.25})
+def test_by_time_the_newest_are_tested_and_the_ones_before_validate(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path, split="by_time", valid_share=0.25, test_share=0.25)
     know(tmp_path, chosen)
     examples = made(tmp_path, chosen)[1]
     times = {name: [row["event_at"] for row in examples if row["split"] == name] for name in ("train", "valid", "test")}
@@ -161,8 +189,8 @@ def test_events_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None
     assert manifest.warnings == [f"the {name} split has labels of one class only" for name in ("train", "valid", "test")]
 
 
-def test_a_label_rule_on_a_column_that_is_not_mapped_is_a_settings_error(tmp_path: Path) -> None:
-    chosen = world(tmp_path, examples={"label": "click"})
+def test_a_label_rule_on_a_column_that_is_not_mapped_is_a_settings_error(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path, label="click")
     know(tmp_path, chosen)
     with pytest.raises(SettingsError, match="no event has a value in click"):
         made(tmp_path, chosen)
@@ -173,7 +201,13 @@ def test_a_label_rule_on_a_column_that_is_not_mapped_is_a_settings_error(tmp_pat
 
 def planted(**row: object) -> dict[str, object]:
     """User 7's own prompt; its examples are the events at places 3, 4 and 5: items 1 + (7 + 5 · place) % 12 = 11, 4 and 9."""
-    return {"view": "user.preference", "subject_id": "7", "evidence_users": ["7"], "evidence_items": ["8"], "evidence_newest_at": None} | row
+    return {
+        "view": "user.preference",
+        "subject_id": "7",
+        "evidence_users": ["7"],
+        "evidence_items": ["8"],
+        "evidence_newest_at": None,
+    } | row
 
 
 AT = {place: when(NOON - 86_400 * (5 - place) + 7) for place in range(6)}
@@ -193,19 +227,21 @@ LEAKS: dict[str, tuple[dict[str, object], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("name", LEAKS)
-def test_a_leak_of_our_own_prompts_stops_the_run_and_is_named(tmp_path: Path, name: str) -> None:
-    chosen = world(tmp_path)
+def test_a_leak_of_our_own_prompts_stops_the_run_and_is_named(tmp_path: Path, usual: Usual, name: str) -> None:
+    chosen = usual(tmp_path)
     row, rejected = LEAKS[name]
     know(tmp_path, chosen, row)
-    with pytest.raises(LeakError, match=rf"the prompts of {sum(rejected.values())} labelled events have seen them.*first user 7 and item \d+ at 2026-01-0"):
+    with pytest.raises(
+        LeakError, match=rf"the prompts of {sum(rejected.values())} labelled events have seen them.*first user 7 and item \d+ at 2026-01-0"
+    ):
         made(tmp_path, chosen)
     assert not Home.of("shop", tmp_path / "home").partition("examples", DAY).exists()
     assert not list((tmp_path / "home").rglob("*.partial"))
 
 
 @pytest.mark.parametrize("name", LEAKS)
-def test_what_imported_texts_have_seen_is_left_out_and_counted(tmp_path: Path, name: str) -> None:
-    chosen = world(tmp_path)
+def test_what_imported_texts_have_seen_is_left_out_and_counted(tmp_path: Path, usual: Usual, name: str) -> None:
+    chosen = usual(tmp_path)
     row, rejected = LEAKS[name]
     know(tmp_path, chosen, row | {"origin": "import"})
     manifest, examples = made(tmp_path, chosen)
@@ -215,8 +251,8 @@ def test_what_imported_texts_have_seen_is_left_out_and_counted(tmp_path: Path, n
     assert all(leak["fault_count"] == 0 for leak in manifest.figures["leaks"])
 
 
-def test_as_many_leaks_as_the_settings_allow_are_left_out(tmp_path: Path) -> None:
-    chosen = world(tmp_path, examples={"max_leaks": 1})
+def test_as_many_leaks_as_the_settings_allow_are_left_out(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path, max_leaks=1)
     know(tmp_path, chosen, LEAKS["evidence newer than an example"][0])
     manifest, _ = made(tmp_path, chosen)
     assert manifest.rejected == {"before_evidence": 1}
@@ -262,14 +298,16 @@ def test_per_user_examples_older_than_another_users_review_of_the_item_are_left_
     manifest, examples = made(tmp_path, chosen)
     assert manifest.rejected == {"before_evidence": 1}
     assert [(row["user_id"], row["item_id"]) for row in examples] == [(2, 1)]
-    assert manifest.figures["leaks"] == [{"view": "item.raw", "is_imported": False, "reason": "before_evidence", "leak_count": 1, "fault_count": 0}]
+    assert manifest.figures["leaks"] == [
+        {"view": "item.raw", "is_imported": False, "reason": "before_evidence", "leak_count": 1, "fault_count": 0}
+    ]
 
 
 # ---- time mode: knowledge of the snapshot date
 
 
-def test_in_time_mode_examples_are_newer_than_the_snapshot(tmp_path: Path) -> None:
-    chosen = world(tmp_path, mode="time", examples={"window_days": 4})
+def test_in_time_mode_examples_are_newer_than_the_snapshot(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path, "time")
     know(tmp_path, chosen, *own(tmp_path, chosen))
     manifest, examples = made(tmp_path, chosen)
     assert {row["position"] for row in examples} == {3, 4, 5}
@@ -286,16 +324,22 @@ def test_in_time_mode_a_user_without_history_at_the_snapshot_has_examples_too(tm
     assert manifest.rejected == {"short_history": 1}
 
 
-def test_in_time_mode_an_item_text_that_has_seen_the_future_is_a_leak(tmp_path: Path) -> None:
-    chosen = world(tmp_path, mode="time", examples={"window_days": 4})
-    seen = {"view": "item.facts", "subject_id": "4", "evidence_users": ["1"], "evidence_items": ["4"], "evidence_newest_at": when(NOON + 99)}
+def test_in_time_mode_an_item_text_that_has_seen_the_future_is_a_leak(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path, "time")
+    seen = {
+        "view": "item.facts",
+        "subject_id": "4",
+        "evidence_users": ["1"],
+        "evidence_items": ["4"],
+        "evidence_newest_at": when(NOON + 99),
+    }
     know(tmp_path, chosen, seen)
-    with pytest.raises(LeakError, match="item 4 at .* item.facts is before_evidence"):
+    with pytest.raises(LeakError, match=r"item 4 at .* item\.facts is before_evidence"):
         made(tmp_path, chosen)
 
 
-def test_a_snapshot_with_another_cutoff_is_refused(tmp_path: Path) -> None:
-    chosen = world(tmp_path, mode="time", examples={"window_days": 4})
+def test_a_snapshot_with_another_cutoff_is_refused(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path, "time")
     know(tmp_path, chosen)
     place = Home.of("shop", tmp_path / "home").partition("histories", chosen.snapshot_date(DAY)).table("history")
     table = pq.read_table(place)
@@ -306,7 +350,7 @@ def test_a_snapshot_with_another_cutoff_is_refused(tmp_path: Path) -> None:
         made(tmp_path, chosen)
 
 
-def test_without_the_snapshots_knowledge_the_command_that_makes_it_is_named(tmp_path: Path) -> None:
-    chosen = world(tmp_path, mode="time", examples={"window_days": 4})
+def test_without_the_snapshots_knowledge_the_command_that_makes_it_is_named(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path, "time")
     with pytest.raises(NotMade, match="kar run knowledge --date 2026-01-06"):
         made(tmp_path, chosen)

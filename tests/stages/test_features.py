@@ -37,7 +37,6 @@ class LinearCheckpoint:
     folder: Path
     encoder_id: str = "hash-5"
     views: dict[str, list[str]] = field(default_factory=lambda: {"user": ["user.preference"], "item": ["item.facts"]})
-    width: int = A
 
     @classmethod
     def write(cls, folder: Path, scale: float = 1.0, **changed: Any) -> LinearCheckpoint:
@@ -255,13 +254,11 @@ def test_another_checkpoint_is_another_space(scene: Scene) -> None:
     assert first["release_id"] != second["release_id"]
 
 
-def test_a_release_made_more_than_two_days_after_its_date_is_reconstructed(scene: Scene) -> None:
-    assert scene.publish(as_of=CUTOFF + dt.timedelta(days=2))[0]["is_reconstructed"] is False
-    assert dt.timedelta(days=2) == features._RECONSTRUCTED_AFTER
-
-
-def test_a_backfill_is_reconstructed(scene: Scene) -> None:
-    assert scene.publish(as_of=CUTOFF + dt.timedelta(days=2, seconds=1))[0]["is_reconstructed"] is True
+@pytest.mark.parametrize(("late", "is_reconstructed"), [(dt.timedelta(days=2), False), (dt.timedelta(days=2, seconds=1), True)])
+def test_a_release_made_more_than_two_days_after_its_date_is_reconstructed(
+    scene: Scene, late: dt.timedelta, is_reconstructed: bool
+) -> None:
+    assert scene.publish(as_of=CUTOFF + late)[0]["is_reconstructed"] is is_reconstructed
 
 
 def test_vectors_of_another_encoder_are_refused(scene: Scene) -> None:
@@ -286,6 +283,14 @@ def test_a_vector_without_knowledge_is_refused_for_nobody_knows_what_it_has_seen
     scene.write("knowledge", knowledge=KNOWLEDGE[1:])
     with pytest.raises(ModelError, match=r"1 vectors of user.preference have no knowledge row"):
         scene.publish()
+
+
+def test_knowledge_that_could_not_be_encoded_is_missing_with_all_that_is_said_of_it(scene: Scene) -> None:
+    scene.write("vectors", knowledge_vector=VECTORS[1:])
+    scene.publish()
+    user = scene.release().table("user").to_pylist()[2]
+    assert (user["user_id"], user["preference_is_missing"]) == (10, True)
+    assert {user[f"preference_{column}"] for column in ("evidence_newest_at", "asked_at", "origin", "model")} == {None}
 
 
 def test_knowledge_of_a_subject_that_left_the_sources_is_not_published_and_counted(scene: Scene) -> None:
@@ -334,5 +339,5 @@ def test_the_files_of_the_checkpoint_join_the_recipe(scene: Scene) -> None:
 
 def test_a_training_without_a_checkpoint_says_what_to_run(scene: Scene) -> None:
     scene.settings = _settings(adaptor={"published_backbone": "din"})
-    with pytest.raises(NotMade, match=r"checkpoint of din[\s\S]*do: run: kar run adaptor --date 2026-11-19"):
+    with pytest.raises(NotMade, match=r"checkpoint of din[\s\S]*do: train with the arm knowledge: kar run adaptor --date 2026-11-19"):
         features.files(scene.settings, scene.inputs())

@@ -21,7 +21,9 @@ def event(user: int, item: int, after_s: float, stars: int = 3, words: str = "")
     return f"{user},{item},{NOON + after_s},{stars},{words}\n"
 
 
-def made(folder: Path, events: str, mode: str = "per_user", sources: dict[str, Any] | None = None, **histories: Any) -> tuple[Any, Any, Any]:
+def made(
+    folder: Path, events: str, mode: str = "per_user", sources: dict[str, Any] | None = None, **histories: Any
+) -> tuple[Any, Any, Any]:
     """Run sources and histories; the manifest, the histories and the profiles by id."""
     data = shop.write(folder / "data", events__csv=HEAD + events, users__csv="user_id,age\n1,20\n2,30\n3,40\n")
     chosen = shop.settings(data, {"interactions": {"columns": COLUMNS}, **(sources or {})}, histories={"mode": mode, **histories})
@@ -38,7 +40,9 @@ def items(count: int) -> str:
     return "item_id,title,genres\n" + "".join(f"{n},Item {n},a\n" for n in range(1, count + 1))
 
 
-@pytest.mark.parametrize(("event_count", "cap", "expected"), [(1, 30, 1), (2, 30, 1), (3, 30, 2), (10, 30, 5), (11, 30, 6), (11, 4, 4), (80, 30, 30)])
+@pytest.mark.parametrize(
+    ("event_count", "cap", "expected"), [(1, 30, 1), (2, 30, 1), (3, 30, 2), (10, 30, 5), (11, 30, 6), (11, 4, 4), (80, 30, 30)]
+)
 def test_per_user_the_first_half_of_the_events_up_to_the_cap_is_history(tmp_path: Path, event_count: int, cap: int, expected: int) -> None:
     events = "".join(event(1, 1 + n, n) for n in range(event_count))
     (tmp_path / "data").mkdir()
@@ -83,7 +87,12 @@ def test_an_item_is_told_by_title_attributes_and_description(tmp_path: Path) -> 
     table = "item_id,title,genres,release_year,about\n10,Toy Story (1995),a|b,1995,A boy's toys.\n20,Why?,a,,\n30,,a,1990,Only prose\n40,,c,,\n50,,,,\n"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "i.csv").write_text(table)
-    columns = {"item_id": "item_id", "title": "title", "description": "about", "attributes": {"genre": "genres", "release_year": "release_year"}}
+    columns = {
+        "item_id": "item_id",
+        "title": "title",
+        "description": "about",
+        "attributes": {"genre": "genres", "release_year": "release_year"},
+    }
     manifest, _, profiles = made(tmp_path, event(1, 10, 0), sources={"items": {"path": "i.csv", "columns": columns}})
     assert {item: row["text"] for item, row in profiles.items()} == {
         10: "Toy Story (1995). Genres: a, b. Release year: 1995. A boy's toys.",
@@ -119,7 +128,9 @@ def test_an_item_with_neither_is_told_by_its_newest_reviews_and_they_are_its_evi
 
 def test_per_user_only_reviews_of_history_events_describe_an_item(tmp_path: Path) -> None:
     bare(tmp_path)
-    events = event(1, 10, 0, 5, "seen") + event(1, 20, 1, 1, "asked about") + event(2, 20, 2, 2, "seen too") + event(2, 10, 3, 1, "also asked")
+    events = (
+        event(1, 10, 0, 5, "seen") + event(1, 20, 1, 1, "asked about") + event(2, 20, 2, 2, "seen too") + event(2, 10, 3, 1, "also asked")
+    )
     _, history, profiles = made(tmp_path, events, sources=NO_TITLES)
     assert profiles[10]["text"] == "seen"
     assert profiles[20]["text"] == "seen too"

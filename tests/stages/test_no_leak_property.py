@@ -15,9 +15,9 @@ from kar.warehouse import Warehouse
 from tests.warehouse.filled import PARAMETERS, knowledge
 
 FIRST = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-# few users, items and instants, so that ties, repeats and empty histories are common
-EVENT = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(0, 12), st.integers(1, 5))
-EVENTS = st.lists(EVENT, min_size=1, max_size=30, unique_by=lambda event: event[:3])
+# few items and instants, so that ties, repeats and empty histories are common; many users, so that one warehouse tries much
+EVENT = st.tuples(st.integers(1, 8), st.integers(1, 4), st.integers(0, 12), st.integers(1, 5))
+EVENTS = st.lists(EVENT, min_size=1, max_size=100, unique_by=lambda event: event[:3])
 MODELS = ("core_event", "core_history_event", "history", "item_profile")
 
 
@@ -44,7 +44,7 @@ def interaction(events: list[tuple[int, int, int, int]]) -> pa.Table:
 
 def warehouse_of(events: list[tuple[int, int, int, int]]) -> Warehouse:
     warehouse = Warehouse()
-    warehouse.view("user", pa.table({"user_id": [1, 2, 3]}))
+    warehouse.view("user", pa.table({"user_id": list(range(1, 9))}))
     titles = pa.array(["One", "Two", None, None])  # items 3 and 4 are described by reviews
     warehouse.view("item", pa.table({"item_id": [1, 2, 3, 4], "title": titles, "description": pa.nulls(4, pa.string())}))
     columns = {"item_id": pa.array([1], pa.int64()), "name": ["genre"], "value": ["a"], "place": pa.array([0], pa.int32())}
@@ -59,7 +59,7 @@ def file_bytes(name: str, table: pa.Table) -> bytes:
     return stream.getvalue()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(EVENTS, st.sampled_from(["per_user", "time"]), st.integers(0, 12), st.integers(1, 6))
 def test_prompt_events_and_labelled_events_share_nothing(events: list[tuple[int, int, int, int]], mode: str, hours: int, cap: int) -> None:
     # time mode: the snapshot's history is cut `hours` in; the examples are of everything after
@@ -101,7 +101,7 @@ def test_prompt_events_and_labelled_events_share_nothing(events: list[tuple[int,
     assert all(when >= newest.get(user, when) for user, _, when in labelled)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(EVENTS, EVENTS, st.integers(1, 12))
 def test_in_time_mode_events_after_the_cutoff_change_no_byte(
     before: list[tuple[int, int, int, int]], after: list[tuple[int, int, int, int]], hours: int

@@ -206,7 +206,9 @@ def test_a_timestamp_column_needs_no_unit(tmp_path: Path, unit: str) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(-(2**34), 2**37), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=50))
 def test_the_tie_key_of_int_items_is_the_formula_without_overflow(events: list[tuple[int, int]]) -> None:
-    asked = pa.table({"us": [second * 1_000_000 + 999_999 for second, _ in events], "item": pa.array([item for _, item in events], pa.int64())})
+    asked = pa.table(
+        {"us": [second * 1_000_000 + 999_999 for second, _ in events], "item": pa.array([item for _, item in events], pa.int64())}
+    )
     with Warehouse() as warehouse:
         warehouse.view("asked", asked)
         found = warehouse.connection.execute("select to_tie_key(make_timestamptz(us), item_number(item)) from asked").fetchall()
@@ -280,11 +282,11 @@ def test_clicks_are_read_in_their_usual_spellings(tmp_path: Path) -> None:
 
 def test_a_table_whose_id_column_is_not_mapped_is_a_settings_error(tmp_path: Path) -> None:
     chosen = shop.settings(shop.write(tmp_path / "data"), {"users": {"columns": {"attributes": {"age": "age"}}}})
-    with pytest.raises(SettingsError, match="sources.users.columns does not say which column is user_id"):
+    with pytest.raises(SettingsError, match=r"sources\.users\.columns does not say which column is user_id"):
         shop.make("sources", chosen, tmp_path / "home")
 
 
 def test_a_list_of_an_attribute_that_is_not_mapped_is_a_settings_error(tmp_path: Path) -> None:
     chosen = shop.settings(shop.write(tmp_path / "data"), {"items": {"lists": {"genres": "|"}}})
-    with pytest.raises(SettingsError, match="sources.items.lists names 'genres'"):
+    with pytest.raises(SettingsError, match=r"sources\.items\.lists names 'genres'"):
         shop.make("sources", chosen, tmp_path / "home")

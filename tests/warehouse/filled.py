@@ -61,8 +61,14 @@ def filled(folder: Path) -> Warehouse:
     (folder / "u.csv").write_text("id,age\n1,20\n2,30\n3,40\n3,41\n,1\n9,9\n")
     (folder / "i.csv").write_text("id,title,genres\n10,Ten,a|b\n20,Twenty,b\n30,,\nx,X,a\n")
     day = int(dt.datetime(2026, 1, 1, tzinfo=dt.UTC).timestamp())
-    events = [f"{user},{(place * user) % 3 * 10 + 10},{day + 86_400 * place + user},{1 + (place + user) % 5},said {place}" for user in (1, 2, 3) for place in range(8)]
-    (folder / "e.csv").write_text("u,i,t,r,w\n" + "\n".join([*events, events[0], f"1,10,{day},7,", "1,10,soon,3,", f"4,10,{day},3,", "1,10"]) + "\n")
+    events = [
+        f"{user},{(place * user) % 3 * 10 + 10},{day + 86_400 * place + user},{1 + (place + user) % 5},said {place}"
+        for user in (1, 2, 3)
+        for place in range(8)
+    ]
+    (folder / "e.csv").write_text(
+        "u,i,t,r,w\n" + "\n".join([*events, events[0], f"1,10,{day},7,", "1,10,soon,3,", f"4,10,{day},3,", "1,10"]) + "\n"
+    )
     tables = {
         USERS: {"path": "u.csv", "format": "csv", "columns": {"user_id": "id", "attributes": {"age": "age"}}},
         ITEMS: {
@@ -80,6 +86,8 @@ def filled(folder: Path) -> Warehouse:
     warehouse = Warehouse()
     for kind, table in tables.items():
         load(warehouse.connection, kind, SourceTable.model_validate(table), [folder / str(table["path"])], folder, "s")
-    warehouse.view("knowledge", knowledge([{"view": "user.preference", "subject_id": "1", "evidence_users": ["1"], "evidence_items": ["10"]}]))
+    warehouse.view(
+        "knowledge", knowledge([{"view": "user.preference", "subject_id": "1", "evidence_users": ["1"], "evidence_items": ["10"]}])
+    )
     warehouse.make(*ORDER, **PARAMETERS)
     return warehouse

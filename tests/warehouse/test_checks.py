@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -33,10 +32,18 @@ ALSO: dict[str, str] = {
 }
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Warehouse]:
-    with filled(tmp_path) as warehouse:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
+    with filled(tmp_path_factory.mktemp("shop")) as warehouse:
         yield warehouse
+
+
+@pytest.fixture
+def shop(made: Warehouse) -> Iterator[Warehouse]:
+    """The same tables for every test: what one plants is rolled back."""
+    made.connection.execute("begin transaction")
+    yield made
+    made.connection.execute("rollback")
 
 
 def test_every_check_has_a_planted_row() -> None:

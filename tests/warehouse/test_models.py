@@ -91,7 +91,7 @@ def _parameters(sql: str) -> list[str]:
 def test_a_key_is_a_key_and_a_row_is_there(shop: Warehouse, name: str) -> None:
     key = models()[name].key
     assert shop.count(name) > 0 or name in ("report_fault", "report_leak", "core_leak")
-    grouped = f"select count(*) from (select distinct {', '.join(key)} from \"{name}\")" if key else "select 1"
+    grouped = f'select count(*) from (select distinct {", ".join(key)} from "{name}")' if key else "select 1"
     assert shop.connection.execute(grouped).fetchall()[0][0] == shop.count(name)
 
 

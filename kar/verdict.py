@@ -8,12 +8,9 @@ language model: the arm also has more parameters and sees more text.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import pyarrow as pa
-
-from kar.page.numbers import count, signed
 
 Kind = Literal["helps", "beats_base_only", "no_difference", "hurts", "too_few", "not_measured"]
 Standing = Literal["above", "below", "level", "unclear"]
@@ -57,17 +54,19 @@ class _Difference:
         return "unclear" if (self.high - self.low) / 2 > HALF_WIDTH else "level"
 
     def __str__(self) -> str:
-        return f"{signed(self.difference)} test AUC against {AGAINST[self.arm]} (95 % interval {signed(self.low)} to {signed(self.high)})"
+        return (
+            f"{_signed(self.difference)} test AUC against {AGAINST[self.arm]} (95 % interval {_signed(self.low)} to {_signed(self.high)})"
+        )
 
 
-def verdict(comparison: pa.Table, backbone: str) -> Verdict:
+def verdict(comparisons: Iterable[Mapping[str, Any]], backbone: str) -> Verdict:
     """Judge the knowledge arm of one backbone by test AUC over all examples.
 
     Args:
-        comparison: the declared table `comparison`; rows of other backbones, slices and metrics are passed over.
+        comparisons: rows of the declared table `comparison` as mappings; those of other backbones, slices and metrics are passed over.
         backbone: whose rows count.
     """
-    found = _differences(comparison, backbone)
+    found = _differences(comparisons, backbone)
     if any(arm not in found for arm in CONTROLS):
         return _not_measured(found)
     standings = {arm: difference.standing for arm, difference in found.items()}
@@ -84,17 +83,17 @@ def verdict(comparison: pa.Table, backbone: str) -> Verdict:
     return Verdict(f"Knowledge {words}: {worst}.", False, "no_difference")
 
 
-def _differences(comparison: pa.Table, backbone: str) -> dict[str, _Difference]:
+def _differences(comparisons: Iterable[Mapping[str, Any]], backbone: str) -> dict[str, _Difference]:
     """Knowledge − arm on AUC over all test examples, where it is defined: arm → difference."""
     found = {}
-    for row in comparison.to_pylist():
+    for row in comparisons:
         is_ours = (row["backbone"], row["arm_a"], row["slice"], row["metric"]) == (backbone, "knowledge", "all", "auc")
         if is_ours and row["arm_b"] in AGAINST and _is_defined(row):
             found[row["arm_b"]] = _Difference(row["arm_b"], row["difference"], row["low"], row["high"], row["user_count"])
     return found
 
 
-def _is_defined(row: dict[str, Any]) -> bool:
+def _is_defined(row: Mapping[str, Any]) -> bool:
     return all(math.isfinite(row[name]) for name in ("difference", "low", "high"))
 
 
@@ -105,26 +104,31 @@ def _not_above(found: dict[str, _Difference]) -> list[_Difference]:
 def _helped(found: dict[str, _Difference]) -> str:
     text, permuted = found["text"], found["permuted"]
     return (
-        f"Knowledge helped: {text}, and {signed(permuted.difference)} against {AGAINST['permuted']} "
-        f"({signed(permuted.low)} to {signed(permuted.high)})."
+        f"Knowledge helped: {text}, and {_signed(permuted.difference)} against {AGAINST['permuted']} "
+        f"({_signed(permuted.low)} to {_signed(permuted.high)})."
     )
 
 
 def _beat_base(found: dict[str, _Difference]) -> str:
     worst = min((d for d in _not_above(found) if d.arm in CONTROLS), key=lambda d: d.high)
     return (
-        f"Knowledge did not beat {AGAINST[worst.arm]}: {signed(worst.difference)} test AUC "
-        f"(95 % interval {signed(worst.low)} to {signed(worst.high)}), "
-        f"so its {signed(found['base'].difference)} over the base is not the language model’s doing."
+        f"Knowledge did not beat {AGAINST[worst.arm]}: {_signed(worst.difference)} test AUC "
+        f"(95 % interval {_signed(worst.low)} to {_signed(worst.high)}), "
+        f"so its {_signed(found['base'].difference)} over the base is not the language model’s doing."
     )
 
 
 def _too_few(found: dict[str, _Difference]) -> str:
     first = next(found[arm] for arm in AGAINST if arm in found and found[arm].standing == "unclear")
-    return f"Too few test users to tell: {first}, from {count(first.user_count)} users."
+    return f"Too few test users to tell: {first}, from {first.user_count:,} users."
 
 
 def _not_measured(found: dict[str, _Difference]) -> Verdict:
     missing = " and ".join(AGAINST[arm] for arm in CONTROLS if arm not in found)
     sentence = f"Whether knowledge helped was not measured: there is no test AUC against {missing}."
     return Verdict(sentence, False, "not_measured")
+
+
+def _signed(value: float) -> str:
+    """+0.0034, −0.0012"""
+    return f"{value:+.4f}".replace("-", "−")
