@@ -112,8 +112,8 @@ def releases(home: Home) -> str:
                 "→" if entry.is_current else "",
                 entry.id,
                 f"{entry.data_cutoff:%Y-%m-%d %H:%M}" if entry.data_cutoff else "–",
-                f"{entry.published_at:%Y-%m-%d %H:%M}",
-                entry.space_id,
+                f"{entry.published_at:%Y-%m-%d %H:%M}" if entry.published_at else entry.problem or "–",
+                entry.space_id or "–",
                 "yes" if entry.is_reconstructed else "",
             )
         )

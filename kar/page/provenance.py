@@ -144,8 +144,9 @@ def released(facts: Facts) -> Released | None:
     )
 
 
-def _instant(at: dt.datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+def _instant(at: dt.datetime | None) -> str:
+    """A release whose knowledge saw no interaction has no data cutoff."""
+    return "none" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def records(facts: Facts) -> list[StageRecord]:
