@@ -44,7 +44,7 @@ movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLE
 	  --set "knowledge.imports.user.preference=user_preferences_llm.jsonl" --set "knowledge.imports_written_by=$(or $(WRITTEN_BY),a large language model)")
 
 test: $(READY) ## all fast tests: no network beyond loopback, no GPU, about a minute
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(READY) ## the tests with real models and real servers
 	$(BIN)/python -m pytest -m "slow or integration"

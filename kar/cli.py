@@ -65,7 +65,7 @@ def run(
         raise typer.BadParameter(f"{stage!r} is no stage; say all, or one of {', '.join(flow.NAMES)}", param_hint="STAGE")
     loaded, place = _open(settings, override, home)
     day = _day(date)
-    runner.run_all(loaded, place, day, _now(), None if stage == "all" else [stage])
+    runner.run_all(loaded, place, day, _now, None if stage == "all" else [stage])
     if stage == "all":
         typer.echo(finished(place, day))
 
@@ -78,7 +78,7 @@ def plan(settings: SettingsPath, date: Date = None, override: Overrides = None, 
 
     loaded, place = _open(settings, override, home)
     day = _day(date)
-    runner.run_all(loaded, place, day, _now(), ["sources", "histories", "prompts"])
+    runner.run_all(loaded, place, day, _now, ["sources", "histories", "prompts"])
     typer.echo(bill(loaded, place, day))
 
 
@@ -269,6 +269,10 @@ def _terminated(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+_INTERRUPTED = 130
+"""What typer makes of a KeyboardInterrupt: it ends before we could catch it."""
+
+
 def main() -> None:
     """Entry point of the `kar` command."""
     signal.signal(signal.SIGTERM, _terminated)
@@ -277,7 +281,9 @@ def main() -> None:
     except KarError as error:
         print(f"kar: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except SystemExit as end:
+        if end.code != _INTERRUPTED:
+            raise
         print("kar: stopped; what was paid for is kept, run the same command again to go on", file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:

@@ -14,7 +14,7 @@ import importlib.metadata
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -28,13 +28,16 @@ from kar.tables import IdTypes
 _PACKAGES = ("duckdb", "pyarrow", "numpy", "torch", "sentence-transformers", "transformers", "deepctr-torch")
 
 
-def run_all(settings: Settings, home: Home, date: dt.date, as_of: dt.datetime, stages: list[str] | None = None) -> list[Manifest]:
+def run_all(
+    settings: Settings, home: Home, date: dt.date, clock: Callable[[], dt.datetime], stages: list[str] | None = None
+) -> list[Manifest]:
     """Run the flow for one date, each stage only if its recipe changed.
 
     In `time` mode the training examples of the date meet knowledge of an earlier date: the nightly stages of that
     snapshot date run first if they have never run.
 
     Args:
+        clock: read as each stage starts: a release must not say it was published hours before it was.
         stages: names to run, in flow order; None: all.
 
     Returns:
@@ -44,8 +47,8 @@ def run_all(settings: Settings, home: Home, date: dt.date, as_of: dt.datetime, s
     snapshot = settings.snapshot_date(date)
     if snapshot != date and flow.TRAINING & set(names):
         for name in ("sources", "histories", "prompts", "knowledge", "vectors"):
-            run_stage(name, settings, home, snapshot, as_of)
-    return [run_stage(name, settings, home, date, as_of) for name in names]
+            run_stage(name, settings, home, snapshot, clock())
+    return [run_stage(name, settings, home, date, clock()) for name in names]
 
 
 def run_stage(name: str, settings: Settings, home: Home, date: dt.date, as_of: dt.datetime) -> Manifest:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests import world
+from tests.llm.loopback import loopback
 
 ROOT = Path(__file__).parents[1]
 DATE = ["--date", world.LAST_DAY.isoformat()]
@@ -165,3 +168,21 @@ def test_init_proposes_settings_that_load(shop: Path) -> None:
     again = kar(shop, "init", "mine", "--interactions", str(data / "interactions.csv"))
     assert again.returncode == 1
     assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_says_so_exits_1_and_leaves_nothing_half_written(shop: Path, sent: signal.Signals) -> None:
+    with loopback(lambda call: "never") as server:
+        command = [sys.executable, "-m", "kar", "run", "all", "-s", "world.toml", *DATE, "--set", f"llm.base_url={server.base_url}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "KAR_HOME": str(shop / "home")}
+        with subprocess.Popen(command, cwd=shop, env=environment, stderr=subprocess.PIPE, text=True) as running:
+            until = time.monotonic() + 30
+            while not server.calls and time.monotonic() < until:
+                time.sleep(0.05)
+            assert server.calls
+            running.send_signal(sent)
+            _, said = running.communicate(timeout=30)
+    assert running.returncode == 1
+    assert said.splitlines()[-1] == "kar: stopped; what was paid for is kept, run the same command again to go on"
+    assert "Traceback" not in said
+    assert list((shop / "home").rglob("*.partial")) == []

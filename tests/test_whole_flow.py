@@ -43,9 +43,9 @@ def at(settings: Settings, base_url: str) -> Settings:
 def test_three_tables_in_a_release_and_a_report_out(settings: Settings, tmp_path: Path) -> None:
     home = Home.of("world", tmp_path / "home")
     with loopback() as server:
-        manifests = runner.run_all(at(settings, server.base_url), home, DAY, NOW)
+        manifests = runner.run_all(at(settings, server.base_url), home, DAY, lambda: NOW)
         assert server.calls == 60  # 40 users and 20 items, once each
-        again = runner.run_all(at(settings, server.base_url), home, DAY, NOW + dt.timedelta(hours=1))
+        again = runner.run_all(at(settings, server.base_url), home, DAY, lambda: NOW + dt.timedelta(hours=1))
         assert server.calls == 60
     assert [m.stage for m in manifests] == list(flow.NAMES)
     assert again == manifests
@@ -63,10 +63,10 @@ def test_a_night_without_new_events_asks_nothing_and_publishes_the_same_bytes(se
     home = Home.of("world", tmp_path / "home")
     tomorrow = DAY + dt.timedelta(days=1)
     with loopback() as server:
-        runner.run_all(at(settings, server.base_url), home, DAY, NOW)
+        runner.run_all(at(settings, server.base_url), home, DAY, lambda: NOW)
         asked = server.calls
         nightly = [name for name in flow.NAMES if name not in flow.TRAINING]
-        runner.run_all(at(settings, server.base_url), home, tomorrow, NOW + dt.timedelta(days=1), nightly)
+        runner.run_all(at(settings, server.base_url), home, tomorrow, lambda: NOW + dt.timedelta(days=1), nightly)
         assert server.calls == asked
     first, second = (pq.read_table(home.partition("features", day).table("release")).to_pylist()[0] for day in (DAY, tomorrow))
     folder = home.published / "releases"
@@ -80,7 +80,7 @@ def test_two_homes_make_the_same_bytes(settings: Settings, tmp_path: Path) -> No
     for name in ("one", "two"):
         home = Home.of("world", tmp_path / name)
         with loopback() as server:
-            runner.run_all(at(settings, server.base_url), home, DAY, NOW)
+            runner.run_all(at(settings, server.base_url), home, DAY, lambda: NOW)
         tables = digest(home.path)
         found.append({path: sha for path, sha in tables.items() if not path.startswith("ledger")})
     assert len(found[0]) > 15
@@ -92,7 +92,7 @@ def test_a_budget_asks_the_most_valuable_and_publishes_the_rest_as_missing(setti
     with loopback() as server:
         poor = at(settings, server.base_url)
         poor = poor.model_copy(update={"llm": poor.llm.model_copy(update={"token_budget": 4000})})
-        runner.run_all(poor, home, DAY, NOW)
+        runner.run_all(poor, home, DAY, lambda: NOW)
         assert 0 < server.calls < 60
     prompts = Manifest.read(home.partition("prompts", DAY).manifest_path)
     assert prompts.rejected["over_budget"] > 0
@@ -109,7 +109,7 @@ def test_time_mode_trains_on_examples_that_are_newer_than_the_knowledge_they_mee
     home = Home.of("world", tmp_path / "home")
     timed = world.settings(tmp_path / "data", histories={"mode": "time"}, examples={"window_days": 20, "split": "by_user"})
     with loopback() as server:
-        runner.run_all(at(timed, server.base_url), home, DAY, NOW)
+        runner.run_all(at(timed, server.base_url), home, DAY, lambda: NOW)
     snapshot = DAY - dt.timedelta(days=20)
     knowledge = pq.read_table(home.partition("knowledge", snapshot).table("knowledge"))
     examples = pq.read_table(home.partition("examples", DAY).table("example"))
@@ -131,7 +131,7 @@ def test_imported_texts_need_no_server(settings: Settings, tmp_path: Path) -> No
         adaptor={"user_views": []},
         llm={"base_url": "http://127.0.0.1:9/v1"},
     )
-    runner.run_all(imported, home, DAY, NOW)
+    runner.run_all(imported, home, DAY, lambda: NOW)
     knowledge = pq.read_table(home.partition("knowledge", DAY).table("knowledge")).to_pylist()
     assert len(knowledge) == 17
     assert {row["model"] for row in knowledge} == {"a careful friend"}
