@@ -231,3 +231,25 @@ def test_a_stage_that_fails_leaves_no_partition(world: Any, settings_with: Calla
         run(without_raw, home, settings_of(settings_with()))
     assert not home.partition("adaptor", DATE).path.exists()
     assert not list((home.path / "adaptor").glob("*.partial"))
+
+
+@pytest.mark.slow
+def test_trainings_side_by_side_give_the_very_same_tables_as_one_after_the_other(
+    world: Any, settings_with: Callable[..., AdaptorSettings], tmp_path: Path
+) -> None:
+    found = {}
+    for processes in (1, 2):
+        home = Home(tmp_path / str(processes), "world")
+        settings = settings_with(epochs=1, backbones=["fibinet", "din"], arms=["base", "knowledge"], processes=processes)
+        manifest = run(world, home, settings_of(settings))
+        found[processes] = (manifest.tables, manifest.figures["checkpoint_shas"])
+    assert found[1] == found[2]
+
+
+def test_a_training_is_a_process_of_its_own_only_where_that_pays(settings_with: Callable[..., AdaptorSettings]) -> None:
+    from kar.model.parallel import WORTH_A_PROCESS, _process_count
+
+    assert _process_count(4, 10, settings_with()) == 1
+    assert _process_count(4, WORTH_A_PROCESS, settings_with(device="cuda")) == 1
+    assert _process_count(1, WORTH_A_PROCESS, settings_with()) == 1
+    assert _process_count(8, 10, settings_with(processes=3)) == 3

@@ -38,7 +38,7 @@ class Shop:
     ) -> Manifest:
         """Make the four stages; the knowledge stage's manifest."""
         llm = {"base_url": base_url, "timeout_s": 5.0, **sections.pop("llm", {})}
-        return runner.run_all(self.settings(llm=llm, **sections), self.home, date, now, STAGES)[-1]
+        return runner.run_all(self.settings(llm=llm, **sections), self.home, date, lambda: now, STAGES)[-1]
 
     def settings(self, **sections: dict[str, Any]) -> Settings:
         return world.settings(self.folder / "data", **sections)

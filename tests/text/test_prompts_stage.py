@@ -379,7 +379,7 @@ def test_the_stage_writes_the_plan_and_runs_again_only_when_a_word_changed(
         llm={"provider": "openai", "model": "m"},
     )
     home, date, now = Home.of("small", tmp_path / "home"), dt.date(2026, 1, 5), dt.datetime(2026, 1, 6, tzinfo=dt.UTC)
-    manifests = runner.run_all(settings, home, date, now, ["sources", "histories", "prompts"])
+    manifests = runner.run_all(settings, home, date, lambda: now, ["sources", "histories", "prompts"])
     made = pq.read_table(home.partition("prompts", date).table("plan"))
     assert made.filter(pa.compute.equal(made.column("view"), "user.preference")).column("decision").to_pylist() == ["ask", "ask"]
     assert manifests[-1].figures["token_counts"].startswith("estimate")
