@@ -47,11 +47,11 @@ test: $(READY) ## all fast tests: no network beyond loopback, no GPU, about a mi
 	$(BIN)/python -m pytest -n auto
 
 test-slow: $(READY) ## the tests with real models and real servers
-	$(BIN)/python -m pytest -m "slow or integration"
+	KAR_TEST_HOME=$(KAR_HOME) $(BIN)/python -m pytest -m "slow or integration"
 
 check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template lint, docs against code
-	$(BIN)/ruff check kar dags tests examples benchmarks
-	$(BIN)/ruff format --check kar dags tests examples benchmarks
+	$(BIN)/ruff check kar dags tests examples
+	$(BIN)/ruff format --check kar dags tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint --disable-progress-bar -q warehouse
