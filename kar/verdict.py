@@ -78,9 +78,10 @@ def verdict(comparisons: Iterable[Mapping[str, Any]], backbone: str) -> Verdict:
         return Verdict(_too_few(found), False, "too_few")
     if standings.get("base") == "above":
         return Verdict(_beat_base(found), False, "beats_base_only")
-    worst = min(_not_above(found), key=lambda d: d.high)
-    words = "did not help" if worst.standing == "below" else "made no difference"
-    return Verdict(f"Knowledge {words}: {worst}.", False, "no_difference")
+    unbeaten = _not_above(found)
+    first = next((d for d in unbeaten if d.standing == "below"), unbeaten[0])
+    words = "did not help" if first.standing == "below" else "made no difference"
+    return Verdict(f"Knowledge {words}: {first}.", False, "no_difference")
 
 
 def _differences(comparisons: Iterable[Mapping[str, Any]], backbone: str) -> dict[str, _Difference]:
@@ -98,7 +99,8 @@ def _is_defined(row: Mapping[str, Any]) -> bool:
 
 
 def _not_above(found: dict[str, _Difference]) -> list[_Difference]:
-    return [d for d in found.values() if d.standing != "above"]
+    """What knowledge did not beat: raw text first, for that is the question; then shuffled knowledge, then the base."""
+    return [found[arm] for arm in AGAINST if arm in found and found[arm].standing != "above"]
 
 
 def _helped(found: dict[str, _Difference]) -> str:
