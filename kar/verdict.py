@@ -79,7 +79,8 @@ def verdict(comparisons: Iterable[Mapping[str, Any]], backbone: str) -> Verdict:
     if standings.get("base") == "above":
         return Verdict(_beat_base(found), False, "beats_base_only")
     unbeaten = _not_above(found)
-    first = next((d for d in unbeaten if d.standing == "below"), unbeaten[0])
+    # what is known first: below, then level; an interval too wide to tell comes last
+    first = min(unbeaten, key=lambda d: ("below", "level", "unclear").index(d.standing))
     words = "did not help" if first.standing == "below" else "made no difference"
     return Verdict(f"Knowledge {words}: {first}.", False, "no_difference")
 

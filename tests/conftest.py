@@ -8,6 +8,7 @@ import os
 os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"})
 
 import ipaddress
+import signal
 import socket
 from typing import Any
 
@@ -23,3 +24,6 @@ def _loopback_only(self: socket.socket, address: Any) -> None:
 
 
 socket.socket.connect = _loopback_only  # type: ignore[method-assign, assignment]
+
+# A shell's background job ignores Ctrl-C, and so would everything a test starts; the tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -101,3 +101,11 @@ def test_a_positive_verdict_never_rests_on_an_interval_that_holds_0(text: list[f
     arms = {name: ((low + high) / 2, low, high) for name, (low, high) in (("text", text), ("permuted", permuted), ("base", base))}
     found = verdict(comparison(**arms), "fibinet")
     assert found.is_positive == (min(text[0], permuted[0], base[0]) > 0)
+
+
+def test_an_interval_too_wide_to_tell_is_never_the_reason_given_for_no_difference() -> None:
+    lost = verdict(comparison(text=WIDE, permuted=DOWN, base=LEVEL), "fibinet")
+    assert lost.kind == "no_difference"
+    assert lost.sentence.startswith("Knowledge did not help: −0.0040 test AUC against shuffled knowledge")
+    level = verdict(comparison(text=LEVEL, permuted=LEVEL, base=LEVEL), "fibinet")
+    assert level.sentence.startswith("Knowledge made no difference: +0.0010 test AUC against raw text")
