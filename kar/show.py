@@ -197,7 +197,7 @@ def _plan(row: dict[str, Any], _: Home) -> list[str]:
 
 
 def _knowledge(row: dict[str, Any], home: Home) -> list[str]:
-    origin = f"{row['origin']}, written by {row['model'] or 'an unnamed model'} {row['model_revision'][:12]}".rstrip()
+    origin = f"{row['origin']}, written by {row['model'] or 'an unnamed model'} {row['model_revision'].split(':')[-1][:12]}".rstrip()
     lines = [f"knowledge {row['view']} ({origin}; {len(row['evidence_items'])} events of evidence)", *_wrapped(row["text"])]
     answer = _answer(home, row["request_key"]) if row["origin"] != "import" else None
     if answer is not None and answer.text.strip() != row["text"].strip():
