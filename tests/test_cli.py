@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,16 @@ def test_a_stopped_run_says_so_exits_1_and_leaves_nothing_half_written(shop: Pat
     assert said.splitlines()[-1] == "kar: stopped; what was paid for is kept, run the same command again to go on"
     assert "Traceback" not in said
     assert list((shop / "home").rglob("*.partial")) == []
+
+
+def test_factors_suggest_prints_a_draft_that_the_model_s_list_gives(shop: Path) -> None:
+    listed = "Sure! These matter:\n1. **Cuisine**: where it comes from\n2. Effort\n- Ingredients: what it takes\n4. Season\n\nEnjoy!"
+    with loopback(lambda call: "list", answers={"list": (listed, "stop")}) as server:
+        done = kar(
+            shop, "factors", "suggest", "recipes", "--noun", "recipe", "-s", "world.toml", "--set", f"llm.base_url={server.base_url}"
+        )
+    assert done.returncode == 0, done.stderr
+    assert server.calls == 1
+    draft = tomllib.loads(done.stdout)
+    assert draft["id"] == "recipes"
+    assert [factor["name"].lower() for factor in draft["factors"]] == ["cuisine", "effort", "ingredients", "season"]
