@@ -270,7 +270,7 @@ def _terminated(*_: object) -> NoReturn:
 
 
 _INTERRUPTED = 130
-"""What typer makes of a KeyboardInterrupt: it ends before we could catch it."""
+"""What typer makes of most KeyboardInterrupts; one that comes while it does so arrives as itself."""
 
 
 def main() -> None:
@@ -281,9 +281,10 @@ def main() -> None:
     except KarError as error:
         print(f"kar: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except SystemExit as end:
-        if end.code != _INTERRUPTED:
+    except (SystemExit, KeyboardInterrupt) as end:
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the goodbye
         print("kar: stopped; what was paid for is kept, run the same command again to go on", file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:

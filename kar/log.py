@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
-T = TypeVar("T")
 _LINE_EVERY_S = 10.0
 
 
@@ -76,11 +73,3 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items, counting them as progress."""
-    with Progress(what, total) as progress:
-        for item in items:
-            yield item
-            progress.advance()
