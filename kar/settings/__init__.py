@@ -15,6 +15,7 @@ from kar.settings.schema import (
     Settings,
     SourcesSettings,
     SourceTable,
+    Variant,
     VectorsSettings,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "Settings",
     "SourceTable",
     "SourcesSettings",
+    "Variant",
     "VectorsSettings",
     "load",
     "parse",
