@@ -4,11 +4,20 @@ reads   plan, history, item_profile, interaction, knowledge (previous)
 writes  knowledge, refused
 rejects empty                   the answer holds no text
         refusal                 the model declined
+        asks_for_input          the model asked back instead of answering
         echo                    the answer repeats the prompt
         truncated               the answer stopped at the token limit, also after the retry with more tokens
         truncated_by_reasoning  the token limit was spent on reasoning, the answer is empty
         too_short               fewer words than the template asks for at least
         repetition              the answer loops
+        empty_list              a list or an object without any entry
+        not_a_list              a list or an object was asked for, the answer is none
+        wrong_language          surely in none of the languages that knowledge.languages names
+        off_domain              more words of other things than of this kind of item
+        entity_mismatch         about titles that the user never met, or about another item than its own
+        sensitive_inference     guesses a user's age, gender, health, religion, origin, politics or sexuality
+        near_duplicate          alike more other texts of its view than knowledge.max_near_duplicates
+        unlikely                its source hardly explains it (only where knowledge.judge is on)
         bad_request             the server refused the request for good (400, 404, 413, 422)
         exhausted               no answer after the last attempt
         over_budget             planned, but the token budget or the deadline was reached before the call
