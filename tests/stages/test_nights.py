@@ -205,7 +205,7 @@ def test_what_a_budget_leaves_out_keeps_its_last_text_with_its_age(nights: Night
 
 
 def test_a_user_whose_genres_moved_is_asked_before_k_events_are_new(nights: Nights) -> None:
-    nights(histories={"mode": "time"})
+    nights(histories={"mode": "time", "cap": 30})
     path = nights.folder / "data" / "interactions.csv"
     header, *lines = path.read_text().rstrip().splitlines()
     assert header == "user,item,stars,at"
@@ -218,7 +218,7 @@ def test_a_user_whose_genres_moved_is_asked_before_k_events_are_new(nights: Nigh
     more = [f"{user},{item},5,{at + item}" for user in (mover, stayer) for item in (1, 3)]  # two comedies each, fewer than k
     path.write_text("\n".join([header, *lines, *more]) + "\n")
     drift = {"drift_attribute": "genre", "max_drift": (moves[stayer] + moves[mover]) / 2}
-    assert nights(stages=PLANNING, histories={"mode": "time"}, prompts=drift) == 0
+    assert nights(stages=PLANNING, histories={"mode": "time", "cap": 30}, prompts=drift) == 0
     assert {key: reason for key, reason in nights.decided("ask").items() if key[0] == "user.preference"} == {
         ("user.preference", str(mover)): "drift"
     }
