@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -159,6 +160,13 @@ class LLMSettings(Section):
         if len({e.base_url.rstrip("/") for e in value}) < len(value):
             raise ValueError("two endpoints have the same base_url")
         return value
+
+    def price(self) -> Price:
+        """The model's prices: the first entry of `prices` whose pattern fits, else the two single fields."""
+        for pattern, price in self.prices.items():
+            if fnmatchcase(self.model, pattern):
+                return price
+        return Price(prompt=self.usd_per_million_prompt_tokens, completion=self.usd_per_million_completion_tokens)
 
 
 class PromptsSettings(Section):
