@@ -34,10 +34,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar.errors import SettingsError
-from kar.llm.ask import Asked, ask
+from kar.llm.ask import Asked, Retry, ask
 from kar.llm.client import Request
 from kar.llm.key import body_bytes, request_key
-from kar.llm.ledger import Answer
+from kar.llm.ledger import Answer, Ledger
 from kar.llm.local import model_revision
 from kar.settings import KnowledgeSettings, LLMSettings, Settings
 from kar.store import Inputs, Output
@@ -121,11 +121,12 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
     def retry(request: Request, answer: Answer) -> Request | None:
         return with_more_tokens(request, answer, revision, settings.knowledge, settings.llm.context_tokens)
 
-    asked = ask(requests, settings.llm, inputs.home, revision, inputs.as_of, retry)
+    asked = ask(requests, settings.llm, inputs.home, revision, inputs.as_of, retry, total=len(requests))
+    ends = _ends(requests, inputs, retry)
     keys = list(zip(rows.column("view").to_pylist(), rows.column("subject_id").to_pylist(), strict=True))
     accepted: dict[int, tuple[str, Answer]] = {}
     for place, ((view, subject_id), request) in enumerate(zip(keys, requests, strict=True)):
-        answers = [a for key in (asked.retries.get(request.key, ""), request.key) if (a := asked.ends.get(key)) is not None]
+        answers = ends[place]
         if not answers:
             found.dropped["over_budget"].append({"view": view, "subject_id": subject_id})
             continue
@@ -136,6 +137,23 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
             found.refuse(view, subject_id, refusal, answer.text, answer.key)
     found.knowledge.append(_accepted_table(rows, accepted, settings.llm, inputs.ids))
     return asked
+
+
+def _ends(requests: list[Request], inputs: Inputs, retry: Retry) -> list[list[Answer]]:
+    """What the ledger holds of each request: the second answer, if there is one, then the first."""
+
+    def end(ledger: Ledger, key: str) -> Answer | None:
+        rows = [a for a in ledger.rows(key) if a.status == "ok" or a.asked_at == inputs.as_of]
+        return next((a for a in rows if a.status == "ok"), rows[-1] if rows else None)
+
+    found = []
+    with Ledger.open(inputs.home.ledger) as ledger:
+        for request in requests:
+            first = end(ledger, request.key)
+            again = retry(request, first) if first is not None and first.status == "ok" else None
+            second = end(ledger, again.key) if again is not None else None
+            found.append([a for a in (second, first) if a is not None])
+    return found
 
 
 def _rules(rows: pa.Table, settings: Settings) -> dict[str, KnowledgeSettings]:
@@ -362,7 +380,7 @@ def _report(out: Output, asked: Asked, found: Found, knowledge: pa.Table, inputs
         server_start_seconds=round(asked.server_start_seconds, 3),
         tokens_per_s=round(asked.completion_tokens / asked.seconds, 1) if asked.seconds else 0.0,
         stopped_by=asked.stopped_by,
-        retried_truncated=len(asked.retries),
+        retried_truncated=asked.retried,
         coverage={view: round(sum(n.values()) / max(counts[imports.side_of(view)], 1), 4) for view, n in sorted(origins.items())},
         origins={view: dict(sorted(n.items())) for view, n in sorted(origins.items())},
         refused={view: dict(sorted(n.items())) for view, n in sorted(refused.items())},
