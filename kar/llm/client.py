@@ -20,8 +20,7 @@ import contextlib
 import datetime as dt
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 from kar import log
 from kar.errors import KarError, ServerRefused, ServerUnreachable
@@ -38,7 +37,6 @@ __all__ = ["Client", "Request", "Tally"]
 
 _LONGEST_BACKOFF_S = 30.0
 _MOST_MOVES = 3  # of one request away from servers that went down: more, and it may be what brings them down
-_ANSWER_FIELDS = {f.name for f in fields(Answer)}
 
 
 @dataclass
@@ -261,7 +259,6 @@ class Client:
             self._budget.spend(prompt, completion, parsed.cached_tokens)
             endpoint.answered += 1
             endpoint.completion_tokens += completion
-        newer: dict[str, Any] = {"server_version": endpoint.server_version, "retry_of": request.retry_of}
         answer = Answer(
             key=request.key,
             body=request.body.decode(),
@@ -281,7 +278,8 @@ class Client:
             asked_at=self._as_of,
             started_at=started_at,
             ended_at=_now(),
-            **{name: value for name, value in newer.items() if name in _ANSWER_FIELDS},
+            server_version=endpoint.server_version,
+            retry_of=request.retry_of,
         )
         self._ledger.put(answer)
         self.tally.ended[answer.status] += 1

@@ -112,9 +112,9 @@ class Stream:
         """Read one chunk. False: there was none."""
         chunk = list(islice(self._requests, _CHUNK))
         new = {request.key: request for request in chunk if request.key not in self._open}
-        held = self._ledger.get_many(new)
+        held = self._ledger.held(new)
         self.from_ledger += len(held)
-        for key, answer in held.items():
+        for key, answer in self._ledger.get_many(held).items() if held else ():
             self._note(new.pop(key), answer)
         self._open |= new.keys()
         self._line_up(list(new.values()))

@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar.errors import SettingsError
-from kar.llm.ask import Asked, Retry, ask
+from kar.llm.ask import Asked, ask
 from kar.llm.client import Request
 from kar.llm.key import body_bytes, request_key
 from kar.llm.ledger import Answer, Ledger
@@ -123,7 +123,7 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
         return with_more_tokens(request, answer, revision, settings.knowledge, settings.llm.context_tokens)
 
     asked = ask(requests, settings.llm, inputs.home, revision, inputs.as_of, retry, total=len(requests))
-    ends = _ends(requests, inputs, retry)
+    ends = _ends(requests, inputs)
     keys = list(zip(rows.column("view").to_pylist(), rows.column("subject_id").to_pylist(), strict=True))
     accepted: dict[int, tuple[str, Answer]] = {}
     for place, ((view, subject_id), request) in enumerate(zip(keys, requests, strict=True)):
@@ -140,21 +140,19 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
     return asked
 
 
-def _ends(requests: list[Request], inputs: Inputs, retry: Retry) -> list[list[Answer]]:
+def _ends(requests: list[Request], inputs: Inputs) -> list[list[Answer]]:
     """What the ledger holds of each request: the second answer, if there is one, then the first."""
 
-    def end(ledger: Ledger, key: str) -> Answer | None:
-        rows = [a for a in ledger.rows(key) if a.status == "ok" or a.asked_at == inputs.as_of]
-        return next((a for a in rows if a.status == "ok"), rows[-1] if rows else None)
+    def end(rows: list[Answer]) -> list[Answer]:
+        ours = [a for a in rows if a.status == "ok" or a.asked_at == inputs.as_of]
+        return [next((a for a in ours if a.status == "ok"), ours[-1])] if ours else []
 
-    found = []
     with Ledger.open(inputs.home.ledger) as ledger:
-        for request in requests:
-            first = end(ledger, request.key)
-            again = retry(request, first) if first is not None and first.status == "ok" else None
-            second = end(ledger, again.key) if again is not None else None
-            found.append([a for a in (second, first) if a is not None])
-    return found
+        found = ledger.find(request.key for request in requests)
+    rows = [found.get(request.key, []) for request in requests]
+    return [
+        end([a for a in some if a.key != r.key]) + end([a for a in some if a.key == r.key]) for r, some in zip(requests, rows, strict=True)
+    ]
 
 
 def _rules(rows: pa.Table, settings: Settings) -> dict[str, KnowledgeSettings]:
