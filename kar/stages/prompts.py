@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 from kar import flow
 from kar.llm import local
 from kar.llm.key import body_bytes, request_key
+from kar.llm.served import served_model
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output, json_sha
 from kar.text import asking, planning
@@ -58,10 +59,15 @@ def files(settings: Settings, _inputs: Inputs) -> list[Path]:
 
 
 def facts(settings: Settings, inputs: Inputs) -> dict[str, object]:
-    """The served model's revision, and whether last night's answers were judged as tonight's would be."""
+    """Which model is served, and whether last night's answers were judged as tonight's would be."""
     if not asked_views(settings):
         return {}
-    return {"model_revision": local.model_revision(settings.llm, inputs.home), "judged_alike": _judged_alike(settings, inputs)}
+    served = served_model(settings.llm, inputs.home)
+    return {
+        "model_revision": served.revision,
+        "server_version": served.server_version,
+        "judged_alike": _judged_alike(settings, inputs),
+    }
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -71,7 +77,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
         out.write_stream("request", made.requests)
     for reason, (count, examples) in made.rejected.items():
         out.reject(reason, count, examples)
-    out.record(**made.figures)
+    out.record(**made.figures, server_version=inputs.facts.get("server_version", ""))
 
 
 @contextlib.contextmanager
