@@ -43,9 +43,10 @@ class Nights:
     def again(self, behaviour: Behaviour = lambda call: "ok", stages: list[str] = NIGHTLY, **sections: dict[str, Any]) -> int:
         """Run the same night once more."""
         clock = dt.datetime.combine(self.date + dt.timedelta(days=1), dt.time(1), dt.UTC)
+        card, is_away = sections.pop("card", {}), sections.pop("is_away", False)
         prompts = {"folder": str(self.folder / "prompts"), **sections.pop("prompts", {})}
-        with loopback(behaviour) as server:
-            llm = {"base_url": server.base_url, "max_attempts": 1, **sections.pop("llm", {})}
+        with loopback(behaviour, card=card) as server:
+            llm = {"base_url": "http://127.0.0.1:9/v1" if is_away else server.base_url, "max_attempts": 1, **sections.pop("llm", {})}
             settings = world.settings(self.folder / "data", prompts=prompts, llm=llm, **sections)
             runner.run_all(settings, self.home, self.date, lambda: clock, stages)
             return server.calls
@@ -139,6 +140,21 @@ def test_two_templates_of_a_view_share_its_subjects_and_another_share_asks_only_
     movers = {item for item, at in points.items() if few <= at < many}
     assert nights(**split(many)) == len(movers) > 0
     assert set(nights.decided("ask").items()) == {(("item.facts", item), "template") for item in movers}
+
+
+# ---- the model
+
+
+def test_another_revision_at_the_server_asks_everybody_and_a_server_that_is_away_is_taken_for_the_one_last_seen(nights: Nights) -> None:
+    assert nights(card={"revision": "r1"}) == 20
+    assert {row["model_revision"] for row in nights.rows("knowledge", "knowledge").values()} == {"r1"}
+    assert nights(card={"revision": "r1"}) == 0
+    assert nights(is_away=True) == 0
+    assert nights.figures()["model_revision"] == "r1"
+    assert nights(card={"revision": "r2"}) == 20
+    assert set(nights.decided("ask").values()) == {"model"}
+    assert nights.again(card={"revision": "r2"}) == 0
+    assert nights.again(card={"revision": "r3"}) == 20, "the plan of the same night is made again"
 
 
 # ---- answers that were refused
