@@ -7,6 +7,7 @@ prompt, and that before what needs the catalogue.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,11 @@ from kar.text.quality.words import words_of
 JUDGED_CHARS = 12_000  # of a longer answer the beginning is judged: 100 kB must not cost a second
 _PROMPT_CHARS = 60_000
 _ECHO_SHARE = 0.4
+_OPENING_CHARS = 16
+# "X is a …", "X (1995) follows …" is a text about X; "X's makers", "X veteran" is none
+_TELLS = re.compile(
+    r"[\"”’*_]?,? ?(?:\([^()]{1,40}\),? )?(?:is|was|tells|follows|centers|centres|revolves|stars|features|depicts|explores)\b"
+)
 _UNMET_LEAST = 2
 _UNMET_SHARE = 0.5
 Key = tuple[str, str]  # view, subject_id
@@ -231,11 +237,12 @@ class QualityGate:
 
 
 def _other_item(text: str, named: list[tuple[str, int]], own: list[str], prompt: str, shown: str) -> str:
-    """Whether a text is about another title: it opens with one or names it twice, and never its own."""
+    """Whether a text is about another title: it opens by telling of one or names it twice, and never its own."""
     lower = " ".join(words_of(text.lower()))
     if any(f" {name} " in f" {lower} " for name in own if name):
         return ""
     strange = [(form, place) for form, place in named if not is_met(form, own, prompt)]
-    opens = strange[0][1] <= 8
+    form, place = strange[0]
+    opens = place <= _OPENING_CHARS and _TELLS.match(text, place + len(form)) is not None
     counts = [sum(form == other for other, _ in strange) for form, _ in strange]
     return f"never names its own title, but {shown}" if opens or max(counts) > 1 else ""
