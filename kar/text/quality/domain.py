@@ -3,7 +3,7 @@
 The domain's own words are the `vocabulary` of prompts/<domain>/factors.toml with the words of its factors, hints and
 nouns. Other things are the domains beside it, and what language models slip into (kitchen, gadgets, code …); a word
 that is the domain's own is nobody else's. A text is foreign when it has several words of one other thing, and clearly more
-of them than of its own: words of many things are just words. A domain without vocabulary needs stronger signs.
+of them than of its own (words of many things are just words), or a few and none of its own at all. A domain without vocabulary needs stronger signs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kar.text.quality.words import words_of
 _LEAST = 4
 _LEAST_BARE = 7  # where the domain has no vocabulary of its own
 _LEAD = 2  # more words than the domain's own
+_LEAST_ALONE, _WORDS_ALONE = 2, 30  # of a text of so many words that holds no word of the domain at all
 _COMMON_TEXT = """
 what who where when how why which that this with from about into over than then them they their these those and the for are was were its
 it is of in on at to by or as an a be not no one two more most all any some has have does do make makes made else
@@ -77,6 +78,7 @@ class DomainWords:
         for name, words in things.items():
             for word in words - self._own - _TOO_COMMON:
                 self._of[word] = (*self._of.get(word, ()), name)
+        self._has_vocabulary = has_vocabulary
         self._least = _LEAST if has_vocabulary else _LEAST_BARE
 
     def fault(self, words: Collection[str]) -> str:
@@ -92,9 +94,11 @@ class DomainWords:
                 found.setdefault(name, []).append(word)
         own = len(self._own & distinct)
         name = max(sorted(found), key=lambda n: len(found[n]), default="")
-        if not name or len(found[name]) < self._least or len(found[name]) < own + _LEAD:
+        count = len(found.get(name, ()))
+        is_alone = own == 0 and count >= _LEAST_ALONE and len(words) >= _WORDS_ALONE and self._has_vocabulary
+        if not is_alone and (count < self._least or count < own + _LEAD):
             return ""
-        return f"{len(found[name])} words of {name} ({', '.join(sorted(found[name])[:6])}), {own} of its own domain"
+        return f"{count} words of {name} ({', '.join(sorted(found[name])[:6])}), {own} of its own domain"
 
 
 def load_domain_words(folder: Path, domain: str) -> DomainWords:

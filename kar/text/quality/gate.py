@@ -28,7 +28,7 @@ from kar.text.quality.words import words_of
 JUDGED_CHARS = 12_000  # of a longer answer the beginning is judged: 100 kB must not cost a second
 _PROMPT_CHARS = 60_000
 _ECHO_SHARE = 0.4
-_OPENING_CHARS = 16
+_OPENING_CHARS = 40
 # "X is a …", "X (1995) follows …" is a text about X; "X's makers", "X veteran" is none
 _TELLS = re.compile(
     r"[\"”’*_]?,? ?(?:\([^()]{1,40}\),? )?(?:is|was|tells|follows|centers|centres|revolves|stars|features|depicts|explores)\b"
@@ -157,9 +157,12 @@ class QualityGate:
     def _refusal(self, candidate: Candidate) -> Refusal | None:
         rules = self._rules.get(candidate.view, self._settings)
         refusal = judge(candidate.text, candidate.finish_reason, candidate.prompt, rules, candidate.form)
-        if refusal is not None:
+        if refusal is not None and refusal.reason != "truncated":
             return refusal
-        text = candidate.text[:JUDGED_CHARS]
+        # a cut answer is asked again with more tokens, which a text about something else is not worth
+        return self._about_something_else(candidate, candidate.text[:JUDGED_CHARS]) or refusal
+
+    def _about_something_else(self, candidate: Candidate, text: str) -> Refusal | None:
         words = [word.lower() for word in words_of(text)]
         if fault := self._languages.fault(text, len(words)):
             return Refusal("wrong_language", fault)
