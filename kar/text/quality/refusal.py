@@ -18,6 +18,11 @@ _ANYWHERE = re.compile(
     r"|\b(?:my|the) knowledge cut-?off\b",
     re.IGNORECASE,
 )
+# one of these stands in whatever _ANYWHERE finds; most texts hold none
+_SIGNS = (
+    *(" ai", "artificial", "language model", "chat", "assistant", "request", " task", " prompt"),
+    *("polic", "guideline", "access to", "information", "knowledge", "enough "),
+)
 # who says "I can't" at the start of an answer declines, unless it is a matter of taste ("I can't resist a good western") or somebody's line
 _TASTE = (
     r"(?:\w+ly )?(?:help but|resist|stand|wait|get enough|imagine|stop|deny|say no|go wrong|bear|tolerate|abide|live without|recommend)"
@@ -81,7 +86,10 @@ class Refusal:
 
 def declines(text: str) -> str:
     """The words with which the model says that it will not answer; empty if there are none."""
-    found = _DECLINES.search(text[:_HEAD_CHARS]) or _ANYWHERE.search(text)
+    lower = text.lower()
+    found = _DECLINES.search(text[:_HEAD_CHARS])
+    if found is None and any(sign in lower for sign in _SIGNS):
+        found = _ANYWHERE.search(text)
     return found.group(0) if found else ""
 
 

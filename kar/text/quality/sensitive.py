@@ -136,6 +136,15 @@ _OUTRIGHT: dict[str, re.Pattern[str]] = {
     ),
 }
 KINDS = tuple(_CLASSES)
+# of the kinds whose words are rare: what stands in every one of their patterns, so that most texts skip them
+_SIGN_TEXT = {
+    "health": """depress anxi autis spectrum adhd bipolar disab mental ill cancer ptsd chronic insomnia addict alcohol disorder diabet dementia
+        condition problem issue health recover pregnant impaired""",
+    "religion": """christian catholic protestant muslim jew hindu buddhist mormon sikh atheist agnostic religio devout church evangelical faith""",
+    "politics": """politic wing lean republican democrat leftist socialist communist libertarian liberal conservative progressive""",
+    "sexuality": """gay lesbian sexual queer lgbt transgender straight""",
+}
+_SIGNS = {kind: tuple(text.split()) for kind, text in _SIGN_TEXT.items()}
 
 
 def guess(text: str, given: str = "") -> str:
@@ -150,8 +159,11 @@ def guess(text: str, given: str = "") -> str:
     """
     told = given.lower()
     joined = " ".join(text.split())
+    lower = joined.lower()
     for kind, classes in _CLASSES.items():
         if kind in told or (kind == "gender" and "sex" in told):
+            continue
+        if kind in _SIGNS and not any(sign in lower for sign in _SIGNS[kind]):
             continue
         if kind in _OUTRIGHT and (outright := _OUTRIGHT[kind].search(joined)):
             return f"{kind}: {outright.group(0).strip(' .')[:80]!r}"
