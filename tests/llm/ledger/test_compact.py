@@ -94,7 +94,9 @@ def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         ledger.put(put[15])
     assert len(part_paths(template)) == 7
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-m", "tests.llm.ledger.kill", str(template), str(copies), request.param], check=True, env=environment, timeout=240)
+    subprocess.run(
+        [sys.executable, "-m", "tests.llm.ledger.kill", str(template), str(copies), request.param], check=True, env=environment, timeout=240
+    )
     return copies, sorted(put, key=lambda a: a.key)
 
 
