@@ -196,7 +196,7 @@ class KnowledgeSettings(Section):
     off_domain: bool = Field(True, description="refuse answers about other things, by the words of prompts/<domain>/factors.toml")
     entity: bool = Field(True, description="refuse answers about titles that the user never met, or about another item than their own")
     sensitive: bool = Field(True, description="refuse answers that guess a user's age, gender, health, religion, origin or politics")
-    near_duplicate_share: float = Field(0.7, gt=0, le=1, description="share of 3-word runs from which on two texts are alike")
+    near_duplicate_share: float = Field(0.5, gt=0, le=1, description="share of 3-word runs from which on two texts are alike")
     max_near_duplicates: int = Field(
         10, ge=1, description="a text alike more others of its view than this is a generic profile; all of them are refused"
     )
