@@ -89,6 +89,7 @@ def loopback(
     delay_s: float = 0.0,
     port: int = 0,
     status_of_models: int = 200,
+    card: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Run the server in a thread while the block lasts.
 
@@ -98,8 +99,9 @@ def loopback(
         delay_s: before each answer.
         port: 0: a free one.
         status_of_models: what GET /v1/models answers.
+        card: what it says there of the model besides its name, e.g. root and revision.
     """
-    server = Server()
+    server = Server(card={"id": "tiny", "object": "model", **(card or {})})
     ready = threading.Event()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
@@ -147,7 +149,12 @@ def loopback(
 
 class _Routes:
     def __init__(
-        self, server: Server, behaviour: Behaviour, answers: dict[str, tuple[str, str]], delay_s: float, status_of_models: int
+        self,
+        server: Server,
+        behaviour: Behaviour,
+        answers: dict[str, tuple[str, str]],
+        delay_s: float,
+        status_of_models: int,
     ) -> None:
         self._server, self._behaviour, self._answers = server, behaviour, answers
         self._delay_s, self._status_of_models = delay_s, status_of_models

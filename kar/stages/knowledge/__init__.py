@@ -80,7 +80,7 @@ def _record(
     totals: Counter[str] = sum(written.refused.values(), imported.repeated)
     for reason, count in sorted(totals.items()):
         out.reject(reason, count, written.examples.get(reason))
-    counts = {"user": inputs.table("history").num_rows, "item": inputs.table("item_profile").num_rows}
+    counts = {"user": inputs.count("history"), "item": inputs.count("item_profile")}
     last_judged: dict[str, Any] = _last_figures(inputs).get("last_judged", {})
     is_asked = bool(asked.calls or asked.from_ledger)
     out.record(
@@ -89,12 +89,14 @@ def _record(
         from_ledger=asked.from_ledger,
         pushed_back=asked.pushed_back,
         prompt_tokens=asked.prompt_tokens,
+        cached_tokens=asked.cached_tokens,
         completion_tokens=asked.completion_tokens,
         lost_tokens=asked.lost_tokens,
         usd=round(asked.usd, 6),
         seconds_asking=round(asked.seconds, 3),
         server_start_seconds=round(asked.server_start_seconds, 3),
         tokens_per_s=round(asked.completion_tokens / asked.seconds, 1) if asked.seconds else 0.0,
+        prefix_hit_share=asked.prefix_hit_share if asked.prefix_hit_share == asked.prefix_hit_share else None,
         stopped_by=asked.stopped_by,
         retried_truncated=asked.retried,
         coverage={view: round(sum(n.values()) / max(counts[side_of(view)], 1), 4) for view, n in sorted(written.origins.items())},
@@ -105,6 +107,7 @@ def _record(
         last_judged=last_judged | judged.quality,
         model=settings.llm.model if is_asked else "",
         model_revision=revision if is_asked else "",
+        server_version=asked.identity.server_version if asked.identity else "",
         imports_written_by=settings.knowledge.imports_written_by if settings.knowledge.imports else "",
     )
     if lost := totals["bad_request"]:

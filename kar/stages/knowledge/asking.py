@@ -33,7 +33,8 @@ def ask_requests(inputs: Inputs, settings: Settings) -> tuple[Asked, str | None]
     def retry(request: Request, answer: Answer) -> Request | None:
         return with_more_tokens(request, answer, revision, settings.knowledge, settings.llm.context_tokens)
 
-    return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry), revision
+    total = inputs.count("request")
+    return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry, total=total), revision
 
 
 def _requests(inputs: Inputs) -> Iterator[Request]:
