@@ -94,8 +94,10 @@ class HistoriesSettings(Section):
 class LLMSettings(Section):
     """[llm]: which model, where, within which budget."""
 
-    provider: Literal["local", "openai"] = Field(
-        "local", description="local: kar serve starts a small model for the run; openai: any OpenAI-compatible server"
+    provider: Literal["local", "openai", "batch"] = Field(
+        "local",
+        description="local: kar serve starts a small model for the run; openai: any OpenAI-compatible server; "
+        "batch: kar run asks nothing, answers come through kar batch",
     )
     model: str = "smollm2-135m-instruct"
     revision: str = Field("", description="empty: as the server reports it")
@@ -118,6 +120,9 @@ class LLMSettings(Section):
     max_attempts: int = Field(3, ge=1, json_schema_extra=_NOT_IN_RECIPE)
     usd_per_million_prompt_tokens: float = Field(0.0, ge=0)
     usd_per_million_completion_tokens: float = Field(0.0, ge=0)
+    batch_price_share: float = Field(
+        0.5, ge=0, le=1, description="what a batch costs, as a share of the prices above", json_schema_extra=_NOT_IN_RECIPE
+    )
 
 
 class PromptsSettings(Section):

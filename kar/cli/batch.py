@@ -1,0 +1,116 @@
+"""`kar batch …`: tonight's requests as files, and their answers back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario
+
+if TYPE_CHECKING:
+    from kar.llm.batch.importing import Imported
+    from kar.llm.batch.results import Faults
+    from kar.settings import Settings
+
+app = typer.Typer(
+    help="Ask by file: OpenAI's Batch API at half the price, or vllm run-batch where a server cannot run. Set llm.provider = 'batch'.",
+    no_args_is_help=True,
+)
+MostRequests = Annotated[int, typer.Option(min=1, help="Of one file. OpenAI takes no more than 50,000.")]
+MostBytes = Annotated[int, typer.Option(min=1, help="Of one file. OpenAI takes no more than 200,000,000.")]
+
+
+@app.command("export")
+def export(
+    settings: SettingsPath,
+    date: Date = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="batches/export in the scenario's folder")] = None,
+    most_requests: MostRequests = 50_000,
+    most_bytes: MostBytes = 200_000_000,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Write the date's planned requests that have no answer yet as JSON lines, in the files OpenAI and vllm run-batch take."""
+    from kar.llm.batch import export as exporting
+    from kar.llm.batch.places import planned_requests
+    from kar.llm.batch.planned import pending
+    from kar.llm.ledger import look_up
+
+    loaded, place = open_scenario(settings, override, home)
+    on = day(date)
+    counts: Counter[str] = Counter()
+    rest = pending(planned_requests(place, on), {"answered": lambda keys: set(look_up(place.ledger, keys))}, counts)
+    folder = out or place.path / "batches/export"
+    made = exporting.export(rest, folder, f"requests-{on}", most_requests=most_requests, most_bytes=most_bytes)
+    for part in made.parts:
+        typer.echo(f"wrote {part.path}: {part.requests:,} requests, {part.size_bytes:,} bytes")
+    typer.echo(f"{made.requests:,} requests to send{_left_out(counts)}")
+    if made.too_large:
+        typer.echo(f"{len(made.too_large):,} requests are larger than --most-bytes and left out: {', '.join(made.too_large[:3])}")
+    if made.requests:
+        typer.echo(f"at most {made.prompt_tokens + made.answer_tokens:,} tokens; {_money(loaded, made.prompt_tokens, made.answer_tokens)}")
+        typer.echo(f"then: kar batch import RESULTS.jsonl --settings {settings} --date {on}")
+
+
+@app.command("import")
+def import_results(
+    files: Annotated[list[Path], typer.Argument(help="Result files: OpenAI's output and error files, or what vllm run-batch wrote.")],
+    settings: SettingsPath,
+    date: Date = None,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Put the answers in result files into the ledger. What it holds already stays as it is."""
+    from kar.llm import arrivals
+    from kar.llm.batch.importing import take
+    from kar.llm.batch.places import planned_requests
+    from kar.llm.batch.planned import pending
+    from kar.llm.batch.results import Results
+    from kar.llm.ledger import Ledger
+
+    loaded, place = open_scenario(settings, override, home)
+    on, as_of = day(date), now()
+    planned = planned_requests(place, on)
+    with Results(files) as results, Ledger.open(place.ledger) as ledger:
+        made = take(pending(planned, {}, Counter()), results, ledger, as_of)
+        arrivals.note(place, on, "batch", made.keys, as_of)
+    typer.echo("\n".join(_taken(made, loaded)))
+    if made.keys:
+        typer.echo(f"then: kar run all --settings {settings} --date {on}")
+
+
+def _taken(made: Imported, settings: Settings) -> list[str]:
+    """What came of an import, in words."""
+    lines = [
+        f"answers added           {made.answered:,}",
+        f"refused for good        {made.refused:,}",
+        f"without an answer       {made.exhausted:,}",
+        f"in the ledger before    {made.known:,}",
+        f"still to be answered    {made.unanswered:,}",
+    ]
+    if made.repeated:
+        lines.append(f"second results          {made.repeated:,}")
+    lines += _named("nobody asked for       ", made.unknown, "; planned for another date, or planned anew since they were sent")
+    lines += _named("no result lines        ", made.faulty, "")
+    tokens = made.prompt_tokens + made.completion_tokens
+    return [*lines, f"{tokens:,} tokens; {_money(settings, made.prompt_tokens, made.completion_tokens)}"]
+
+
+def _named(words: str, faults: Faults, why: str) -> list[str]:
+    return [f"{words} {faults.count:,}{why}", *(f"  {example}" for example in faults.examples[:5])] if faults.count else []
+
+
+def _left_out(counts: Counter[str]) -> str:
+    words = {"answered": "in the ledger already", "open": "in an open batch", "repeated": "with the same prompt as another"}
+    return "".join(f", {counts[why]:,} {shown}" for why, shown in words.items() if counts[why])
+
+
+def _money(settings: Settings, prompt_tokens: int, completion_tokens: int) -> str:
+    llm = settings.llm
+    usd = (prompt_tokens * llm.usd_per_million_prompt_tokens + completion_tokens * llm.usd_per_million_completion_tokens) / 1e6
+    if not usd:
+        return "no price per token is set in [llm]"
+    return f"{usd * llm.batch_price_share:,.4f} USD ({llm.batch_price_share:.0%} of the price per token in [llm])"
