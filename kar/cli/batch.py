@@ -37,14 +37,15 @@ def export(
     from kar.llm.batch import export as exporting
     from kar.llm.batch.places import planned_requests
     from kar.llm.batch.planned import pending
-    from kar.llm.ledger import look_up
+    from kar.llm.ledger.reading import Reading
 
     loaded, place = open_scenario(settings, override, home)
     on = day(date)
     counts: Counter[str] = Counter()
-    rest = pending(planned_requests(place, on), {"answered": lambda keys: set(look_up(place.ledger, keys))}, counts)
-    folder = out or place.path / "batches/export"
-    made = exporting.export(rest, folder, f"requests-{on}", most_requests=most_requests, most_bytes=most_bytes)
+    folder, planned = out or place.path / "batches/export", planned_requests(place, on)
+    with Reading(place.ledger) as ledger:
+        rest = pending(planned, {"answered": ledger.held}, counts)
+        made = exporting.export(rest, folder, f"requests-{on}", most_requests=most_requests, most_bytes=most_bytes)
     for part in made.parts:
         typer.echo(f"wrote {part.path}: {part.requests:,} requests, {part.size_bytes:,} bytes")
     typer.echo(f"{made.requests:,} requests to send{_left_out(counts)}")

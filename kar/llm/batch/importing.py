@@ -79,7 +79,7 @@ def _best(sent: Sent, results: list[Result], as_of: dt.datetime) -> Answer:
 
 def _is_known(answer: Answer, ledger: Ledger) -> bool:
     """Whether the ledger holds this very failure. A result line of a failure says nothing of when it happened."""
-    return any((row.status, row.detail) == (answer.status, answer.detail) for row in ledger.rows(answer.key))
+    return any((row.status, row.detail) == (answer.status, answer.detail) for row in ledger.find([answer.key]).get(answer.key, []))
 
 
 def _count(made: Imported, answer: Answer) -> None:

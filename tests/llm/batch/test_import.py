@@ -46,7 +46,7 @@ class Night:
 
     def ledger(self) -> dict[str, list[Answer]]:
         with Ledger.open(self.folder / "ledger") as ledger:
-            return {key: found for key in self.keys if (found := ledger.rows(key))}
+            return ledger.find(self.keys)
 
 
 @pytest.fixture
