@@ -35,7 +35,7 @@ def export(
 ) -> None:
     """Write the date's planned requests that have no answer yet as JSON lines, in the files OpenAI and vllm run-batch take."""
     from kar.llm.batch import export as exporting
-    from kar.llm.batch.places import planned_requests
+    from kar.llm.batch.nights import Nights, planned_requests
     from kar.llm.batch.planned import pending
     from kar.llm.ledger.reading import Reading
 
@@ -44,7 +44,7 @@ def export(
     counts: Counter[str] = Counter()
     folder, planned = out or place.path / "batches/export", planned_requests(place, on)
     with Reading(place.ledger) as ledger:
-        rest = pending(planned, {"answered": ledger.held}, counts)
+        rest = pending(planned, {"answered": ledger.held, "open": Nights(place).known()}, counts)
         made = exporting.export(rest, folder, f"requests-{on}", most_requests=most_requests, most_bytes=most_bytes)
     for part in made.parts:
         typer.echo(f"wrote {part.path}: {part.requests:,} requests, {part.size_bytes:,} bytes")
@@ -67,7 +67,7 @@ def import_results(
     """Put the answers in result files into the ledger. What it holds already stays as it is."""
     from kar.llm import arrivals
     from kar.llm.batch.importing import take
-    from kar.llm.batch.places import planned_requests
+    from kar.llm.batch.nights import planned_requests
     from kar.llm.batch.planned import pending
     from kar.llm.batch.results import Results
     from kar.llm.ledger import Ledger
@@ -81,6 +81,91 @@ def import_results(
     typer.echo("\n".join(_taken(made, loaded)))
     if made.keys:
         typer.echo(f"then: kar run all --settings {settings} --date {on}")
+
+
+@app.command("submit")
+def submit(
+    settings: SettingsPath,
+    date: Date = None,
+    most_requests: MostRequests = 50_000,
+    most_bytes: MostBytes = 200_000_000,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Send the date's unanswered requests to the Batch API at llm.base_url. What an open batch holds is not sent again."""
+    from kar.llm.batch import sending
+    from kar.llm.batch.remote import BatchServer
+
+    loaded, place = open_scenario(settings, override, home)
+    made = sending.submit(
+        place, day(date), loaded.llm, lambda: BatchServer(loaded.llm), now(), most_requests=most_requests, most_bytes=most_bytes
+    )
+    for night in made.started:
+        was = ", started by an earlier command that was stopped" if night in made.resumed else ""
+        typer.echo(f"{night.id} is {night.status} as {night.batch_id}: {night.requests:,} requests of {night.date}{was}")
+    typer.echo(f"{sum(night.requests for night in made.started):,} requests sent{_left_out(made.left_out)}")
+    if made.too_large:
+        typer.echo(f"{len(made.too_large):,} requests are larger than --most-bytes and left out: {', '.join(made.too_large[:3])}")
+    if made.started:
+        prompt, answer = sum(n.prompt_tokens for n in made.started), sum(n.answer_tokens for n in made.started)
+        typer.echo(f"at most {prompt + answer:,} tokens; {_money(loaded, prompt, answer)}")
+        typer.echo(f"then, within 24 hours: kar batch fetch --settings {settings}")
+
+
+@app.command("status")
+def status(settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
+    """Show every open batch as the provider describes it now."""
+    from kar.llm.batch import sending
+    from kar.llm.batch.remote import BatchServer
+    from kar.show import aligned
+
+    loaded, place = open_scenario(settings, override, home)
+    found = sending.refresh(place, loaded.llm, lambda: BatchServer(loaded.llm))
+    if not found:
+        typer.echo("no batch is open")
+        return
+    rows = [("batch", "date", "status", "requests", "answered", "failed", "provider's id", "at")]
+    rows += [(n.id, n.date, n.status, f"{n.requests:,}", f"{n.completed:,}", f"{n.failed:,}", n.batch_id or "–", n.base_url) for n in found]
+    typer.echo("\n".join([*aligned(rows), *(f"{n.id}: {n.detail}" for n in found if n.detail)]))
+
+
+@app.command("fetch")
+def fetch(settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
+    """Download the batches that are over and put their answers into the ledger; expired and cancelled ones too."""
+    from kar.llm.batch import sending
+    from kar.llm.batch.remote import BatchServer
+
+    loaded, place = open_scenario(settings, override, home)
+    made = sending.fetch(place, loaded.llm, lambda: BatchServer(loaded.llm), now())
+    for night, imported in made.imported:
+        typer.echo(f"{night.id} of {night.date}: {night.status}")
+        if night.detail:
+            typer.echo(f"  the provider refused it: {night.detail}")
+        typer.echo("\n".join(f"  {line}" for line in _taken(imported, loaded)))
+        if imported.unanswered:
+            typer.echo(f"  ask for the rest again: kar batch submit --settings {settings} --date {night.date}")
+    for night in made.waiting:
+        typer.echo(f"{night.id} of {night.date}: {night.status}, {night.completed:,} of {night.requests:,} answered; fetch it later")
+    for night in made.unknown:
+        typer.echo(f"{night.id}: {night.base_url} knows no batch {night.batch_id}; if it is gone for good: kar batch forget {night.id}")
+    if not (made.imported or made.waiting or made.unknown):
+        typer.echo("no batch is open")
+    for on in sorted({night.date for night, imported in made.imported if imported.keys}):
+        typer.echo(f"then: kar run all --settings {settings} --date {on}")
+
+
+@app.command("forget")
+def forget(
+    batch: Annotated[str, typer.Argument(help="Which, as status names it.")],
+    settings: SettingsPath,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
+    """Give up a batch whose answers will never come, so that its requests may be sent again."""
+    from kar.llm.batch import sending
+
+    night = sending.forget(open_scenario(settings, override, home)[1], batch)
+    typer.echo(f"{night.id} is forgotten; its {night.requests:,} requests go with the next batch")
 
 
 def _taken(made: Imported, settings: Settings) -> list[str]:

@@ -38,7 +38,7 @@ def pending(path: Path, left_out: Mapping[str, Known], counts: Counter[str]) -> 
         left_out: why a request need not be sent → which of some keys.
         counts: of the requests left out, by the names in `left_out` and "repeated"; filled while this is read.
     """
-    may_repeat, seen = _prefixes_that_repeat(path), set[str]()
+    may_repeat, seen = _that_repeat(prefixes(path)), set[str]()
     for part in stream(path):
         keys = part.column("request_key").to_pylist()
         known: set[str] = set()
@@ -60,13 +60,15 @@ def pending(path: Path, left_out: Mapping[str, Known], counts: Counter[str]) -> 
             yield part if len(places) == len(keys) else part.take(pa.array(places, pa.int64()))
 
 
-def _prefixes_that_repeat(path: Path) -> frozenset[int]:
-    """The first 64 bits of every key that may stand twice in the table: 8 bytes a row instead of a set of all keys."""
-    parts = [
-        np.array([_prefix(k) for k in part.column(0).to_pylist()], np.uint64) for part in stream(path, ["request_key"]) if part.num_rows
-    ]
-    prefixes: npt.NDArray[np.uint64] = np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.uint64)
-    return frozenset(prefixes[1:][prefixes[1:] == prefixes[:-1]].tolist())
+def prefixes(path: Path) -> npt.NDArray[np.uint64]:
+    """The first 64 bits of every key, ascending: 8 bytes a request where a set of keys would take 130."""
+    parts = [np.array([_prefix(k) for k in part.column(0).to_pylist()], np.uint64) for part in stream(path, ["request_key"])]
+    return np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.uint64)
+
+
+def _that_repeat(sorted_prefixes: npt.NDArray[np.uint64]) -> frozenset[int]:
+    """Those that keys standing twice have, and perhaps a pair that only shares its first 64 bits."""
+    return frozenset(sorted_prefixes[1:][sorted_prefixes[1:] == sorted_prefixes[:-1]].tolist())
 
 
 def _prefix(key: str) -> int:
