@@ -45,7 +45,8 @@ def pending(path: Path, left_out: Mapping[str, Known], counts: Counter[str]) -> 
         for why, among in left_out.items():
             fresh = among([k for k in keys if k not in known])
             known |= fresh
-            counts[why] += sum(k in fresh for k in keys)
+            if fresh:
+                counts[why] += sum(k in fresh for k in keys)
         places = []
         for place, key in enumerate(keys):
             if key in known:
