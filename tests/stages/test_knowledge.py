@@ -410,7 +410,8 @@ def test_one_view_is_imported_while_the_other_is_asked(shop: Shop) -> None:
 
 
 def test_one_generic_answer_for_everybody_is_refused_for_all_and_the_last_good_texts_stay(shop: Shop) -> None:
-    generic = "This person enjoys a wide variety of films and likes good stories, strong characters and fine acting in general."
+    generic = "This person enjoys a wide variety of films and likes good stories, strong characters and fine acting in general. "
+    generic += "They look for movies that entertain, move and surprise, whatever the genre, the mood or the period may be."
     with loopback() as server:
         shop.run(server.base_url)
     with loopback(lambda call: "generic" if "<list>" in call.prompt else "ok", answers={"generic": (generic, "stop")}) as server:

@@ -36,7 +36,8 @@ def ask_requests(inputs: Inputs, settings: Settings) -> tuple[Asked, str | None]
 
     if settings.llm.provider == "batch":
         return Asked(from_ledger=_held(inputs)), revision
-    return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry), revision
+    total = inputs.count("request")
+    return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry, total=total), revision
 
 
 def _held(inputs: Inputs) -> int:

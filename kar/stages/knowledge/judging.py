@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from kar.stages.knowledge.keyed import Key
 from kar.stages.knowledge.spool import Spool
 from kar.store import Inputs
 from kar.tables import TABLES, IdTypes
-from kar.text.quality import Candidate, QualityGate, Refusal, clean, tidy
+from kar.text.quality import Candidate, QualityGate, Refusal, clean, load_domain_words, tidy
 from kar.text.templates import load_template
 
 _SHOWN_CHARS = 2_000
 _ROWS = 2_048
+_REMEMBERED = 20_000
 _PLANNED = ("template_version", "evidence_sha", "cutoff_at", "evidence_users", "evidence_items", "evidence_newest_at")
 
 
@@ -44,13 +45,32 @@ class Judged:
 
 
 def quality_gate(inputs: Inputs, settings: Settings, titles: Mapping[str, str]) -> QualityGate:
-    """The gate for the asked views. A template may ask for more words than the settings do."""
-    least = {}
+    """The gate for the asked views. A template may ask for more words than the settings do.
+
+    Some of the last night's texts are remembered too: on a night with few questions a generic answer would else have
+    no company to be known by.
+    """
+    folder, domain, least = Path(settings.prompts.folder), settings.scenario.domain, {}
     for view in settings.prompts.views:
         if view not in settings.knowledge.imports:
-            template = load_template(Path(settings.prompts.folder), settings.scenario.domain, view)
-            least[view] = max(settings.knowledge.min_words, template.output.min_words)
-    return QualityGate(settings.knowledge, titles.values(), least)
+            least[view] = load_template(folder, domain, view).output.min_words
+    gate = QualityGate(settings.knowledge, titles.values(), least, load_domain_words(folder, domain))
+    for row in _remembered(inputs, list(least)):
+        gate.remember(row, is_new=False)
+    return gate
+
+
+def _remembered(inputs: Inputs, views: list[str]) -> Iterator[Candidate]:
+    """Texts of the last night, the first `_REMEMBERED` of each view."""
+    if inputs.path("knowledge") is None:
+        return
+    left = dict.fromkeys(views, _REMEMBERED)
+    for part in inputs.stream("knowledge", ["view", "subject_id", "text", "origin"]):
+        rows = part.filter(pc.not_equal(part.column("origin"), "import")) if any(left.values()) else part.slice(0, 0)
+        for view, subject, text in zip(*(rows.column(c).to_pylist() for c in ("view", "subject_id", "text")), strict=True):
+            if left.get(view, 0) > 0:
+                left[view] -= 1
+                yield Candidate(view, subject, text)
 
 
 def titles_of(inputs: Inputs) -> dict[str, str]:
