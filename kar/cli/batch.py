@@ -195,8 +195,6 @@ def _left_out(counts: Counter[str]) -> str:
 
 
 def _money(settings: Settings, prompt_tokens: int, completion_tokens: int) -> str:
-    llm = settings.llm
-    usd = (prompt_tokens * llm.usd_per_million_prompt_tokens + completion_tokens * llm.usd_per_million_completion_tokens) / 1e6
-    if not usd:
-        return "no price per token is set in [llm]"
-    return f"{usd * llm.batch_price_share:,.4f} USD ({llm.batch_price_share:.0%} of the price per token in [llm])"
+    price, share = settings.llm.price(), settings.llm.batch_price_share
+    usd = (prompt_tokens * price.prompt + completion_tokens * price.completion) / 1e6
+    return f"{usd * share:,.4f} USD ({share:.0%} of the price per token in [llm])" if usd else "no price per token is set in [llm]"
