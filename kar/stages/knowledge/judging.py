@@ -109,7 +109,7 @@ def _judge_part(
     good: dict[int, tuple[str, Answer]] = {}
     bad: list[dict[str, Any]] = []
     for place, (view, subject, key, evidence) in enumerate(zip(*columns, strict=True)):
-        answers = counting(found.get(key, []), as_of)
+        answers = counting(found.get(key, []), None if settings.llm.provider == "batch" else as_of)
         if not answers:
             judged.unanswered[view] += 1
             if len(judged.examples) < 20:
@@ -126,9 +126,13 @@ def _judge_part(
     refused.add(bad)
 
 
-def counting(answers: list[Answer], as_of: dt.datetime) -> list[Answer]:
-    """The rows of one request that count, newest first: good answers of any night, failures of this run."""
-    rows = [a for a in answers if a.status == "ok" or a.asked_at == as_of]
+def counting(answers: list[Answer], as_of: dt.datetime | None) -> list[Answer]:
+    """The rows of one request that count, newest first: good answers of any night, failures of this run.
+
+    Args:
+        as_of: the run's clock; None: failures of any time, because a batch comes back before the run.
+    """
+    rows = [a for a in answers if a.status == "ok" or as_of is None or a.asked_at == as_of]
     return sorted(rows, key=lambda a: (a.status == "ok", a.retry_of != "", a.ended_at), reverse=True)
 
 
