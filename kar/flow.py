@@ -90,14 +90,14 @@ HISTORIES = Stage(
 PROMPTS = Stage(
     name="prompts",
     title="plan whom to ask tonight and why, and render each request",
-    version=1,
+    version=2,
     reads=(
         Read("histories", "history"),
         Read("histories", "item_profile"),
         Read("sources", "user_attribute"),
         Read("knowledge", "knowledge", "previous"),
     ),
-    writes=("plan",),
+    writes=("plan", "request"),
     rejects={
         "empty_history": "nothing is known of the user before the cutoff, so there is nothing to ask",
         "empty_item": "an item without title or text before the cutoff",
@@ -113,6 +113,7 @@ KNOWLEDGE = Stage(
     version=1,
     reads=(
         Read("prompts", "plan"),
+        Read("prompts", "request"),
         Read("histories", "history"),
         Read("histories", "item_profile"),
         Read("sources", "interaction"),
@@ -215,6 +216,7 @@ REPORT = Stage(
         Read("histories", "history"),
         Read("histories", "item_profile"),
         Read("prompts", "plan"),
+        Read("prompts", "request"),
         Read("knowledge", "knowledge"),
         Read("knowledge", "refused"),
         Read("vectors", "knowledge_vector"),

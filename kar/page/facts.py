@@ -20,6 +20,7 @@ class Chosen:
     history: pa.Table
     item_profile: pa.Table
     plan: pa.Table
+    request: pa.Table
     knowledge: pa.Table
     refused: pa.Table
 

@@ -1,6 +1,6 @@
 """knowledge: ask the language model, keep every answer, accept what passes the quality gate.
 
-reads   plan, history, item_profile, interaction, knowledge (previous)
+reads   plan, request, history, item_profile, interaction, knowledge (previous)
 writes  knowledge, refused
 rejects empty                   the answer holds no text
         refusal                 the model declined
@@ -108,12 +108,13 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
     rows = plan.filter(pc.equal(plan.column("decision"), "ask")).sort_by("rank")
     if rows.num_rows == 0:
         return Asked()
+    sent = inputs.table("request")
     revision = model_revision(settings.llm, inputs.home)
     rules = _rules(rows, settings)
     requests = [
         Request(key, body.encode(), prompt, answer, version)
         for key, body, prompt, answer, version in zip(
-            *(rows.column(c).to_pylist() for c in ("request_key", "body", "prompt_tokens", "answer_tokens", "template_version")),
+            *(sent.column(c).to_pylist() for c in ("request_key", "body", "prompt_tokens", "answer_tokens", "template_version")),
             strict=True,
         )
     ]

@@ -1,7 +1,7 @@
 """prompts: which subjects to ask tonight and why, and the exact request for each. Sends nothing.
 
 reads   history, item_profile, user_attribute, knowledge (previous)
-writes  plan
+writes  plan, request
 rejects empty_history     nothing is known of the user before the cutoff, so there is nothing to ask
 rejects empty_item        an item without title or text before the cutoff
 rejects over_budget       due, but beyond tonight's token budget; the age of the old knowledge grows
@@ -45,7 +45,10 @@ _EXAMPLES = 20
 
 @dataclass
 class Plan:
+    """Both tables of the stage, what was left out and why, and the figures."""
+
     table: pa.Table
+    requests: pa.Table
     rejected: dict[str, tuple[int, list[dict[str, Any]]]]
     figures: dict[str, Any]
 
@@ -68,6 +71,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     )
     made = plan(world, templates, _model(settings, inputs) if templates else None, settings, inputs.ids)
     out.write("plan", made.table)
+    out.write("request", made.requests)
     for reason, (count, examples) in made.rejected.items():
         out.reject(reason, count, examples)
     out.record(**made.figures)
@@ -97,14 +101,16 @@ def plan(world: World, templates: Sequence[Template], model: Model | None, setti
     """
     views = [view_plan(world, template, model, settings) for template in templates if model is not None]
     rank, asked = rank_views(views, settings.llm)
-    parts = [_rows(v, r, a, model, settings) for v, r, a in zip(views, rank, asked, strict=True) if model is not None]
+    requests = [_requests(v, r, model, settings) for v, r in zip(views, rank, strict=True) if model is not None]
+    parts = [_rows(v, r, a, q) for v, r, a, q in zip(views, rank, asked, requests, strict=True)]
     parts += [_other_rows(v.view, v.template, v.others) for v in views]
     parts += [_other_rows(view, None, {"imported": _subjects(world, view)}) for view in sorted(settings.knowledge.imports)]
     schema = pa.schema([(c.name, c.arrow(ids)) for c in TABLES["plan"].columns])
     rows = pa.concat_tables([part.select(schema.names).cast(schema) for part in parts]) if parts else schema.empty_table()
     at = pa.array([world.cutoff_at], schema.field("cutoff_at").type).take(pa.array(np.zeros(rows.num_rows, np.int64)))
     table = rows.set_column(schema.get_field_index("cutoff_at"), "cutoff_at", at)
-    return Plan(table, _rejected(views, asked, world), _figures(table, views, asked, model, settings))
+    sent = pa.concat_tables(requests) if requests else TABLES["request"].schema(ids).empty_table()
+    return Plan(table, sent, _rejected(views, asked, world), _figures(table, views, asked, model, settings))
 
 
 def _subjects(world: World, view: str) -> list[tuple[str, str]]:
@@ -113,12 +119,32 @@ def _subjects(world: World, view: str) -> list[tuple[str, str]]:
     return list(zip(table.column("subject_id").to_pylist(), table.column("evidence_sha").to_pylist(), strict=True))
 
 
-def _rows(view: ViewPlan, rank: np.ndarray, asked: np.ndarray, model: Model, settings: Settings) -> pa.Table:
-    """The due rows of one view; only the asked ones carry a request."""
+def _requests(view: ViewPlan, rank: np.ndarray, model: Model, settings: Settings) -> pa.Table:
+    """The requests of one view, written out; in the order of its subjects."""
+    asked = np.flatnonzero(rank >= 0)
+    bodies = [body_bytes(asking.request_body(view.template, view.prompts.write(s), settings.llm)) for s in asked.tolist()]
+    schema = TABLES["request"].schema(IdTypes())
+    columns = {
+        "place": rank[asked],
+        "view": [view.view] * len(asked),
+        "subject_id": [view.subjects[s] for s in asked],
+        "request_key": [request_key(body, model.revision) for body in bodies],
+        "revision": [model.revision] * len(asked),
+        "family": [view.template.version] * len(asked),
+        "body": pa.array(bodies, pa.binary()).cast(pa.string()),
+        "prompt_tokens": view.prompts.prompt_tokens[asked],
+        "answer_tokens": [view.template.output.max_tokens] * len(asked),
+        "template_version": [view.template.version] * len(asked),
+    }
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _rows(view: ViewPlan, rank: np.ndarray, asked: np.ndarray, requests: pa.Table) -> pa.Table:
+    """The due rows of one view."""
     prompts, count = view.prompts, len(view.subjects)
     decision = np.where(asked, "ask", np.where(prompts.fits, "over_budget", "empty"))
-    bodies = [body_bytes(asking.request_body(view.template, prompts.write(s), settings.llm)) if asked[s] else b"" for s in range(count)]
-    keys = [request_key(body, model.revision) if body else "" for body in bodies]
+    keys = np.full(count, "", object)
+    keys[rank >= 0] = requests.column("request_key").to_pylist()
     columns = {
         **_constant(view.view, view.template, count),
         "subject_id": view.subjects,
@@ -131,7 +157,6 @@ def _rows(view: ViewPlan, rank: np.ndarray, asked: np.ndarray, model: Model, set
         "history_shown": prompts.shown,
         "history_dropped": prompts.dropped,
         "request_key": keys,
-        "body": pa.array(bodies, pa.binary()).cast(pa.string()),
         "evidence_sha": view.evidence_shas,
         "evidence_users": prompts.evidence_users,
         "evidence_items": prompts.evidence_items,
@@ -157,7 +182,6 @@ def _other_rows(view: str, template: Template | None, others: dict[str, list[tup
             "history_shown": zeros,
             "history_dropped": zeros,
             "request_key": [""] * len(flat),
-            "body": [""] * len(flat),
             "evidence_sha": [sha for _, _, sha in flat],
             "evidence_users": [[]] * len(flat),
             "evidence_items": [[]] * len(flat),

@@ -1,6 +1,6 @@
 """report: one page that says whether the knowledge helped, and what it cost.
 
-reads   interaction, history, item_profile, plan, knowledge, refused, knowledge_vector, example, metric, comparison, epoch, release
+reads   interaction, history, item_profile, plan, request, knowledge, refused, knowledge_vector, example, metric, comparison, epoch, release
 writes  index.html beside the manifest; no table
 """
 
@@ -68,6 +68,7 @@ def _chosen(inputs: Inputs, settings: Settings, users: list[str], items: list[st
         history=_rows(inputs, "history", chosen_users),
         item_profile=_rows(inputs, "item_profile", chosen_items),
         plan=_both(inputs, "plan", chosen_users, chosen_items),
+        request=_both(inputs, "request", chosen_users, chosen_items),
         knowledge=_both(inputs, "knowledge", chosen_users, chosen_items),
         refused=_both(inputs, "refused", chosen_users, chosen_items),
     )

@@ -63,11 +63,12 @@ def test_every_planned_subject_is_asked_once_and_its_answer_is_kept_with_its_ori
         manifest = shop.run(server.base_url, llm={"revision": "r7"})
         assert server.calls == 14
     plan, knowledge = shop.rows("plan", stage="prompts"), shop.rows("knowledge")
+    requests = shop.rows("request", stage="prompts")
     assert len(knowledge) == 14
     assert shop.rows("refused") == {}
     for key, row in knowledge.items():
         planned = plan[key]
-        prompt = "\n".join(m["content"] for m in json.loads(planned["body"])["messages"])
+        prompt = "\n".join(m["content"] for m in json.loads(requests[key]["body"])["messages"])
         assert row["text"] == answer_to(prompt)
         assert (row["origin"], row["model"], row["model_revision"], row["asked_at"]) == ("tonight", "tiny", "r7", NOW)
         same = ("request_key", "template_version", "evidence_sha", "evidence_users", "evidence_items", "evidence_newest_at", "cutoff_at")
@@ -86,8 +87,7 @@ def test_prompts_are_sent_in_the_order_of_their_rank(shop: Shop) -> None:
     with loopback() as server:
         shop.run(server.base_url, llm={"concurrency": 1})
         sent = [body.decode() for body in server.bodies]
-    plan = sorted(shop.rows("plan", stage="prompts").values(), key=lambda row: row["rank"])
-    assert sent == [row["body"] for row in plan]
+    assert sent == [row["body"] for row in shop.rows("request", stage="prompts").values()]
 
 
 def test_a_night_with_all_answers_in_the_ledger_makes_no_call(shop: Shop) -> None:

@@ -58,13 +58,19 @@ def ask(
         model = Model(revision, token_counter(settings.llm, tokenizer_folder))
         made = plan(world, templates, model, settings, IdTypes())
         assert tables.conform("plan", made.table, IdTypes()).num_rows == made.table.num_rows
+        sent = tables.conform("request", made.requests, IdTypes())
+        assert sent.column("place").to_pylist() == list(range(sent.num_rows))
         return made
 
     return make
 
 
 def rows(made: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(row["view"], row["subject_id"]): row for row in made.table.to_pylist()}
+    """The plan's rows, each with the body of its request ("" if there is none)."""
+    bodies = {(row["view"], row["subject_id"]): row["body"] for row in made.requests.to_pylist()}
+    found = {(row["view"], row["subject_id"]): row for row in made.table.to_pylist()}
+    assert bodies.keys() == {key for key, row in found.items() if row["decision"] == "ask"}
+    return {key: row | {"body": bodies.get(key, "")} for key, row in found.items()}
 
 
 def reasons(made: Any) -> dict[tuple[str, str], str]:

@@ -5,21 +5,18 @@ Nothing is computed here and nothing heavy is imported at the top: `kar --help` 
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from kar import flow
+from kar.cli import release
+from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario
 from kar.errors import KarError
-
-if TYPE_CHECKING:
-    from kar.settings import Settings
-    from kar.store import Home
 
 _STAGES = "\n\n".join(f"{s.name:<10} {s.title}" for s in flow.FLOW)
 app = typer.Typer(
@@ -31,22 +28,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-release_app = typer.Typer(help="Published releases: list, show, verify, promote, roll back.", no_args_is_help=True)
 factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
-app.add_typer(release_app, name="release")
+app.add_typer(release.app, name="release")
 app.add_typer(factors_app, name="factors")
-
-SettingsPath = Annotated[
-    Path, typer.Option("--settings", "-s", envvar="KAR_SETTINGS", help="The scenario's TOML file.", show_default="$KAR_SETTINGS")
-]
-Date = Annotated[
-    str | None, typer.Option("--date", "-d", help="Partition date, YYYY-MM-DD; its end (UTC) is the cutoff.", show_default="yesterday, UTC")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="section.key=value, over the settings file; may be given several times.", show_default="none"),
-]
-Root = Annotated[Path | None, typer.Option("--home", help="Where data lies.", show_default="$KAR_HOME, or .kar")]
 
 
 @app.command()
@@ -63,11 +47,11 @@ def run(
 
     if stage != "all" and stage not in flow.NAMES:
         raise typer.BadParameter(f"{stage!r} is no stage; say all, or one of {', '.join(flow.NAMES)}", param_hint="STAGE")
-    loaded, place = _open(settings, override, home)
-    day = _day(date)
-    runner.run_all(loaded, place, day, _now, None if stage == "all" else [stage])
+    loaded, place = open_scenario(settings, override, home)
+    on = day(date)
+    runner.run_all(loaded, place, on, now, None if stage == "all" else [stage])
     if stage == "all":
-        typer.echo(finished(place, day))
+        typer.echo(finished(place, on))
 
 
 @app.command()
@@ -76,10 +60,10 @@ def plan(settings: SettingsPath, date: Date = None, override: Overrides = None, 
     from kar import run as runner
     from kar.show import bill
 
-    loaded, place = _open(settings, override, home)
-    day = _day(date)
-    runner.run_all(loaded, place, day, _now, ["sources", "histories", "prompts"])
-    typer.echo(bill(loaded, place, day))
+    loaded, place = open_scenario(settings, override, home)
+    on = day(date)
+    runner.run_all(loaded, place, on, now, ["sources", "histories", "prompts"])
+    typer.echo(bill(loaded, place, on))
 
 
 @app.command()
@@ -87,7 +71,7 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
     """Show which stages are made for which dates, and which release is current."""
     from kar.show import overview
 
-    typer.echo(overview(*_open(settings, override, home)))
+    typer.echo(overview(*open_scenario(settings, override, home)))
 
 
 @app.command()
@@ -104,8 +88,8 @@ def show(
 
     if side not in ("user", "item"):
         raise typer.BadParameter("say user or item", param_hint="SIDE")
-    loaded, place = _open(settings, override, home)
-    shown = subject(loaded, place, "user" if side == "user" else "item", subject_id, None if date is None else _day(date))
+    loaded, place = open_scenario(settings, override, home)
+    shown = subject(loaded, place, "user" if side == "user" else "item", subject_id, None if date is None else day(date))
     typer.echo(shown)
 
 
@@ -150,7 +134,7 @@ def serve(
 
     if settings is None:
         raise SystemExit(serve_foreground(Home.of("_", home), LLMSettings(), port))
-    loaded, place = _open(settings, override, home)
+    loaded, place = open_scenario(settings, override, home)
     raise SystemExit(serve_foreground(place, loaded.llm, port))
 
 
@@ -180,88 +164,8 @@ def factors_suggest(
     """Ask the configured model which factors decide interest in this kind of item; print a draft to prune."""
     from kar.elicit import suggest_factors
 
-    loaded, place = _open(settings, override, home)
+    loaded, place = open_scenario(settings, override, home)
     typer.echo(suggest_factors(loaded, place, domain, noun))
-
-
-@release_app.command("list")
-def release_list(settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
-    """List the releases, the current one marked."""
-    from kar.show import releases
-
-    typer.echo(releases(_open(settings, override, home)[1]))
-
-
-@release_app.command("show")
-def release_show(
-    settings: SettingsPath,
-    release_id: Annotated[str | None, typer.Argument(help="Which.", show_default="the current one")] = None,
-    override: Overrides = None,
-    home: Root = None,
-) -> None:
-    """Show what a release binds: tables, space, clocks, models, coverage, uplift."""
-    from kar.show import release
-
-    typer.echo(release(_open(settings, override, home)[1], release_id))
-
-
-@release_app.command("verify")
-def release_verify(
-    settings: SettingsPath,
-    release_id: Annotated[str | None, typer.Argument(help="Which.", show_default="the current one")] = None,
-    override: Overrides = None,
-    home: Root = None,
-) -> None:
-    """Recompute every digest, row count and schema of a release; name the first difference."""
-    from kar.show import verify
-
-    typer.echo(verify(_open(settings, override, home)[1], release_id))
-
-
-@release_app.command("promote")
-def release_promote(
-    release_id: Annotated[str, typer.Argument(help="Which.")], settings: SettingsPath, override: Overrides = None, home: Root = None
-) -> None:
-    """Point CURRENT at a release with a newer data_cutoff."""
-    from kar.release import promote
-
-    place = _open(settings, override, home)[1]
-    promote(place.published, release_id)
-    typer.echo(f"CURRENT is {release_id}")
-
-
-@release_app.command("rollback")
-def release_rollback(
-    release_id: Annotated[str, typer.Argument(help="Which.")], settings: SettingsPath, override: Overrides = None, home: Root = None
-) -> None:
-    """Point CURRENT back at an earlier release."""
-    from kar.release import rollback
-
-    place = _open(settings, override, home)[1]
-    rollback(place.published, release_id)
-    typer.echo(f"CURRENT is {release_id}")
-
-
-def _open(path: Path, overrides: list[str] | None, root: Path | None) -> tuple[Settings, Home]:
-    from kar.settings import load
-    from kar.store import Home
-
-    loaded = load(path, overrides)
-    return loaded, Home.of(loaded.scenario.name, root)
-
-
-def _day(text: str | None) -> dt.date:
-    if text is None:
-        return _now().date() - dt.timedelta(days=1)
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no date; write YYYY-MM-DD", param_hint="--date") from error
-
-
-def _now() -> dt.datetime:
-    """The clock: read here, once, and handed down."""
-    return dt.datetime.now(dt.UTC)
 
 
 def _terminated(*_: object) -> NoReturn:
