@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import mock_server
+from benchmarks import mock_server, replies
 from benchmarks.child import measure
 from benchmarks.ours import Task, write_plan
 from benchmarks.table import Row, rounded
 from kar.llm.ledger import COMMIT_WINDOW_S
 
 IN_FLIGHT, LATENCY_S = 64, 0.05
-_MODEL = mock_server.MODEL
+_MODEL = replies.MODEL
 
 
 def resume_rows(count: int = 3_000) -> Iterator[Row]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import load, mock_server
+from benchmarks import load, replies
 from benchmarks.ours import AS_OF, REVISION
 from benchmarks.table import Row, rounded
 from kar.llm.key import body_bytes, request_key
@@ -20,18 +20,18 @@ _PART = 10_000
 
 def answer_of(number: int) -> Answer:
     """A good answer to a request of 2.5 kB; every number has a key of its own."""
-    body = body_bytes(load.body(mock_server.MODEL, load.conversation(number)))
+    body = body_bytes(load.body(replies.MODEL, load.conversation(number)))
     return Answer(
         key=request_key(body, REVISION),
         body=body.decode(),
-        text=mock_server.ANSWER,
+        text=replies.ANSWER,
         finish_reason="stop",
-        prompt_tokens=mock_server.PROMPT_TOKENS,
-        cached_tokens=mock_server.CACHED_TOKENS,
-        completion_tokens=mock_server.COMPLETION_TOKENS,
+        prompt_tokens=replies.PROMPT_TOKENS,
+        cached_tokens=replies.CACHED_TOKENS,
+        completion_tokens=replies.COMPLETION_TOKENS,
         reasoning_tokens=0,
         lost_tokens=0,
-        model=mock_server.MODEL,
+        model=replies.MODEL,
         revision=REVISION,
         template_version="bench.user.preference@1:000000000000",
         attempts=1,
@@ -44,10 +44,11 @@ def answer_of(number: int) -> Answer:
 
 
 def rows(count: int) -> Iterator[Row]:
-    """Put `count` rows, then look up 100,000 of their keys (all, if there are fewer) in random order."""
-    with tempfile.TemporaryDirectory(prefix="kar-bench-") as folder:
-        keys, put_s, cpu_s = [], 0.0, 0.0
-        with Ledger.open(Path(folder)) as ledger:
+    """Put `count` rows, look up 100,000 of their keys (all, if there are fewer), compact, look up again."""
+    with tempfile.TemporaryDirectory(prefix="kar-bench-") as name:
+        folder, keys = Path(name), []
+        put_s = cpu_s = 0.0
+        with Ledger.open(folder) as ledger:
             for start in range(0, count, _PART):
                 part = [answer_of(number) for number in range(start, min(start + _PART, count))]
                 keys += [answer.key for answer in part]
@@ -56,15 +57,28 @@ def rows(count: int) -> Iterator[Row]:
                     ledger.put(answer)
                 ledger.flush()
                 put_s, cpu_s = put_s + time.perf_counter() - started, cpu_s + time.process_time() - cpu_from
+        wanted = random.Random(1).sample(keys, min(_KEYS, count))
         yield Row(f"ledger: put {count:,} rows of 3.4 kB until they are committed", "kar", rounded(1e6 * put_s / count), "µs/row")
         yield Row(f"ledger: put {count:,} rows of 3.4 kB, CPU", "kar", rounded(1e6 * cpu_s / count), "µs/row")
-        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        yield Row(f"ledger: size on disk, {count:,} rows", "kar", rounded(size / count), "bytes/row")
-        wanted = random.Random(1).sample(keys, min(_KEYS, count))
-        with Ledger.open(Path(folder)) as ledger:
+        yield from _look_ups(folder, wanted, count, "in SQLite")
+        with Ledger.open(folder) as ledger:
             started = time.perf_counter()
-            found = ledger.get_many(wanted)
-            seconds = time.perf_counter() - started
-        if len(found) != len(wanted):
-            raise RuntimeError(f"{len(found)} of {len(wanted)} keys were found")
-        yield Row(f"ledger: answers to {len(wanted):,} keys among {count:,} rows", "kar", rounded(seconds), "s")
+            ledger.compact()
+            yield Row(f"ledger: compact {count:,} rows to Parquet", "kar", rounded(time.perf_counter() - started), "s")
+        yield from _look_ups(folder, wanted, count, "compacted")
+
+
+def _look_ups(folder: Path, wanted: list[str], count: int, state: str) -> Iterator[Row]:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    yield Row(f"ledger: size of {count:,} rows, {state}", "kar", rounded(size / count), "bytes/row")
+    with Ledger.open(folder) as ledger:
+        started = time.perf_counter()
+        held = ledger.held(wanted)
+        held_s = time.perf_counter() - started
+        started = time.perf_counter()
+        found = ledger.get_many(wanted)
+        found_s = time.perf_counter() - started
+    if not len(held) == len(found) == len(wanted):
+        raise RuntimeError(f"of {len(wanted)} keys {len(held)} were held and {len(found)} found")
+    yield Row(f"ledger: which of {len(wanted):,} keys are held, among {count:,} rows, {state}", "kar", rounded(held_s), "s")
+    yield Row(f"ledger: answers to {len(wanted):,} keys, among {count:,} rows, {state}", "kar", rounded(found_s), "s")

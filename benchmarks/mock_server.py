@@ -24,18 +24,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import cast
 
-MODEL = "mock-8b"
-VERSION = "0.33.0"
-PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS = 640, 512, 150
-MAX_NUM_SEQS = 256
-ANSWER = (
-    "This person keeps coming back to slow, carefully built dramas and to crime stories in which the outcome matters less than the people "
-    "who live with it. The highest marks go to films whose characters carry a quiet grief, while loud comedies and effects for their own "
-    "sake are rated low, even where a famous cast plays in them. Older European titles sit beside recent American ones, so country and "
-    "period seem to matter little; mood decides. A sparse score and long, patient camera work are welcome, and endings may stay open. Award "
-    "winners are neither sought nor avoided. Two documentaries with full marks suggest an interest in real work and ordinary places, and "
-    "the few sequels on the list were given up early, which fits somebody who prefers a story that is told once, and well."
-)
+from benchmarks import replies
 
 
 @dataclass
@@ -50,42 +39,11 @@ class Seen:
     cpu_s: float = 0.0
 
 
-def _reply(content: bytes, status: str = "200 OK", content_type: str = "application/json") -> bytes:
-    head = f"HTTP/1.1 {status}\r\nserver: mock\r\ncontent-type: {content_type}\r\ncontent-length: {len(content)}\r\n\r\n"
-    return head.encode() + content
-
-
-def _json(data: object) -> bytes:
-    return _reply(json.dumps(data).encode())
-
-
-_CHAT = _json(
-    {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1795000000,
-        "model": MODEL,
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": ANSWER, "reasoning": None, "tool_calls": []}, "finish_reason": "stop"}
-        ],
-        "usage": {
-            "prompt_tokens": PROMPT_TOKENS,
-            "completion_tokens": COMPLETION_TOKENS,
-            "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS,
-            "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
-        },
-    }
-)
-_MODELS = _json({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "vllm", "root": MODEL, "max_model_len": 8192}]})
-_VERSION = _json({"version": VERSION})
-_NOT_FOUND = _reply(b'{"detail": "Not Found"}', "404 Not Found")
-
-
 class _Server:
     """The state behind all connections."""
 
-    def __init__(self, latency_s: float) -> None:
-        self.latency_s, self.seen = latency_s, Seen()
+    def __init__(self, latency_s: float, *, is_varied: bool) -> None:
+        self.latency_s, self.is_varied, self.seen = latency_s, is_varied, Seen()
         self.ever_answered = 0
         self._cpu_from = time.process_time()
         self._loop = asyncio.get_running_loop()
@@ -102,49 +60,28 @@ class _Server:
             else:
                 self._answer(transport)
         else:
-            transport.write(self._get(path) if method == b"GET" else _NOT_FOUND)
+            transport.write(self._get(path) if method == b"GET" else replies.NOT_FOUND)
 
     def _answer(self, transport: asyncio.Transport) -> None:
         self.seen.in_flight -= 1
         if not transport.is_closing():
             self.seen.answered += 1
             self.ever_answered += 1
-            transport.write(_CHAT)
+            transport.write(replies.chat(replies.varied_answer(self.ever_answered)) if self.is_varied else replies.CHAT)
 
     def _get(self, path: bytes) -> bytes:
         self.seen.probes += 1
         if path == b"/metrics":
-            return _reply(self._metrics().encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+            return replies.reply(
+                replies.metrics(self.seen.in_flight, self.ever_answered).encode(), content_type="text/plain; version=0.0.4; charset=utf-8"
+            )
         if path.startswith(b"/stats"):
             self.seen.cpu_s = time.process_time() - self._cpu_from
-            said = _json(asdict(self.seen))
+            said = replies.json_reply(asdict(self.seen))
             if path.endswith(b"reset=1"):
                 self.seen, self._cpu_from = Seen(in_flight=self.seen.in_flight), time.process_time()
             return said
-        return {b"/v1/models": _MODELS, b"/version": _VERSION, b"/health": _reply(b"")}.get(path, _NOT_FOUND)
-
-    def _metrics(self) -> str:
-        """The exposition of vLLM 0.33: gauges as they are, counters with _total."""
-        running = min(self.seen.in_flight, MAX_NUM_SEQS)
-        values = {
-            ("gauge", "num_requests_running"): running,
-            ("gauge", "num_requests_waiting"): self.seen.in_flight - running,
-            ("gauge", "kv_cache_usage_perc"): 0.5 * running / MAX_NUM_SEQS,
-            ("counter", "num_preemptions"): 0,
-            ("counter", "prefix_cache_queries"): self.ever_answered * PROMPT_TOKENS,
-            ("counter", "prefix_cache_hits"): self.ever_answered * CACHED_TOKENS,
-            ("counter", "prompt_tokens"): self.ever_answered * PROMPT_TOKENS,
-            ("counter", "generation_tokens"): self.ever_answered * COMPLETION_TOKENS,
-        }
-        lines = []
-        for (kind, name), value in values.items():
-            full = f"vllm:{name}_total" if kind == "counter" else f"vllm:{name}"
-            lines += [
-                f"# HELP vllm:{name} {name}",
-                f"# TYPE vllm:{name} {kind}",
-                f'{full}{{engine="0",model_name="{MODEL}"}} {float(value)}',
-            ]
-        return "\n".join(lines) + "\n"
+        return {b"/v1/models": replies.MODELS, b"/version": replies.VERSIONS, b"/health": replies.reply(b"")}.get(path, replies.NOT_FOUND)
 
 
 class _Connection(asyncio.Protocol):
@@ -178,8 +115,8 @@ def _content_length(head: bytes) -> int:
     return int(lower[place + 17 :].split(b"\r\n", 1)[0]) if place >= 0 else 0
 
 
-async def _serve(port: int, latency_s: float) -> None:
-    server = _Server(latency_s)
+async def _serve(port: int, latency_s: float, *, is_varied: bool) -> None:
+    server = _Server(latency_s, is_varied=is_varied)
     listening = await asyncio.get_running_loop().create_server(lambda: _Connection(server), "127.0.0.1", port, backlog=1024)
     print(listening.sockets[0].getsockname()[1], flush=True)
     await listening.serve_forever()
@@ -202,9 +139,9 @@ class Mock:
 
 
 @contextlib.contextmanager
-def serving(latency_ms: float) -> Iterator[Mock]:
+def serving(latency_ms: float, *, is_varied: bool = False) -> Iterator[Mock]:
     """Run the server in a process of its own while the block lasts."""
-    command = [sys.executable, "-m", "benchmarks.mock_server", "--latency-ms", str(latency_ms)]
+    command = [sys.executable, "-m", "benchmarks.mock_server", "--latency-ms", str(latency_ms), *(["--varied"] if is_varied else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -217,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
     parser.add_argument("--latency-ms", type=float, default=50.0)
+    parser.add_argument("--varied", action="store_true", help="every answer is another one (made at the call: costs 0.1 ms)")
     arguments = parser.parse_args()
     runner = asyncio.run
     with contextlib.suppress(ImportError):
@@ -224,7 +162,7 @@ def main() -> None:
 
         runner = uvloop.run
     with contextlib.suppress(KeyboardInterrupt):
-        runner(_serve(arguments.port, arguments.latency_ms / 1000))
+        runner(_serve(arguments.port, arguments.latency_ms / 1000, is_varied=arguments.varied))
 
 
 if __name__ == "__main__":

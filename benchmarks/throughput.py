@@ -7,7 +7,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 
-from benchmarks import mock_server, systems
+from benchmarks import mock_server, replies, systems
 from benchmarks.child import Measured, measure
 from benchmarks.table import Row, median_row
 
@@ -49,7 +49,7 @@ def _runs(peers_python: str, count: int, repetitions: int, latency_ms: float) ->
                 if system in missing:
                     continue
                 python = peers_python if system in systems.IN_PEERS_PYTHON else sys.executable
-                task = systems.Task(system, mock.base_url, count, IN_FLIGHT, mock_server.MODEL)
+                task = systems.Task(system, mock.base_url, count, IN_FLIGHT, replies.MODEL)
                 mock.stats(reset=True)
                 done = measure("benchmarks.systems", vars(task), python)
                 if "missing" in done.said:

@@ -12,9 +12,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from benchmarks import load, mock_server, ours, rendering, systems, table
+from benchmarks import load, ours, rendering, replies, stages, systems, table
 from benchmarks.child import measure
-from benchmarks.mock_server import MODEL, serving
+from benchmarks.mock_server import serving
+from benchmarks.replies import MODEL
 from benchmarks.table import Row
 from kar.llm.ask import ask
 from kar.llm.ledger import look_up
@@ -34,9 +35,9 @@ def test_kar_s_client_takes_what_the_mock_server_speaks(tmp_path: Path) -> None:
     assert asked.answered == seen.calls == seen.answered == len(answers) == 20
     assert seen.most_in_flight == 8
     assert judged.accepted == 20
-    assert {a.text for a in answers.values()} == {mock_server.ANSWER}
-    assert {a.cached_tokens for a in answers.values()} == {mock_server.CACHED_TOKENS}
-    assert asked.completion_tokens == 20 * mock_server.COMPLETION_TOKENS
+    assert {a.text for a in answers.values()} == {replies.ANSWER}
+    assert {a.cached_tokens for a in answers.values()} == {replies.CACHED_TOKENS}
+    assert asked.completion_tokens == 20 * replies.COMPLETION_TOKENS
 
 
 def test_the_mock_server_s_metrics_are_live_and_named_as_vllm_names_them() -> None:
@@ -53,7 +54,7 @@ def test_the_mock_server_s_metrics_are_live_and_named_as_vllm_names_them() -> No
         assert mock.stats(reset=True).calls == 3
         assert mock.stats().calls == 0
     values = {line.split("{")[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:")}
-    assert values["vllm:generation_tokens_total"] == 3 * mock_server.COMPLETION_TOKENS
+    assert values["vllm:generation_tokens_total"] == 3 * replies.COMPLETION_TOKENS
     assert values["vllm:num_requests_running"] == 0
     assert {"vllm:num_requests_waiting", "vllm:kv_cache_usage_perc", "vllm:num_preemptions_total"} <= set(values)
 
@@ -113,4 +114,20 @@ def test_the_table_is_printed_and_written_as_rows_of_five(tmp_path: Path) -> Non
 
 def test_the_prepared_answer_passes_the_quality_gate() -> None:
     prompt = load.conversation(1)[1]["content"]
-    assert judge(mock_server.ANSWER, "stop", prompt, ours.Judged().settings) is None
+    assert judge(replies.ANSWER, "stop", prompt, ours.Judged().settings) is None
+
+
+def test_the_stages_themselves_run_on_made_up_histories_and_their_answers_are_kept(tmp_path: Path) -> None:
+    with serving(0, is_varied=True) as mock:
+        made = {
+            stage: stages.run(stages.Task(stage, str(tmp_path), 40, mock.base_url, 8)) for stage in ("histories", "prompts", "knowledge")
+        }
+        assert mock.stats().calls == 40
+    assert made["histories"]["history"] == made["prompts"]["request"] == 40
+    assert made["knowledge"]["knowledge"] + made["knowledge"]["refused"] == 40
+
+
+def test_varied_answers_are_all_different() -> None:
+    answers = [replies.varied_answer(number) for number in range(500)]
+    assert len(set(answers)) == 500
+    assert {len(answer.split()) for answer in answers} == {114}
