@@ -57,7 +57,7 @@ def bill(settings: Settings, home: Home, date: dt.date) -> str:
     prompt = sum(r["prompt_tokens_sum"] for r in asked)
     answer = sum(r["answer_tokens_sum"] for r in asked)
     llm = settings.llm
-    usd = (prompt * llm.usd_per_million_prompt_tokens + answer * llm.usd_per_million_completion_tokens) / 1e6
+    usd = (prompt * llm.price().prompt + answer * llm.price().completion) / 1e6
     budget = "no limit" if llm.token_budget is None else f"{llm.token_budget:,}"
     lines = [
         f"plan for {date}, model {llm.model} ({llm.provider})",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -91,6 +92,21 @@ class HistoriesSettings(Section):
     review_chars: int = Field(240, ge=20)
 
 
+class Endpoint(Section):
+    """[[llm.endpoints]]: one of several servers with the same model."""
+
+    base_url: str = Field(description="up to and with /v1")
+    weight: float = Field(1.0, gt=0, description="share of the work, and of llm.concurrency, against the heaviest one's")
+
+
+class Price(Section):
+    """[llm.prices."PATTERN"]: US dollars per million tokens of the models whose names match."""
+
+    prompt: float = Field(0.0, ge=0)
+    cached: float | None = Field(None, ge=0, description="prompt tokens that the server had in its cache; none: the price of the others")
+    completion: float = Field(0.0, ge=0)
+
+
 class LLMSettings(Section):
     """[llm]: which model, where, within which budget."""
 
@@ -100,6 +116,9 @@ class LLMSettings(Section):
     model: str = "smollm2-135m-instruct"
     revision: str = Field("", description="empty: as the server reports it")
     base_url: str = Field("http://127.0.0.1:8000/v1", json_schema_extra=_NOT_IN_RECIPE)
+    endpoints: list[Endpoint] = Field(
+        default_factory=list, description="several servers with the same model; empty: base_url alone", json_schema_extra=_NOT_IN_RECIPE
+    )
     api_key_env: str = Field(
         "KAR_LLM_API_KEY", description="environment variable that holds the key; never the key", json_schema_extra=_NOT_IN_RECIPE
     )
@@ -113,11 +132,41 @@ class LLMSettings(Section):
     deadline_s: float | None = Field(
         None, gt=0, description="seconds the asking may take; none: no limit", json_schema_extra=_NOT_IN_RECIPE
     )
-    concurrency: int = Field(16, ge=1, description="requests in flight", json_schema_extra=_NOT_IN_RECIPE)
+    concurrency: int = Field(16, ge=1, description="most requests in flight, at each endpoint", json_schema_extra=_NOT_IN_RECIPE)
+    metrics: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: the server's own metrics steer how many requests are in flight, where it has them; off: always `concurrency`",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
+    metrics_interval_s: float = Field(2.0, gt=0, json_schema_extra=_NOT_IN_RECIPE)
+    warm_up: bool = Field(
+        True,
+        description="one request of each family of prompts goes ahead, so that the server holds their common beginning",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
+    prefix_order: bool = Field(True, description="plan requests with a common beginning side by side", json_schema_extra=_NOT_IN_RECIPE)
     timeout_s: float = Field(120.0, gt=0, json_schema_extra=_NOT_IN_RECIPE)
     max_attempts: int = Field(3, ge=1, json_schema_extra=_NOT_IN_RECIPE)
     usd_per_million_prompt_tokens: float = Field(0.0, ge=0)
     usd_per_million_completion_tokens: float = Field(0.0, ge=0)
+    prices: dict[str, Price] = Field(
+        default_factory=dict,
+        description="model name or pattern (gpt-4o*) = its prices; the first that matches goes before the two fields above",
+    )
+
+    @field_validator("endpoints")
+    @classmethod
+    def _each_address_once(cls, value: list[Endpoint]) -> list[Endpoint]:
+        if len({e.base_url.rstrip("/") for e in value}) < len(value):
+            raise ValueError("two endpoints have the same base_url")
+        return value
+
+    def price(self) -> Price:
+        """The model's prices: the first entry of `prices` whose pattern fits, else the two single fields."""
+        for pattern, price in self.prices.items():
+            if fnmatchcase(self.model, pattern):
+                return price
+        return Price(prompt=self.usd_per_million_prompt_tokens, completion=self.usd_per_million_completion_tokens)
 
 
 class PromptsSettings(Section):

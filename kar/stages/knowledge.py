@@ -37,7 +37,7 @@ from kar.errors import SettingsError
 from kar.llm.ask import Asked, ask
 from kar.llm.client import Request
 from kar.llm.key import body_bytes, request_key
-from kar.llm.ledger import Answer
+from kar.llm.ledger import Answer, Ledger
 from kar.llm.local import model_revision
 from kar.settings import KnowledgeSettings, LLMSettings, Settings
 from kar.store import Inputs, Output
@@ -122,11 +122,12 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
     def retry(request: Request, answer: Answer) -> Request | None:
         return with_more_tokens(request, answer, revision, settings.knowledge, settings.llm.context_tokens)
 
-    asked = ask(requests, settings.llm, inputs.home, revision, inputs.as_of, retry)
+    asked = ask(requests, settings.llm, inputs.home, revision, inputs.as_of, retry, total=len(requests))
+    ends = _ends(requests, inputs)
     keys = list(zip(rows.column("view").to_pylist(), rows.column("subject_id").to_pylist(), strict=True))
     accepted: dict[int, tuple[str, Answer]] = {}
     for place, ((view, subject_id), request) in enumerate(zip(keys, requests, strict=True)):
-        answers = [a for key in (asked.retries.get(request.key, ""), request.key) if (a := asked.ends.get(key)) is not None]
+        answers = ends[place]
         if not answers:
             found.dropped["over_budget"].append({"view": view, "subject_id": subject_id})
             continue
@@ -137,6 +138,21 @@ def _ask_plan(plan: pa.Table, inputs: Inputs, settings: Settings, found: Found) 
             found.refuse(view, subject_id, refusal, answer.text, answer.key)
     found.knowledge.append(_accepted_table(rows, accepted, settings.llm, inputs.ids))
     return asked
+
+
+def _ends(requests: list[Request], inputs: Inputs) -> list[list[Answer]]:
+    """What the ledger holds of each request: the second answer, if there is one, then the first."""
+
+    def end(rows: list[Answer]) -> list[Answer]:
+        ours = [a for a in rows if a.status == "ok" or a.asked_at == inputs.as_of]
+        return [next((a for a in ours if a.status == "ok"), ours[-1])] if ours else []
+
+    with Ledger.open(inputs.home.ledger) as ledger:
+        found = ledger.find(request.key for request in requests)
+    rows = [found.get(request.key, []) for request in requests]
+    return [
+        end([a for a in some if a.key != r.key]) + end([a for a in some if a.key == r.key]) for r, some in zip(requests, rows, strict=True)
+    ]
 
 
 def _rules(rows: pa.Table, settings: Settings) -> dict[str, KnowledgeSettings]:
@@ -363,7 +379,7 @@ def _report(out: Output, asked: Asked, found: Found, knowledge: pa.Table, inputs
         server_start_seconds=round(asked.server_start_seconds, 3),
         tokens_per_s=round(asked.completion_tokens / asked.seconds, 1) if asked.seconds else 0.0,
         stopped_by=asked.stopped_by,
-        retried_truncated=len(asked.retries),
+        retried_truncated=asked.retried,
         coverage={view: round(sum(n.values()) / max(counts[imports.side_of(view)], 1), 4) for view, n in sorted(origins.items())},
         origins={view: dict(sorted(n.items())) for view, n in sorted(origins.items())},
         refused={view: dict(sorted(n.items())) for view, n in sorted(refused.items())},

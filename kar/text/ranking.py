@@ -45,6 +45,6 @@ def _within(cost: np.ndarray, budget: np.ndarray) -> np.ndarray:
 
 def usd_costs(view: ViewPlan, llm: LLMSettings) -> np.ndarray:
     """float64 [S]: what each prompt and its longest answer would cost."""
-    answer = view.template.output.max_tokens * llm.usd_per_million_completion_tokens
-    usd: np.ndarray = (view.prompts.prompt_tokens * llm.usd_per_million_prompt_tokens + answer) / 1e6
+    answer = view.template.output.max_tokens * llm.price().completion
+    usd: np.ndarray = (view.prompts.prompt_tokens * llm.price().prompt + answer) / 1e6
     return usd
