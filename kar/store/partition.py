@@ -80,6 +80,13 @@ class Inputs:
             for batch in file.iter_batches(rows, columns=columns):
                 yield pa.Table.from_batches([batch])
 
+    def count(self, table: str) -> int:
+        """Rows of a declared table, without reading it. Raises StageError as `table`."""
+        path = self.path(table)
+        if path is None:
+            raise StageError(f"stage {self.stage.name}: no earlier partition holds {table}; use maybe_table")
+        return int(pq.read_metadata(path).num_rows)
+
     def folder(self, stage: str) -> Path | None:
         """The partition folder of a declared input stage (for files beside the tables, such as checkpoints)."""
         for (name, _), partition in self.partitions.items():

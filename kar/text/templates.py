@@ -112,7 +112,7 @@ class Template:
     @cached_property
     def version(self) -> str:
         """`id@version:digest12`, over everything that shapes the request: both files' contents, not their comments."""
-        content = {"template": self.file.model_dump(mode="json"), "factors": self.factors.model_dump(mode="json")}
+        content = {"template": self.file.model_dump(mode="json"), "factors": self.factors.model_dump(mode="json", exclude={"vocabulary"})}
         return f"{self.id}@{self.file.version}:{json_sha(content)[:12]}"
 
     @cached_property

@@ -63,10 +63,10 @@ def test_for_all_readings_the_window_stays_between_one_and_the_limit(
 def test_for_all_batch_sizes_the_window_settles_where_the_batch_is_full_and_the_queue_short(batch: int, limit: int) -> None:
     server, clock = SimulatedServer(batch), Clock()
     gate = Gate(limit, clock=clock)
-    moments = drive(server, gate, clock, 160)
+    moments = drive(server, gate, clock, 160 + 10 * limit // batch)  # what was let in at first must drain: 4 s an answer
     assert all(1 <= m.window <= limit and m.in_flight <= limit for m in moments)
     settled = moments[-30:]
-    assert max(m.reading.waiting for m in settled) <= max(7, 0.5 * batch)
+    assert max(m.reading.waiting for m in settled) <= max(8, 0.5 * batch)  # 8: it grows by 4 at least, and sees it one look later
     fullest = min(limit, batch)  # what could run at all
     assert sum(m.reading.running for m in settled) / len(settled) >= 0.8 * fullest
 
