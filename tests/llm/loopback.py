@@ -81,6 +81,7 @@ def loopback(
     delay_s: float = 0.0,
     port: int = 0,
     status_of_models: int = 200,
+    card: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Run the server in a thread while the block lasts.
 
@@ -90,6 +91,7 @@ def loopback(
         delay_s: before each answer.
         port: 0: a free one.
         status_of_models: what GET /v1/models answers.
+        card: what it says there of the model besides its name, e.g. root and revision.
     """
     server = Server()
     ready = threading.Event()
@@ -98,7 +100,7 @@ def loopback(
 
     async def serve() -> None:
         app = web.Application(client_max_size=2**24)
-        routes = _Routes(server, behaviour, answers or {}, delay_s, status_of_models)
+        routes = _Routes(server, behaviour, answers or {}, delay_s, status_of_models, card or {})
         app.router.add_post("/v1/chat/completions", routes.chat)
         app.router.add_get("/v1/models", routes.models)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
@@ -127,10 +129,16 @@ def loopback(
 
 class _Routes:
     def __init__(
-        self, server: Server, behaviour: Behaviour, answers: dict[str, tuple[str, str]], delay_s: float, status_of_models: int
+        self,
+        server: Server,
+        behaviour: Behaviour,
+        answers: dict[str, tuple[str, str]],
+        delay_s: float,
+        status_of_models: int,
+        card: dict[str, str],
     ) -> None:
         self._server, self._behaviour, self._answers = server, behaviour, answers
-        self._delay_s, self._status_of_models = delay_s, status_of_models
+        self._delay_s, self._status_of_models, self._card = delay_s, status_of_models, card
         self._times: dict[bytes, int] = {}
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -152,7 +160,8 @@ class _Routes:
 
     async def models(self, _: web.Request) -> web.Response:
         self._server.probes += 1
-        return web.json_response({"object": "list", "data": [{"id": "tiny", "object": "model"}]}, status=self._status_of_models)
+        data = [{"id": "tiny", "object": "model", **self._card}]
+        return web.json_response({"object": "list", "data": data}, status=self._status_of_models)
 
 
 async def _respond(request: web.Request, call: Call, mode: str) -> web.StreamResponse:

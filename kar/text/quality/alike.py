@@ -75,7 +75,7 @@ class Sketches:
 
 def _neighbours(sketch_NV: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of alike texts, enough to join every group: of each band, each text with the one before it and with the first."""
-    lefts, rights = [], []
+    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for band_N in np.ascontiguousarray(sketch_NV).view(np.uint32).T:
         order = np.argsort(band_N, kind="stable")
         sorted_N = band_N[order]
