@@ -70,7 +70,7 @@ def memory_rows(counts: tuple[int, ...]) -> Iterator[Row]:
             with tempfile.TemporaryDirectory(prefix="kar-bench-") as folder:
                 plan = Path(folder) / "request.parquet"
                 write_plan(plan, _MODEL, range(count))
-                task = Task(str(plan), folder, mock.base_url, _MODEL, IN_FLIGHT, str(Path(folder) / "results.parquet"), judged=False)
+                task = Task(str(plan), folder, mock.base_url, _MODEL, IN_FLIGHT, str(Path(folder) / "results.parquet"))
                 started = time.perf_counter()
                 done = measure("benchmarks.ours", vars(task))
                 seconds = time.perf_counter() - started

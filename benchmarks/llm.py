@@ -5,8 +5,8 @@
     throughput   kar (ledger, concurrency gate and quality gate on) beside bare aiohttp, httpx2, openai and litellm: requests/s,
                  CPU, memory; a peer that is not installed is named and left out (PEERS_PYTHON: the interpreter that holds it)
     ceiling      the same without latency: what client and mock server can do at most
-    memory       peak memory over the number of planned requests; --million adds 1,000,000 (about ten minutes)
-    stages       peak memory and speed of the stages prompts and knowledge themselves, over the number of users
+    memory       peak memory of the asking over the number of planned requests; --million adds 1,000,000 (about ten minutes)
+    stages       peak memory and speed of the stages prompts and knowledge themselves, over the number of users; --million as above
     resume       calls paid twice after SIGKILL; calls when nothing, and when one input, changed
     rendering    prompts/s on one core
     ledger       µs a row, look-ups; --million: among 1,000,000 rows
@@ -31,12 +31,12 @@ _SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "throughput": lambda a: throughput.rows(a.peers_python, repetitions=a.repetitions),
     "ceiling": lambda a: throughput.rows(a.peers_python, repetitions=a.repetitions, latency_ms=0),
     "memory": lambda a: behaviour.memory_rows((10_000, 100_000, 1_000_000) if a.million else (10_000, 100_000)),
-    "stages": lambda a: stages.rows((10_000, 100_000, 1_000_000) if a.million else (10_000, 100_000)),
+    "stages": lambda a: stages.rows((10_000, 50_000, 1_000_000) if a.million else (10_000, 50_000)),
     "resume": lambda a: chain(behaviour.resume_rows(), behaviour.changed_rows()),
     "rendering": lambda a: rendering.rows(),
     "ledger": lambda a: ledger_costs.rows(1_000_000 if a.million else 200_000),
 }
-_USUAL = ("throughput", "memory", "resume", "rendering", "ledger")
+_USUAL = ("throughput", "memory", "stages", "resume", "rendering", "ledger")
 
 
 def main() -> None:

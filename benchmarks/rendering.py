@@ -25,9 +25,9 @@ _PROMPTS = Path(__file__).parents[1] / "prompts"
 def histories(users: int = USERS, events: int = EVENTS, seed: int = 1) -> pa.Table:
     """Rows of table history: everybody has `events` events, over 2,880 items of which some are met far more often."""
     draw = np.random.default_rng(seed)
-    items = np.minimum(draw.pareto(0.8, users * events) * 20, 2879).astype(np.int64)
+    items = np.minimum(draw.pareto(0.8, users * events) * 20, load.ITEMS - 1).astype(np.int64)
     offsets = pa.array(np.arange(0, users * events + 1, events, dtype=np.int32))
-    titles = pa.array([load.title(number) for number in range(2880)]).take(pa.array(items))
+    titles = pa.array([load.title(number) for number in range(load.ITEMS)]).take(pa.array(items))
     ratings = pa.array(draw.integers(1, 6, users * events).astype(np.float64))
     return pa.table(
         {

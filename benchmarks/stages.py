@@ -58,7 +58,7 @@ def settings_for(task: Task) -> Settings:
 def write_tables(folder: Path, users: int) -> None:
     """A history for every user; the other tables are empty."""
     ids = IdTypes()
-    for name in ("item_profile", "user_attribute", "interaction"):
+    for name in ("item_profile", "user_attribute", "item_attribute", "interaction"):
         StreamWriter(name, folder / f"{name}.parquet", ids).close()
     writer = StreamWriter("history", folder / "history.parquet", ids)
     for start in range(0, users, _PART):

@@ -4,7 +4,8 @@
 
 prints one JSON line: `seconds` and `cpu_s` of the asking alone (imports and the making of the chats are not in it), `answers`; or
 `missing`, the package that this interpreter does not hold. Every system turns messages into bytes, sends, and reads text and
-token counts out of the reply; kar also derives the key, keeps the answer, drives its gate and judges the text.
+token counts out of the reply; kar also derives the key, checks the reply, keeps the answer in its ledger and drives its concurrency
+gate by the server's metrics; then it finds every answer in the ledger again and puts it before the quality gate.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ class Task:
 
 @dataclass
 class Said:
-    """What a system did."""
+    """What a system did; `judged_…` is what kar's quality gate took after the asking."""
 
     seconds: float
     cpu_s: float
     answers: int
-    version: str
+    version: str = ""
+    judged_seconds: float = 0.0
+    judged_cpu_s: float = 0.0
 
 
 async def _all(task: Task, chats: list[Messages], ask_one: AskOne) -> int:
@@ -146,7 +149,8 @@ def run(task: Task) -> Said:
     if task.system == OURS:
         from benchmarks import ours
 
-        return Said(*ours.ask_chats(task.base_url, task.model, chats, task.in_flight), version="")
+        did = ours.ask_chats(task.base_url, task.model, chats, task.in_flight)
+        return Said(did.seconds, did.cpu_s, did.accepted, "", did.judged_seconds, did.judged_cpu_s)
     package, ask = _PEERS[task.system]
     importlib.import_module(package)
     started, cpu_from = time.perf_counter(), time.process_time()

@@ -20,21 +20,20 @@ from benchmarks.table import Row
 from kar.llm.ask import ask
 from kar.llm.ledger import look_up
 from kar.store import Home
-from kar.text.quality import judge
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_kar_s_client_takes_what_the_mock_server_speaks(tmp_path: Path) -> None:
-    home, judged = Home(tmp_path, "s"), ours.Judged()
+    home = Home(tmp_path, "s")
     requests = [ours.request_of(MODEL, load.conversation(number)) for number in range(20)]
     with serving(20) as mock:
-        asked = ask(requests, ours.settings_for(mock.base_url, MODEL, 8), home, ours.REVISION, ours.AS_OF, judged)
+        asked = ask(requests, ours.settings_for(mock.base_url, MODEL, 8), home, ours.REVISION, ours.AS_OF, lambda *_: None)
         seen = mock.stats()
     answers = look_up(home.ledger, [r.key for r in requests])
     assert asked.answered == seen.calls == seen.answered == len(answers) == 20
     assert seen.most_in_flight == 8
-    assert judged.accepted == 20
+    assert ours.judge(home.ledger, [r.key for r in requests], ours.quality_gate()) == 20
     assert {a.text for a in answers.values()} == {replies.ANSWER}
     assert {a.cached_tokens for a in answers.values()} == {replies.CACHED_TOKENS}
     assert asked.completion_tokens == 20 * replies.COMPLETION_TOKENS
@@ -64,7 +63,14 @@ def test_the_load_is_what_the_figures_say() -> None:
     assert 2_400 < sum(len(body) for body in bodies) / 200 < 2_600
     assert len(set(bodies)) == 200
     assert {body.decode().count(" of 5 stars") for body in bodies} == {load.HISTORY_EVENTS}
-    assert len({load.title(number) for number in range(2_880)}) == 2_880
+    assert len({load.title(number) for number in range(load.ITEMS)}) == load.ITEMS
+
+
+def test_kar_s_figure_is_of_all_answers_kept_and_accepted() -> None:
+    with serving(0) as mock:
+        did = ours.ask_chats(mock.base_url, MODEL, [load.conversation(number) for number in range(30)], 4)
+        assert mock.stats().calls == did.accepted == 30
+    assert min(did.seconds, did.cpu_s, did.judged_seconds, did.judged_cpu_s) > 0
 
 
 def test_a_system_that_is_not_installed_is_named_and_one_that_is_does_the_work() -> None:
@@ -110,11 +116,6 @@ def test_the_table_is_printed_and_written_as_rows_of_five(tmp_path: Path) -> Non
     assert len(printed) == 3
     assert printed[1].split() == ["throughput", "kar", "20", "requests/s", "0.500"]
     assert [p.name for p in path.parent.iterdir()] == ["bench.json"]
-
-
-def test_the_prepared_answer_passes_the_quality_gate() -> None:
-    prompt = load.conversation(1)[1]["content"]
-    assert judge(replies.ANSWER, "stop", prompt, ours.Judged().settings) is None
 
 
 def test_the_stages_themselves_run_on_made_up_histories_and_their_answers_are_kept(tmp_path: Path) -> None:
