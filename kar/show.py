@@ -57,7 +57,7 @@ def bill(settings: Settings, home: Home, date: dt.date) -> str:
     prompt = sum(r["prompt_tokens_sum"] for r in asked)
     answer = sum(r["answer_tokens_sum"] for r in asked)
     llm = settings.llm
-    usd = (prompt * llm.usd_per_million_prompt_tokens + answer * llm.usd_per_million_completion_tokens) / 1e6
+    usd = (prompt * llm.price().prompt + answer * llm.price().completion) / 1e6
     budget = "no limit" if llm.token_budget is None else f"{llm.token_budget:,}"
     lines = [
         f"plan for {date}, model {llm.model} ({llm.provider})",
@@ -158,7 +158,12 @@ def subject(settings: Settings, home: Home, side: Side, subject_id: str, date: d
         raise SourceError(f"{side} {subject_id!r} is not in the histories of {day}", "look the id up as the source writes it")
     lines = [f"{side} {subject_id} on {day}", ""]
     lines += _history(rows[0]) if side == "user" else _profile(rows[0])
-    for stage, table, shown in (("prompts", "plan", _plan), ("knowledge", "knowledge", _knowledge), ("knowledge", "refused", _refused)):
+    for stage, table, shown in (
+        ("prompts", "plan", _plan),
+        ("prompts", "request", _request),
+        ("knowledge", "knowledge", _knowledge),
+        ("knowledge", "refused", _refused),
+    ):
         part = home.partition(stage, day)
         if part.exists():
             for row in _rows(part, table, subject_id, side):
@@ -187,12 +192,14 @@ def _profile(row: dict[str, Any]) -> list[str]:
 
 
 def _plan(row: dict[str, Any], _: Home) -> list[str]:
-    lines = [
-        f"plan for {row['view']}: {row['decision']}{', because ' + row['reason'] if row['reason'] else ''} ({row['template_version'] or 'imported'})"
-    ]
-    if row["body"]:
-        for message in json.loads(row["body"])["messages"]:
-            lines += [f"  [{message['role']}]", *_wrapped(message["content"])]
+    because = f", because {row['reason']}" if row["reason"] else ""
+    return [f"plan for {row['view']}: {row['decision']}{because} ({row['template_version'] or 'imported'})"]
+
+
+def _request(row: dict[str, Any], _: Home) -> list[str]:
+    lines = [f"prompt for {row['view']}, place {row['place']} of tonight's requests"]
+    for message in json.loads(row["body"])["messages"]:
+        lines += [f"  [{message['role']}]", *_wrapped(message["content"])]
     return lines
 
 
@@ -249,3 +256,6 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     is_number = [all(not row[i] or row[i][0].isdigit() for row in rows[1:]) and len(rows) > 1 for i in range(len(rows[0]))]
     return ["  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, is_number, strict=True)).rstrip() for row in rows]
+
+
+aligned = _columns  # for the commands that print tables of their own

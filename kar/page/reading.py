@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import escape
 
 from kar.page.facts import Facts
-from kar.page.untrusted import shown, title
+from kar.untrusted import shown, title
 
 PAGE_BYTES = 700_000
 """What all texts to read may take of the page, escaped; whoever comes after that is left out and counted."""
@@ -150,6 +150,7 @@ class _Shelf:
         self.views = sorted(views)
         self.highest = facts.ran_with("sources", "sources", "rating_range")
         self.plan = _by_subject(facts.chosen.plan.to_pylist())
+        self.request = _by_subject(facts.chosen.request.to_pylist())
         self.knowledge = _by_subject(facts.chosen.knowledge.to_pylist())
         self.refused = _by_subject(facts.chosen.refused.to_pylist())
 
@@ -173,11 +174,12 @@ class _Shelf:
     def _text(self, view: str, subject_id: str) -> Text:
         key = (view, subject_id)
         planned, known, refusal = self.plan.get(key), self.knowledge.get(key), self.refused.get(key)
+        request = self.request.get(key)
         return Text(
             view=view,
             text=shown(known["text"], _TEXT_CHARS) if known else "",
             source=_source(known) if known else _why_missing(planned, refusal),
-            messages=_messages(planned["body"]) if planned else [],
+            messages=_messages(request["body"]) if request else [],
             refused=(refusal["reason"], shown(refusal["detail"], 300), shown(refusal["answer"], 1_200)) if refusal else None,
         )
 
@@ -222,8 +224,6 @@ def _why_missing(planned: dict[str, Any] | None, refusal: dict[str, Any] | None)
 
 def _messages(body: str) -> list[Message]:
     """The messages of a request body; a body that holds none is shown as it is."""
-    if not body:
-        return []
     try:
         found = json.loads(body)["messages"]
         return [Message(str(m["role"]), shown(_content(m["content"]), _PROMPT_CHARS)) for m in found]

@@ -1,6 +1,6 @@
 """report: one page that says whether the knowledge helped, and what it cost.
 
-reads   interaction, history, item_profile, plan, knowledge, refused, knowledge_vector, example, metric, comparison, epoch, release
+reads   interaction, history, item_profile, plan, request, knowledge, refused, pace, knowledge_vector, example, metric, comparison, epoch, release
 writes  index.html beside the manifest; no table
 """
 
@@ -52,6 +52,7 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         plan=_columns(inputs, "plan", ["view", "subject_id", "decision", "history_shown", "history_dropped"]),
         knowledge=knowledge,
         refused=inputs.table("refused"),
+        pace=inputs.table("pace"),
         knowledge_vector=_columns(inputs, "knowledge_vector", ["view", "n_tokens", "truncated"]),
         release=inputs.table("release"),
         user_count=len(users),
@@ -68,6 +69,7 @@ def _chosen(inputs: Inputs, settings: Settings, users: list[str], items: list[st
         history=_rows(inputs, "history", chosen_users),
         item_profile=_rows(inputs, "item_profile", chosen_items),
         plan=_both(inputs, "plan", chosen_users, chosen_items),
+        request=_both(inputs, "request", chosen_users, chosen_items),
         knowledge=_both(inputs, "knowledge", chosen_users, chosen_items),
         refused=_both(inputs, "refused", chosen_users, chosen_items),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kar import tables
 from kar.errors import StageError
 from kar.flow import Stage
-from kar.store.manifest import file_sha
 from kar.store.paths import Home, Partition
+from kar.store.stream import StreamWriter
 from kar.tables import IdTypes
 
 _REJECTED_EXAMPLES = 20
@@ -31,6 +32,7 @@ class Inputs:
         home: the scenario's folder, for the ledger, models and published releases.
         ids: the scenario's id types.
         partitions: (stage, table) → the partition that holds it; None only for at="previous".
+        facts: what the stage's own `facts` told for this run; empty if it has none.
     """
 
     stage: Stage
@@ -40,6 +42,7 @@ class Inputs:
     home: Home
     ids: IdTypes
     partitions: dict[tuple[str, str], Partition | None]
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def path(self, table: str, stage: str | None = None) -> Path | None:
         """The Parquet file of a declared table; None where an earlier partition was declared and none exists.
@@ -65,6 +68,26 @@ class Inputs:
         """The declared table, or None if no earlier partition exists."""
         path = self.path(table, stage)
         return None if path is None else pq.read_table(path)
+
+    def stream(self, table: str, columns: list[str] | None = None, rows: int = 8_192) -> Iterator[pa.Table]:
+        """The declared table in parts of at most `rows` rows, in the file's (key) order. Holds one row group at a time.
+
+        Raises:
+            StageError: as `table`.
+        """
+        path = self.path(table)
+        if path is None:
+            raise StageError(f"stage {self.stage.name}: no earlier partition holds {table}; use maybe_table")
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(rows, columns=columns):
+                yield pa.Table.from_batches([batch])
+
+    def count(self, table: str) -> int:
+        """Rows of a declared table, without reading it. Raises StageError as `table`."""
+        path = self.path(table)
+        if path is None:
+            raise StageError(f"stage {self.stage.name}: no earlier partition holds {table}; use maybe_table")
+        return int(pq.read_metadata(path).num_rows)
 
     def folder(self, stage: str) -> Path | None:
         """The partition folder of a declared input stage (for files beside the tables, such as checkpoints)."""
@@ -94,21 +117,33 @@ class Output:
             StageError: the stage does not declare it, or wrote it before.
             TableError: it does not match its declaration.
         """
+        self.write_stream(name, [table])
+
+    @contextlib.contextmanager
+    def writer(self, name: str) -> Iterator[StreamWriter]:
+        """Write a declared table part by part, in key order; the bytes do not depend on how it was cut.
+
+        Raises:
+            StageError, TableError: as `write`; or a part begins before the end of the one before it.
+        """
+        self._claim(name)
+        writer = StreamWriter(name, self.folder / f"{name}.parquet", self.ids)
+        try:
+            yield writer
+        except BaseException:
+            writer.abort()
+            raise
+        self.tables[name] = writer.close()
+
+    def write_stream(self, name: str, parts: Iterable[pa.Table]) -> None:
+        """`writer` for parts that come from an iterator. Raises as `writer`."""
+        with self.writer(name) as writer:
+            for part in parts:
+                writer.add(part)
+
+    def _claim(self, name: str) -> None:
         if name not in self.stage.writes or name in self.tables:
             raise StageError(f"stage {self.stage.name} writes {name!r}; it declares {self.stage.writes}, each once")
-        conformed = tables.conform(name, table, self.ids)
-        path = self.folder / f"{name}.parquet"
-        vectors = [c.name for c in tables.TABLES[name].columns if c.type == "vector"]
-        pq.write_table(
-            conformed,
-            path,
-            compression="zstd",
-            compression_level=1,
-            row_group_size=131_072,
-            use_dictionary=[c for c in conformed.column_names if c not in vectors] if vectors else True,
-            column_encoding={f"{c}.list.element": "BYTE_STREAM_SPLIT" for c in vectors} or None,
-        )
-        self.tables[name] = {"rows": conformed.num_rows, "sha": file_sha(path), "bytes": path.stat().st_size}
 
     def reject(self, reason: str, count: int, examples: list[dict[str, Any]] | None = None) -> None:
         """Count rows left out for a declared reason; keep up to 20 of them to show. A count of 0 is recorded too."""

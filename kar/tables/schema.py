@@ -71,12 +71,18 @@ class Table:
         grain: what one row is.
         key: the columns that make a row unique; also the sort order of the file, so that equal rows are equal bytes.
         columns: in file order.
+        row_group_rows: rows of a Parquet row group; fewer where rows are long, so that a reader holds little at a time.
     """
 
     name: str
     grain: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    row_group_rows: int = 131_072
+
+    def schema(self, ids: IdTypes) -> pa.Schema:
+        """The Arrow schema. Not for tables with a `vector`, whose width only the file knows."""
+        return pa.schema([pa.field(c.name, c.arrow(ids), nullable=c.is_nullable) for c in self.columns])
 
     @property
     def column_names(self) -> list[str]:

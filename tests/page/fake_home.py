@@ -10,7 +10,7 @@ import datetime as dt
 import json
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,6 @@ class _World:
     # ---- prompts, knowledge, vectors
     def plan_row(self, view: str, subject: int, fate: str) -> dict[str, Any]:
         decision = {"fresh": "fresh", "over_budget": "over_budget", "empty": "empty"}.get(fate, "ask")
-        body = json.dumps({"model": "smollm2-135m-instruct", "messages": self._messages(view, subject)}) if decision == "ask" else ""
         shown = min(30, len(self.events[subject])) if view.startswith("user.") else 0
         return {
             "view": view,
@@ -241,8 +240,7 @@ class _World:
             "answer_tokens": 160,
             "history_shown": shown,
             "history_dropped": subject % 3 if shown else 0,
-            "request_key": text_sha(f"{view}{subject}") if body else "",
-            "body": body,
+            "request_key": text_sha(f"{view}{subject}") if decision == "ask" else "",
             "template_id": view,
             "template_version": f"{view}@1:0123456789ab",
             "evidence_sha": text_sha(str(subject)),
@@ -264,6 +262,33 @@ class _World:
 
     def plan(self) -> Iterable[dict[str, Any]]:
         return (self.plan_row(view, s, fate) for view in VIEWS for s, fate in self.fates[view].items())
+
+    def pace(self) -> Iterator[dict[str, Any]]:
+        draw = random.Random(5)
+        for place in range(60):
+            window = 8.0 + min(place, 20) * 2 - (18 if place > 35 else 0)
+            flight = int(window) if place < 55 else 60 - place
+            yield {
+                "endpoint": 0,
+                "second": 2.0 * place,
+                "window": window,
+                "in_flight": flight,
+                "waiting": draw.randint(0, 3) + (14 if 31 < place < 36 else 0),
+                "running": max(flight - 2, 0),
+                "kv_share": 0.4,
+                "preemptions": 0,
+                "answered": 9 * place,
+                "tokens_per_s": 40.0 + 5 * min(place, 20) + draw.random() * 12,
+                "prefix_hit_share": 0.61,
+            }
+
+    def request(self) -> Iterator[dict[str, Any]]:
+        asked = [row for row in self.plan() if row["decision"] == "ask"]
+        for place, row in enumerate(asked):
+            messages = self._messages(row["view"], int(row["subject_id"]))
+            body = json.dumps({"model": "smollm2-135m-instruct", "messages": messages})
+            same = ("view", "subject_id", "request_key", "prompt_tokens", "answer_tokens", "template_version")
+            yield {**{c: row[c] for c in same}, "place": place, "revision": "", "family": row["template_version"], "body": body}
 
     def knowledge(self) -> Iterable[dict[str, Any]]:
         for view in VIEWS:

@@ -34,7 +34,7 @@ LACKING: dict[str, tuple[Plan, list[str]]] = {
         ["There is no knowledge at all on this date", "0 of 24 with knowledge (0 %)"],
     ),
     "no view at all": (
-        Plan(edit={"knowledge": none, "plan": none, "refused": none, "knowledge_vector": none}),
+        Plan(edit={"knowledge": none, "plan": none, "request": none, "refused": none, "knowledge_vector": none}),
         ["nobody is covered", "Nothing was encoded.", "No answer was refused.", "No view speaks of it."],
     ),
     "no training": (
@@ -44,7 +44,7 @@ LACKING: dict[str, tuple[Plan, list[str]]] = {
     "no examples": (Plan(edit={"example": none}), ["There are no examples."]),
     "no release": (Plan(edit={"release": none}), ["Nothing was released on this date."]),
     "no users and no items": (
-        Plan(edit=dict.fromkeys(("history", "item_profile", "plan", "knowledge", "refused", "example"), none)),
+        Plan(edit=dict.fromkeys(("history", "item_profile", "plan", "request", "knowledge", "refused", "example"), none)),
         ["There is nobody to show"],
     ),
     "metrics undefined everywhere": (

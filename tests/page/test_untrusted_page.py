@@ -27,15 +27,15 @@ def _history(rows: Rows) -> Rows:
     return [row | {"titles": [EVIL] * len(row["titles"])} for row in rows]
 
 
-def _plan(rows: Rows) -> Rows:
+def _request(rows: Rows) -> Rows:
     body = json.dumps({"messages": [{"role": EVIL, "content": EVIL}, {"role": "user", "content": "\ud800 alone"}]})
-    return [row | {"body": body if row["body"] else ""} for row in rows]
+    return [row | {"body": body} for row in rows]
 
 
 PLACES: dict[str, Plan] = {
     "titles of histories": Plan(edit={"history": _history}),
     "items": Plan(edit={"item_profile": planted(title=EVIL, text=EVIL)}),
-    "prompts": Plan(edit={"plan": _plan}),
+    "prompts": Plan(edit={"request": _request}),
     "knowledge": Plan(edit={"knowledge": planted(text=EVIL, model=EVIL, model_revision=EVIL)}),
     "refused answers": Plan(edit={"refused": planted(answer=EVIL, detail=EVIL)}),
     "rejected rows": Plan(rejected_examples=[{"user_id": EVIL, EVIL: 1}]),
@@ -67,7 +67,7 @@ def test_planted_markup_is_shown_as_text_and_changes_nothing(tmp_path: Path, pla
 
 
 def test_a_body_that_is_no_request_is_shown_as_it_is(tmp_path: Path) -> None:
-    broken = Plan(edit={"plan": lambda rows: [row | {"body": "not { json" if row["body"] else ""} for row in rows]})
+    broken = Plan(edit={"request": planted(body="not { json")})
     assert "not { json" in Parsed(fake_home.page(tmp_path, broken)).text
 
 
@@ -75,13 +75,13 @@ def test_texts_of_100_kb_are_cut_with_a_note_and_the_page_stays_small(tmp_path: 
     long = "<&\"'" * 25_000
 
     def body(rows: Rows) -> Rows:
-        return [row | {"body": json.dumps({"messages": [{"role": "user", "content": long}]}) if row["body"] else ""} for row in rows]
+        return [row | {"body": json.dumps({"messages": [{"role": "user", "content": long}]})} for row in rows]
 
     everything = Plan(
         users=60,
         items=60,
         edit={
-            "plan": body,
+            "request": body,
             "knowledge": planted(text=long),
             "refused": planted(answer=long[:2_000], detail=long),
             "item_profile": planted(title=long, text=long),

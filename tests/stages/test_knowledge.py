@@ -63,11 +63,12 @@ def test_every_planned_subject_is_asked_once_and_its_answer_is_kept_with_its_ori
         manifest = shop.run(server.base_url, llm={"revision": "r7"})
         assert server.calls == 14
     plan, knowledge = shop.rows("plan", stage="prompts"), shop.rows("knowledge")
+    requests = shop.rows("request", stage="prompts")
     assert len(knowledge) == 14
     assert shop.rows("refused") == {}
     for key, row in knowledge.items():
         planned = plan[key]
-        prompt = "\n".join(m["content"] for m in json.loads(planned["body"])["messages"])
+        prompt = "\n".join(m["content"] for m in json.loads(requests[key]["body"])["messages"])
         assert row["text"] == answer_to(prompt)
         assert (row["origin"], row["model"], row["model_revision"], row["asked_at"]) == ("tonight", "tiny", "r7", NOW)
         same = ("request_key", "template_version", "evidence_sha", "evidence_users", "evidence_items", "evidence_newest_at", "cutoff_at")
@@ -86,8 +87,7 @@ def test_prompts_are_sent_in_the_order_of_their_rank(shop: Shop) -> None:
     with loopback() as server:
         shop.run(server.base_url, llm={"concurrency": 1})
         sent = [body.decode() for body in server.bodies]
-    plan = sorted(shop.rows("plan", stage="prompts").values(), key=lambda row: row["rank"])
-    assert sent == [row["body"] for row in plan]
+    assert sent == [row["body"] for row in shop.rows("request", stage="prompts").values()]
 
 
 def test_a_night_with_all_answers_in_the_ledger_makes_no_call(shop: Shop) -> None:
@@ -407,3 +407,34 @@ def test_one_view_is_imported_while_the_other_is_asked(shop: Shop) -> None:
         manifest = shop.run(server.base_url, **sections)
         assert server.calls == 6
     assert manifest.figures["origins"] == {"item.facts": {"import": 8}, "user.preference": {"tonight": 6}}
+
+
+def test_one_generic_answer_for_everybody_is_refused_for_all_and_the_last_good_texts_stay(shop: Shop) -> None:
+    generic = "This person enjoys a wide variety of films and likes good stories, strong characters and fine acting in general. "
+    generic += "They look for movies that entertain, move and surprise, whatever the genre, the mood or the period may be."
+    with loopback() as server:
+        shop.run(server.base_url, llm={"revision": "r1"})
+    with loopback(lambda call: "generic" if "<list>" in call.prompt else "ok", answers={"generic": (generic, "stop")}) as server:
+        manifest = shop.run(
+            server.base_url, TOMORROW, knowledge={"max_near_duplicates": 3}, llm={"revision": "r2"}, prompts={"max_age_days": 1}
+        )
+        assert server.calls == 14
+    refused = shop.rows("refused", TOMORROW)
+    assert set(refused) == {("user.preference", str(user)) for user in range(1, 7)}
+    assert {row["reason"] for row in refused.values()} == {"near_duplicate"}
+    assert all(row["has_fallback"] and row["answer"] == generic for row in refused.values())
+    first = shop.rows("knowledge")
+    for key, row in shop.rows("knowledge", TOMORROW).items():
+        assert row["origin"] == ("last_good" if key in refused else "tonight")
+        assert (row["text"] == first[key]["text"]) or key not in refused
+    assert manifest.rejected["near_duplicate"] == 6
+
+
+def test_how_the_asking_went_is_written_down_look_by_look(shop: Shop) -> None:
+    with loopback() as server:
+        shop.run(server.base_url)
+    looks = pq.read_table(shop.home.partition("knowledge", DAY).table("pace")).to_pylist()
+    assert looks, "also a short run is looked at once"
+    assert looks[-1]["answered"] == 14
+    assert {look["endpoint"] for look in looks} == {0}
+    assert [look["second"] for look in looks] == sorted(look["second"] for look in looks)

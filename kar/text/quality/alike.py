@@ -91,6 +91,8 @@ def _neighbours(sketch_NV: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarr
                 is_alike = (sketch_NV[part_l] == sketch_NV[part_r]).sum(axis=1) >= least
                 lefts.append(part_l[is_alike])
                 rights.append(part_r[is_alike])
+    if not lefts:  # a single text
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     return np.concatenate(lefts), np.concatenate(rights)
 
 

@@ -5,22 +5,21 @@ Nothing is computed here and nothing heavy is imported at the top: `kar --help` 
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from kar import flow
+from kar.cli import batch, deadletters, release
+from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.errors import KarError
+from kar.untrusted import shown
 
-if TYPE_CHECKING:
-    from kar.settings import Settings
-    from kar.store import Home
-
+_MOST_CHARS = 20_000
 _STAGES = "\n\n".join(f"{s.name:<10} {s.title}" for s in flow.FLOW)
 app = typer.Typer(
     name="kar",
@@ -31,22 +30,11 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-release_app = typer.Typer(help="Published releases: list, show, verify, promote, roll back.", no_args_is_help=True)
 factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
-app.add_typer(release_app, name="release")
+app.add_typer(release.app, name="release")
+app.add_typer(batch.app, name="batch")
+app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(factors_app, name="factors")
-
-SettingsPath = Annotated[
-    Path, typer.Option("--settings", "-s", envvar="KAR_SETTINGS", help="The scenario's TOML file.", show_default="$KAR_SETTINGS")
-]
-Date = Annotated[
-    str | None, typer.Option("--date", "-d", help="Partition date, YYYY-MM-DD; its end (UTC) is the cutoff.", show_default="yesterday, UTC")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="section.key=value, over the settings file; may be given several times.", show_default="none"),
-]
-Root = Annotated[Path | None, typer.Option("--home", help="Where data lies.", show_default="$KAR_HOME, or .kar")]
 
 
 @app.command()
@@ -63,11 +51,11 @@ def run(
 
     if stage != "all" and stage not in flow.NAMES:
         raise typer.BadParameter(f"{stage!r} is no stage; say all, or one of {', '.join(flow.NAMES)}", param_hint="STAGE")
-    loaded, place = _open(settings, override, home)
-    day = _day(date)
-    runner.run_all(loaded, place, day, _now, None if stage == "all" else [stage])
+    loaded, place = open_scenario(settings, override, home)
+    on = day(date)
+    runner.run_all(loaded, place, on, now, None if stage == "all" else [stage])
     if stage == "all":
-        typer.echo(finished(place, day))
+        say(finished(place, on))
 
 
 @app.command()
@@ -76,10 +64,10 @@ def plan(settings: SettingsPath, date: Date = None, override: Overrides = None, 
     from kar import run as runner
     from kar.show import bill
 
-    loaded, place = _open(settings, override, home)
-    day = _day(date)
-    runner.run_all(loaded, place, day, _now, ["sources", "histories", "prompts"])
-    typer.echo(bill(loaded, place, day))
+    loaded, place = open_scenario(settings, override, home)
+    on = day(date)
+    runner.run_all(loaded, place, on, now, ["sources", "histories", "prompts"])
+    say(bill(loaded, place, on))
 
 
 @app.command()
@@ -87,7 +75,7 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
     """Show which stages are made for which dates, and which release is current."""
     from kar.show import overview
 
-    typer.echo(overview(*_open(settings, override, home)))
+    say(overview(*open_scenario(settings, override, home)))
 
 
 @app.command()
@@ -104,9 +92,9 @@ def show(
 
     if side not in ("user", "item"):
         raise typer.BadParameter("say user or item", param_hint="SIDE")
-    loaded, place = _open(settings, override, home)
-    shown = subject(loaded, place, "user" if side == "user" else "item", subject_id, None if date is None else _day(date))
-    typer.echo(shown)
+    loaded, place = open_scenario(settings, override, home)
+    shown = subject(loaded, place, "user" if side == "user" else "item", subject_id, None if date is None else day(date))
+    say(shown)
 
 
 @app.command()
@@ -127,10 +115,10 @@ def init(
     proposal = propose(name, users, items, interactions)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(proposal.toml, encoding="utf-8")
-    typer.echo(f"wrote {target}\n")
+    say(f"wrote {target}\n")
     for question in proposal.questions:
-        typer.echo(f"  ? {question}")
-    typer.echo(f"\nnext: read {target}, edit {proposal.factors_path}, then\n  kar plan --settings {target} --date {proposal.date}")
+        say(f"  ? {question}")
+    say(f"\nnext: read {target}, edit {proposal.factors_path}, then\n  kar plan --settings {target} --date {proposal.date}")
 
 
 @app.command()
@@ -150,7 +138,7 @@ def serve(
 
     if settings is None:
         raise SystemExit(serve_foreground(Home.of("_", home), LLMSettings(), port))
-    loaded, place = _open(settings, override, home)
+    loaded, place = open_scenario(settings, override, home)
     raise SystemExit(serve_foreground(place, loaded.llm, port))
 
 
@@ -166,7 +154,7 @@ def fetch(
     known = {"model": fetching.fetch_model, "movielens-100k": fetching.fetch_movielens_100k}
     if what not in known:
         raise typer.BadParameter(f"say one of {', '.join(known)}", param_hint="WHAT")
-    typer.echo(known[what](home_root(home)))
+    say(str(known[what](home_root(home))))
 
 
 @factors_app.command("suggest")
@@ -180,88 +168,8 @@ def factors_suggest(
     """Ask the configured model which factors decide interest in this kind of item; print a draft to prune."""
     from kar.elicit import suggest_factors
 
-    loaded, place = _open(settings, override, home)
-    typer.echo(suggest_factors(loaded, place, domain, noun))
-
-
-@release_app.command("list")
-def release_list(settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
-    """List the releases, the current one marked."""
-    from kar.show import releases
-
-    typer.echo(releases(_open(settings, override, home)[1]))
-
-
-@release_app.command("show")
-def release_show(
-    settings: SettingsPath,
-    release_id: Annotated[str | None, typer.Argument(help="Which.", show_default="the current one")] = None,
-    override: Overrides = None,
-    home: Root = None,
-) -> None:
-    """Show what a release binds: tables, space, clocks, models, coverage, uplift."""
-    from kar.show import release
-
-    typer.echo(release(_open(settings, override, home)[1], release_id))
-
-
-@release_app.command("verify")
-def release_verify(
-    settings: SettingsPath,
-    release_id: Annotated[str | None, typer.Argument(help="Which.", show_default="the current one")] = None,
-    override: Overrides = None,
-    home: Root = None,
-) -> None:
-    """Recompute every digest, row count and schema of a release; name the first difference."""
-    from kar.show import verify
-
-    typer.echo(verify(_open(settings, override, home)[1], release_id))
-
-
-@release_app.command("promote")
-def release_promote(
-    release_id: Annotated[str, typer.Argument(help="Which.")], settings: SettingsPath, override: Overrides = None, home: Root = None
-) -> None:
-    """Point CURRENT at a release with a newer data_cutoff."""
-    from kar.release import promote
-
-    place = _open(settings, override, home)[1]
-    promote(place.published, release_id)
-    typer.echo(f"CURRENT is {release_id}")
-
-
-@release_app.command("rollback")
-def release_rollback(
-    release_id: Annotated[str, typer.Argument(help="Which.")], settings: SettingsPath, override: Overrides = None, home: Root = None
-) -> None:
-    """Point CURRENT back at an earlier release."""
-    from kar.release import rollback
-
-    place = _open(settings, override, home)[1]
-    rollback(place.published, release_id)
-    typer.echo(f"CURRENT is {release_id}")
-
-
-def _open(path: Path, overrides: list[str] | None, root: Path | None) -> tuple[Settings, Home]:
-    from kar.settings import load
-    from kar.store import Home
-
-    loaded = load(path, overrides)
-    return loaded, Home.of(loaded.scenario.name, root)
-
-
-def _day(text: str | None) -> dt.date:
-    if text is None:
-        return _now().date() - dt.timedelta(days=1)
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no date; write YYYY-MM-DD", param_hint="--date") from error
-
-
-def _now() -> dt.datetime:
-    """The clock: read here, once, and handed down."""
-    return dt.datetime.now(dt.UTC)
+    loaded, place = open_scenario(settings, override, home)
+    say(suggest_factors(loaded, place, domain, noun))
 
 
 def _terminated(*_: object) -> NoReturn:
@@ -279,7 +187,7 @@ def main() -> None:
     try:
         app()
     except KarError as error:
-        print(f"kar: {error}", file=sys.stderr)
+        print(f"kar: {shown(str(error), _MOST_CHARS)}", file=sys.stderr)
         raise SystemExit(1) from None
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:

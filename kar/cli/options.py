@@ -1,0 +1,57 @@
+"""What most commands take: the settings file, a date, where data lies. And the clock, read in one place."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from kar.settings import Settings
+    from kar.store import Home
+
+_MOST_CHARS = 10_000_000
+SettingsPath = Annotated[
+    Path, typer.Option("--settings", "-s", envvar="KAR_SETTINGS", help="The scenario's TOML file.", show_default="$KAR_SETTINGS")
+]
+Date = Annotated[
+    str | None, typer.Option("--date", "-d", help="Partition date, YYYY-MM-DD; its end (UTC) is the cutoff.", show_default="yesterday, UTC")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value, over the settings file; may be given several times.", show_default="none"),
+]
+Root = Annotated[Path | None, typer.Option("--home", help="Where data lies.", show_default="$KAR_HOME, or .kar")]
+
+
+def open_scenario(path: Path, overrides: list[str] | None, root: Path | None) -> tuple[Settings, Home]:
+    """The settings with their overrides, and the scenario's folder. Raises SettingsError."""
+    from kar.settings import load
+    from kar.store import Home
+
+    loaded = load(path, overrides)
+    return loaded, Home.of(loaded.scenario.name, root)
+
+
+def day(text: str | None) -> dt.date:
+    """The partition date that `--date` names; yesterday (UTC) without one."""
+    if text is None:
+        return now().date() - dt.timedelta(days=1)
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no date; write YYYY-MM-DD", param_hint="--date") from error
+
+
+def say(text: str) -> None:
+    """Print an answer. It holds titles and texts of others, which must not steer the terminal."""
+    from kar.untrusted import shown
+
+    typer.echo(shown(text, _MOST_CHARS))
+
+
+def now() -> dt.datetime:
+    """The clock: read here, and handed down."""
+    return dt.datetime.now(dt.UTC)
