@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, open_scenario
+from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, say
 from kar.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def stats(settings: SettingsPath, override: Overrides = None, home: Root = None)
     from kar.llm import ledger
 
     loaded, place = open_scenario(settings, override, home)
-    typer.echo("\n".join([f"ledger   {place.ledger}", *_figures(ledger.stats(place.ledger), loaded.llm)]))
+    say("\n".join([f"ledger   {place.ledger}", *_figures(ledger.stats(place.ledger), loaded.llm)]))
 
 
 @app.command("export")

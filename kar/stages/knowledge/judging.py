@@ -20,7 +20,7 @@ from kar.stages.knowledge.spool import Spool
 from kar.store import Inputs
 from kar.tables import TABLES, IdTypes
 from kar.text.quality import Candidate, QualityGate, Refusal, clean, load_domain_words, tidy
-from kar.text.templates import load_template
+from kar.text.variants import load_splits
 
 _SHOWN_CHARS = 2_000
 _ROWS = 2_048
@@ -51,9 +51,8 @@ def quality_gate(inputs: Inputs, settings: Settings, titles: Mapping[str, str]) 
     no company to be known by.
     """
     folder, domain, least = Path(settings.prompts.folder), settings.scenario.domain, {}
-    for view in settings.prompts.views:
-        if view not in settings.knowledge.imports:
-            least[view] = load_template(folder, domain, view).output.min_words
+    for split in load_splits(settings):
+        least[split.view] = min(template.output.min_words for template in split.templates)
     gate = QualityGate(settings.knowledge, titles.values(), least, load_domain_words(folder, domain))
     for row in _remembered(inputs, list(least)):
         gate.remember(row, is_new=False)
@@ -110,7 +109,7 @@ def _judge_part(
     good: dict[int, tuple[str, Answer]] = {}
     bad: list[dict[str, Any]] = []
     for place, (view, subject, key, evidence) in enumerate(zip(*columns, strict=True)):
-        answers = counting(found.get(key, []), as_of)
+        answers = counting(found.get(key, []), None if settings.llm.provider == "batch" else as_of)
         if not answers:
             judged.unanswered[view] += 1
             if len(judged.examples) < 20:
@@ -122,14 +121,18 @@ def _judge_part(
         if refusal is None:
             good[place] = text, answer
         else:
-            bad.append(refused_row(view, subject, refusal, answer.text, answer.key))
+            bad.append(refused_row(view, subject, refusal, answer.text, key))
     accepted.add(_accepted(rows, good, settings.llm.model))
     refused.add(bad)
 
 
-def counting(answers: list[Answer], as_of: dt.datetime) -> list[Answer]:
-    """The rows of one request that count, newest first: good answers of any night, failures of this run."""
-    rows = [a for a in answers if a.status == "ok" or a.asked_at == as_of]
+def counting(answers: list[Answer], as_of: dt.datetime | None) -> list[Answer]:
+    """The rows of one request that count, newest first: good answers of any night, failures of this run.
+
+    Args:
+        as_of: the run's clock; None: failures of any time, because a batch comes back before the run.
+    """
+    rows = [a for a in answers if a.status == "ok" or as_of is None or a.asked_at == as_of]
     return sorted(rows, key=lambda a: (a.status == "ok", a.retry_of != "", a.ended_at), reverse=True)
 
 
