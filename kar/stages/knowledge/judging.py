@@ -88,6 +88,7 @@ def judge_asked(inputs: Inputs, settings: Settings, accepted: Spool, refused: Sp
             rows = part.filter(pc.equal(part.column("decision"), "ask"))
             if rows.num_rows:
                 _judge_part(rows, ledger, gate, titles, inputs.as_of, settings, judged, accepted, refused)
+        ledger.compact()  # after the last look: what is in Parquet is slower to find one by one
     judged.duplicates = gate.duplicates()
     judged.quality = gate.figures()
     return judged
