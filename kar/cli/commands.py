@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kar import flow
-from kar.cli import batch, deadletters, release
+from kar.cli import batch, deadletters, ledger, release
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.errors import KarError
 from kar.untrusted import shown
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
 app.add_typer(release.app, name="release")
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(batch.app, name="batch")
 app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(factors_app, name="factors")
