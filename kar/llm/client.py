@@ -30,6 +30,7 @@ from kar.llm.endpoints import Endpoint, Endpoints
 from kar.llm.identity import ServerIdentity, identify
 from kar.llm.ledger import Answer, Ledger, Status
 from kar.llm.outcome import Outcome, outcome_of
+from kar.llm.record import answer_of
 from kar.llm.stream import Request, Stream
 from kar.llm.transport import TransportFault
 
@@ -250,37 +251,21 @@ class Client:
 
     def _record(self, request: Request, outcome: Outcome, endpoint: Endpoint, attempts: int, lost: int, started_at: dt.datetime) -> Answer:
         """Put the row's end into the ledger; stop the run if too many rows end badly."""
-        parsed = outcome.parsed
-        status: Status = "ok" if outcome.kind == "ok" else "bad_request" if outcome.kind == "permanent" else "exhausted"
-        prompt = completion = 0
-        if parsed is not None:
-            prompt = parsed.prompt_tokens if parsed.prompt_tokens >= 0 else request.prompt_tokens
-            completion = parsed.completion_tokens if parsed.completion_tokens >= 0 else -(-len(parsed.text) // 4)
-            self._budget.spend(prompt, completion, parsed.cached_tokens)
-            endpoint.answered += 1
-            endpoint.completion_tokens += completion
-        answer = Answer(
-            key=request.key,
-            body=request.body.decode(),
-            text=parsed.text if parsed else "",
-            finish_reason=parsed.finish_reason if parsed else "",
-            prompt_tokens=prompt,
-            cached_tokens=parsed.cached_tokens if parsed else 0,
-            completion_tokens=completion,
-            reasoning_tokens=parsed.reasoning_tokens if parsed else 0,
-            lost_tokens=lost,
-            model=parsed.model if parsed else "",
-            revision=self._revision,
-            template_version=request.template_version,
+        answer = answer_of(
+            request,
+            outcome,
             attempts=attempts,
-            status=status,
+            lost_tokens=lost,
             detail=self._shown(outcome.detail),
+            revision=self._revision,
+            server_version=endpoint.server_version,
             asked_at=self._as_of,
             started_at=started_at,
-            ended_at=_now(),
-            server_version=endpoint.server_version,
-            retry_of=request.retry_of,
         )
+        if answer.status == "ok":
+            self._budget.spend(answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
+            endpoint.answered += 1
+            endpoint.completion_tokens += answer.completion_tokens
         self._ledger.put(answer)
         self.tally.ended[answer.status] += 1
         self._breaker.ended(answer, has_reply=outcome.has_reply)
