@@ -23,6 +23,7 @@ FORMAT = 2
 STREAM_ROWS = 1024
 _KEYS_AT_ONCE = 5_000
 _CHECK_WHOLE_BELOW_BYTES = 256 * 2**20
+_LEAST_BYTES = 512  # SQLite's smallest page
 _ADDED = ("server_version", "retry_of")  # in format 2
 _INDEXES = (
     "CREATE INDEX IF NOT EXISTS answer_key ON answer (key, status)",
@@ -166,7 +167,13 @@ def opened(path: Path) -> sqlite3.Connection:
 
 
 def connected(path: Path) -> sqlite3.Connection:
-    """A plain connection. Text that is not UTF-8 does not raise: the row's digest tells."""
+    """A plain connection. Text that is not UTF-8 does not raise: the row's digest tells.
+
+    Raises:
+        sqlite3.DatabaseError: the file was cut to nearly nothing; SQLite would take it for a new one.
+    """
+    if path.exists() and 0 < path.stat().st_size < _LEAST_BYTES:
+        raise sqlite3.DatabaseError(f"only {path.stat().st_size} bytes are left of it")
     connection = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     return connection
