@@ -74,6 +74,13 @@ class Shard:
             )
         return found
 
+    def endings(self, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Key and finish reason of every good row of the keys."""
+        for part in _slices(keys):
+            yield from self._rows(
+                "SELECT key, finish_reason FROM answer WHERE status = 'ok' AND key IN (SELECT value FROM json_each(?))", part
+            )
+
     def good(self, keys: Sequence[str]) -> Iterator[tuple[Answer, bytes]]:
         """Every good row of the keys."""
         for part in _slices(keys):
