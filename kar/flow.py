@@ -90,12 +90,14 @@ HISTORIES = Stage(
 PROMPTS = Stage(
     name="prompts",
     title="plan whom to ask tonight and why, and render each request",
-    version=2,
+    version=3,
     reads=(
         Read("histories", "history"),
         Read("histories", "item_profile"),
         Read("sources", "user_attribute"),
+        Read("sources", "item_attribute"),
         Read("knowledge", "knowledge", "previous"),
+        Read("knowledge", "refused", "previous"),
     ),
     writes=("plan", "request"),
     rejects={
@@ -103,6 +105,7 @@ PROMPTS = Stage(
         "empty_item": "an item without title or text before the cutoff",
         "over_budget": "due, but beyond tonight's token budget; the age of the old knowledge grows",
         "prompt_too_long": "the prompt does not fit the model's context even without history",
+        "refused_before": "due, but the answer to this very request was refused, and the ledger would give the same again",
     },
     settings=("scenario", "prompts", "llm", "knowledge"),
 )

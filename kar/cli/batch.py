@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario
+from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 
 if TYPE_CHECKING:
     from kar.llm.batch.importing import Imported
@@ -47,13 +47,13 @@ def export(
         rest = pending(planned, {"answered": ledger.held, "open": Nights(place).known()}, counts)
         made = exporting.export(rest, folder, f"requests-{on}", most_requests=most_requests, most_bytes=most_bytes)
     for part in made.parts:
-        typer.echo(f"wrote {part.path}: {part.requests:,} requests, {part.size_bytes:,} bytes")
-    typer.echo(f"{made.requests:,} requests to send{_left_out(counts)}")
+        say(f"wrote {part.path}: {part.requests:,} requests, {part.size_bytes:,} bytes")
+    say(f"{made.requests:,} requests to send{_left_out(counts)}")
     if made.too_large:
-        typer.echo(f"{len(made.too_large):,} requests are larger than --most-bytes and left out: {', '.join(made.too_large[:3])}")
+        say(f"{len(made.too_large):,} requests are larger than --most-bytes and left out: {', '.join(made.too_large[:3])}")
     if made.requests:
-        typer.echo(f"at most {made.prompt_tokens + made.answer_tokens:,} tokens; {_money(loaded, made.prompt_tokens, made.answer_tokens)}")
-        typer.echo(f"then: kar batch import RESULTS.jsonl --settings {settings} --date {on}")
+        say(f"at most {made.prompt_tokens + made.answer_tokens:,} tokens; {_money(loaded, made.prompt_tokens, made.answer_tokens)}")
+        say(f"then: kar batch import RESULTS.jsonl --settings {settings} --date {on}")
 
 
 @app.command("import")
@@ -78,9 +78,9 @@ def import_results(
     with Results(files) as results, Ledger.open(place.ledger) as ledger:
         made = take(pending(planned, {}, Counter()), results, ledger, as_of)
         arrivals.note(place, on, "batch", made.keys, as_of)
-    typer.echo("\n".join(_taken(made, loaded)))
+    say("\n".join(_taken(made, loaded)))
     if made.keys:
-        typer.echo(f"then: kar run all --settings {settings} --date {on}")
+        say(f"then: kar run all --settings {settings} --date {on}")
 
 
 @app.command("submit")
@@ -102,14 +102,14 @@ def submit(
     )
     for night in made.started:
         was = ", started by an earlier command that was stopped" if night in made.resumed else ""
-        typer.echo(f"{night.id} is {night.status} as {night.batch_id}: {night.requests:,} requests of {night.date}{was}")
-    typer.echo(f"{sum(night.requests for night in made.started):,} requests sent{_left_out(made.left_out)}")
+        say(f"{night.id} is {night.status} as {night.batch_id}: {night.requests:,} requests of {night.date}{was}")
+    say(f"{sum(night.requests for night in made.started):,} requests sent{_left_out(made.left_out)}")
     if made.too_large:
-        typer.echo(f"{len(made.too_large):,} requests are larger than --most-bytes and left out: {', '.join(made.too_large[:3])}")
+        say(f"{len(made.too_large):,} requests are larger than --most-bytes and left out: {', '.join(made.too_large[:3])}")
     if made.started:
         prompt, answer = sum(n.prompt_tokens for n in made.started), sum(n.answer_tokens for n in made.started)
-        typer.echo(f"at most {prompt + answer:,} tokens; {_money(loaded, prompt, answer)}")
-        typer.echo(f"then, within 24 hours: kar batch fetch --settings {settings}")
+        say(f"at most {prompt + answer:,} tokens; {_money(loaded, prompt, answer)}")
+        say(f"then, within 24 hours: kar batch fetch --settings {settings}")
 
 
 @app.command("status")
@@ -122,11 +122,11 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
     loaded, place = open_scenario(settings, override, home)
     found = sending.refresh(place, loaded.llm, lambda: BatchServer(loaded.llm))
     if not found:
-        typer.echo("no batch is open")
+        say("no batch is open")
         return
     rows = [("batch", "date", "status", "requests", "answered", "failed", "provider's id", "at")]
     rows += [(n.id, n.date, n.status, f"{n.requests:,}", f"{n.completed:,}", f"{n.failed:,}", n.batch_id or "–", n.base_url) for n in found]
-    typer.echo("\n".join([*aligned(rows), *(f"{n.id}: {n.detail}" for n in found if n.detail)]))
+    say("\n".join([*aligned(rows), *(f"{n.id}: {n.detail}" for n in found if n.detail)]))
 
 
 @app.command("fetch")
@@ -138,20 +138,20 @@ def fetch(settings: SettingsPath, override: Overrides = None, home: Root = None)
     loaded, place = open_scenario(settings, override, home)
     made = sending.fetch(place, loaded.llm, lambda: BatchServer(loaded.llm), now())
     for night, imported in made.imported:
-        typer.echo(f"{night.id} of {night.date}: {night.status}")
+        say(f"{night.id} of {night.date}: {night.status}")
         if night.detail:
-            typer.echo(f"  the provider refused it: {night.detail}")
-        typer.echo("\n".join(f"  {line}" for line in _taken(imported, loaded)))
+            say(f"  the provider refused it: {night.detail}")
+        say("\n".join(f"  {line}" for line in _taken(imported, loaded)))
         if imported.unanswered:
-            typer.echo(f"  ask for the rest again: kar batch submit --settings {settings} --date {night.date}")
+            say(f"  ask for the rest again: kar batch submit --settings {settings} --date {night.date}")
     for night in made.waiting:
-        typer.echo(f"{night.id} of {night.date}: {night.status}, {night.completed:,} of {night.requests:,} answered; fetch it later")
+        say(f"{night.id} of {night.date}: {night.status}, {night.completed:,} of {night.requests:,} answered; fetch it later")
     for night in made.unknown:
-        typer.echo(f"{night.id}: {night.base_url} knows no batch {night.batch_id}; if it is gone for good: kar batch forget {night.id}")
+        say(f"{night.id}: {night.base_url} knows no batch {night.batch_id}; if it is gone for good: kar batch forget {night.id}")
     if not (made.imported or made.waiting or made.unknown):
-        typer.echo("no batch is open")
+        say("no batch is open")
     for on in sorted({night.date for night, imported in made.imported if imported.keys}):
-        typer.echo(f"then: kar run all --settings {settings} --date {on}")
+        say(f"then: kar run all --settings {settings} --date {on}")
 
 
 @app.command("forget")
@@ -165,7 +165,7 @@ def forget(
     from kar.llm.batch import sending
 
     night = sending.forget(open_scenario(settings, override, home)[1], batch)
-    typer.echo(f"{night.id} is forgotten; its {night.requests:,} requests go with the next batch")
+    say(f"{night.id} is forgotten; its {night.requests:,} requests go with the next batch")
 
 
 def _taken(made: Imported, settings: Settings) -> list[str]:

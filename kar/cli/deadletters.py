@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, day, now, open_scenario
+from kar.cli.options import Overrides, Root, SettingsPath, day, now, open_scenario, say
 
 if TYPE_CHECKING:
     from kar.llm.deadletters import Choice, DeadLetter
@@ -42,19 +42,19 @@ def list_letters(
     partition, choice = refused_partition(place, None if date is None else day(date)), _choice(view, reason)
     groups = counts(partition, choice)
     total = sum(r["count_all"] for r in groups)
-    typer.echo(f"{total:,} dead letters of {partition.date}")
+    say(f"{total:,} dead letters of {partition.date}")
     if not total:
         return
     rows = [(r["view"], r["reason"], f"{r['count_all']:,}", f"{r['has_fallback_sum']:,}") for r in groups]
-    typer.echo("\n".join(["", *aligned([("view", "reason", "refused", "last good stands in"), *rows]), ""]))
+    say("\n".join(["", *aligned([("view", "reason", "refused", "last good stands in"), *rows]), ""]))
     for letter in islice(letters(place, partition, choice), limit):
         at = f"{letter.at:%Y-%m-%d %H:%M}" if letter.at else "imported"
         cost = f"{letter.attempts} attempts, {letter.tokens:,} tokens" if letter.rows else "not asked"
         stands = "last good stands in" if letter.has_fallback else "missing"
-        typer.echo(f"{letter.view} {_plain(letter.subject_id)}  {letter.request_key[:16]}  {letter.reason}: {_plain(letter.detail)}")
-        typer.echo(f"    {at}, {cost}, {stands}: {_first_words(letter.answer)}")
+        say(f"{letter.view} {_plain(letter.subject_id)}  {letter.request_key[:16]}  {letter.reason}: {_plain(letter.detail)}")
+        say(f"    {at}, {cost}, {stands}: {_first_words(letter.answer)}")
     if total > limit:
-        typer.echo(f"… and {total - limit:,} more; see --limit")
+        say(f"… and {total - limit:,} more; see --limit")
 
 
 @app.command("show")
@@ -80,7 +80,7 @@ def show(
     if not found:
         named = f"{what} {subject}" if subject is not None else f"key {what}"
         raise SourceError(f"no dead letter of {partition.date} is about {_plain(named)}", "see: kar deadletters list")
-    typer.echo("\n\n".join("\n".join(_shown(letter)) for letter in found))
+    say("\n\n".join("\n".join(_shown(letter)) for letter in found))
 
 
 @app.command("replay")
@@ -113,17 +113,17 @@ def replay(
     chosen = letters(place, partition, _choice(view, reason))
     made = replaying.replay(chosen, change, loaded.llm, place, partition.date, now(), limit=limit, is_dry=dry_run)
     for why, count in sorted(made.left_out.items()):
-        typer.echo(f"left out {count:,}: {why}")
+        say(f"left out {count:,}: {why}")
     price = loaded.llm.price()
     usd = (made.prompt_tokens * price.prompt + made.answer_tokens * price.completion) / 1e6
     most = f"{made.requests:,} requests, at most {made.prompt_tokens + made.answer_tokens:,} tokens" + (f", {usd:,.4f} USD" if usd else "")
     if dry_run or not made.requests:
-        typer.echo(f"would ask {most}" if dry_run else "nothing to ask")
+        say(f"would ask {most}" if dry_run else "nothing to ask")
         return
-    typer.echo(f"asked {most}: {made.answered:,} answered, {made.failed:,} failed, {made.from_ledger:,} were in the ledger")
+    say(f"asked {most}: {made.answered:,} answered, {made.failed:,} failed, {made.from_ledger:,} were in the ledger")
     if made.stopped_by != "none":
-        typer.echo(f"stopped by {made.stopped_by}; the same command goes on where it stopped")
-    typer.echo(f"then: kar run knowledge --settings {settings} --date {partition.date}")
+        say(f"stopped by {made.stopped_by}; the same command goes on where it stopped")
+    say(f"then: kar run knowledge --settings {settings} --date {partition.date}")
 
 
 def _choice(views: list[str] | None, reasons: list[str] | None) -> Choice:

@@ -39,11 +39,14 @@ class ServerIdentity:
     context_tokens: int | None = None
 
 
-def server_identity(settings: LLMSettings) -> ServerIdentity:
+def server_identity(settings: LLMSettings, *, timeout_s: float | None = None) -> ServerIdentity:
     """Ask the server of the settings; of several the first that answers.
 
+    Args:
+        timeout_s: for all addresses and attempts together; None: as long as those take.
+
     Raises:
-        ServerUnreachable: none answers.
+        ServerUnreachable: none answers, or not in time.
         ServerRefused: it wants another key.
     """
     addresses = [e.base_url for e in settings.endpoints] or [settings.base_url]
@@ -60,7 +63,16 @@ def server_identity(settings: LLMSettings) -> ServerIdentity:
                 await transport.close()
         raise AssertionError("no address")
 
-    return asyncio.run(first())
+    async def in_time() -> ServerIdentity:
+        async with asyncio.timeout(timeout_s):
+            return await first()
+
+    try:
+        return asyncio.run(in_time())
+    except TimeoutError as error:
+        raise ServerUnreachable(
+            f"no language model server answers within {timeout_s} s", "start the server, or mend llm.base_url"
+        ) from error
 
 
 def key_revision(settings: LLMSettings, home: Home, identity: ServerIdentity | None = None) -> str:

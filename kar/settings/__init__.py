@@ -17,6 +17,7 @@ from kar.settings.schema import (
     Settings,
     SourcesSettings,
     SourceTable,
+    Variant,
     VectorsSettings,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "Settings",
     "SourceTable",
     "SourcesSettings",
+    "Variant",
     "VectorsSettings",
     "load",
     "parse",

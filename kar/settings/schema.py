@@ -174,14 +174,44 @@ class LLMSettings(Section):
         return Price(prompt=self.usd_per_million_prompt_tokens, completion=self.usd_per_million_completion_tokens)
 
 
+class Variant(Section):
+    """[prompts.variants."VIEW"]: a second template for part of a view's subjects."""
+
+    template: str = Field(
+        pattern=r"^(user|item)(\.[a-z0-9_]+){2,}$", description="file in the domain's folder without .toml, e.g. item.facts.b"
+    )
+    share: float = Field(ge=0, le=1, description="of the subjects that it asks; which ones follows from salt and subject alone")
+    salt: str = Field("", description="another salt draws other subjects")
+
+
 class PromptsSettings(Section):
     """[prompts]"""
 
     views: list[View] = ["user.preference", "item.facts"]
     min_new_events: int = Field(5, ge=1, description="a user is due again after this many new events in the history")
+    drift_attribute: str = Field(
+        "", description="item attribute, e.g. genre: a user is due again when its mixture over the history moves; empty: not measured"
+    )
+    max_drift: float = Field(
+        0.3, gt=0, le=1, description="total variation distance, 0-1, between last prompt's mixture and tonight's from which a user is due"
+    )
     max_age_days: int = Field(180, ge=1, description="knowledge older than this is due again")
     max_history_tokens: int = Field(900, ge=16, description="tokens of the history line; the oldest events are dropped first")
+    variants: dict[View, Variant] = Field(default_factory=dict, description="view = a second template for a share of its subjects (A/B)")
+    order: Literal["value", "prefix"] = Field(
+        "value", description="prefix: within a band of like value, requests that begin alike stand together, the longest first"
+    )
+    value_bands: int = Field(10, ge=1, description="order prefix: bands of like value; a deadline cuts the last of them")
     folder: str = Field("prompts", description="where <domain>/ lies", json_schema_extra=_NOT_IN_RECIPE)
+
+    @model_validator(mode="after")
+    def _variants_are_of_their_views(self) -> PromptsSettings:
+        for view, variant in self.variants.items():
+            if view not in self.views:
+                raise ValueError(f"variants names view {view!r}, which is not among views {self.views}")
+            if not variant.template.startswith(f"{view}."):
+                raise ValueError(f"variants.{view}: the template's file is {view}.<name>, not {variant.template!r}")
+        return self
 
 
 class KnowledgeSettings(Section):
@@ -201,7 +231,7 @@ class KnowledgeSettings(Section):
     off_domain: bool = Field(True, description="refuse answers about other things, by the words of prompts/<domain>/factors.toml")
     entity: bool = Field(True, description="refuse answers about titles that the user never met, or about another item than their own")
     sensitive: bool = Field(True, description="refuse answers that guess a user's age, gender, health, religion, origin or politics")
-    near_duplicate_share: float = Field(0.7, gt=0, le=1, description="share of 3-word runs from which on two texts are alike")
+    near_duplicate_share: float = Field(0.5, gt=0, le=1, description="share of 3-word runs from which on two texts are alike")
     max_near_duplicates: int = Field(
         10, ge=1, description="a text alike more others of its view than this is a generic profile; all of them are refused"
     )

@@ -32,6 +32,7 @@ class Inputs:
         home: the scenario's folder, for the ledger, models and published releases.
         ids: the scenario's id types.
         partitions: (stage, table) → the partition that holds it; None only for at="previous".
+        facts: what the stage's own `facts` told for this run; empty if it has none.
     """
 
     stage: Stage
@@ -41,6 +42,7 @@ class Inputs:
     home: Home
     ids: IdTypes
     partitions: dict[tuple[str, str], Partition | None]
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def path(self, table: str, stage: str | None = None) -> Path | None:
         """The Parquet file of a declared table; None where an earlier partition was declared and none exists.

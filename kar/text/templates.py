@@ -147,7 +147,8 @@ class Template:
             raise TemplateError(f"{self.path}: {type(error).__name__}: {error}", "mend the expression in the template") from error
 
     def _check_keys(self) -> None:
-        if self.view != self.path.stem or self.view.split(".")[0] != self.side:
+        is_own = self.path.stem == self.view or self.path.stem.startswith(f"{self.view}.")
+        if not is_own or self.view.split(".")[0] != self.side:
             raise TemplateError(
                 f"{self.path}: view is {self.view!r} and side {self.side!r}", f"the file's name says view {self.path.stem!r} and its side"
             )
@@ -174,6 +175,9 @@ class Template:
 
 def load_template(folder: Path, domain: str, view: str) -> Template:
     """Read prompts/<domain>/<view>.toml and the domain's factors.
+
+    Args:
+        view: or `<view>.<name>`, a second template of the view.
 
     Raises:
         TemplateError: no such file; no TOML; an unknown or missing key; bad Jinja; a variable that the view does not have.

@@ -418,7 +418,7 @@ def test_one_generic_answer_for_everybody_is_refused_for_all_and_the_last_good_t
     generic = "This person enjoys a wide variety of films and likes good stories, strong characters and fine acting in general. "
     generic += "They look for movies that entertain, move and surprise, whatever the genre, the mood or the period may be."
     with loopback() as server:
-        shop.run(server.base_url)
+        shop.run(server.base_url, llm={"revision": "r1"})
     with loopback(lambda call: "generic" if "<list>" in call.prompt else "ok", answers={"generic": (generic, "stop")}) as server:
         manifest = shop.run(
             server.base_url, TOMORROW, knowledge={"max_near_duplicates": 3}, llm={"revision": "r2"}, prompts={"max_age_days": 1}

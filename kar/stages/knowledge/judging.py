@@ -20,7 +20,7 @@ from kar.stages.knowledge.spool import Spool
 from kar.store import Inputs
 from kar.tables import TABLES, IdTypes
 from kar.text.quality import Candidate, QualityGate, Refusal, clean, load_domain_words, tidy
-from kar.text.templates import load_template
+from kar.text.variants import load_splits
 
 _SHOWN_CHARS = 2_000
 _ROWS = 2_048
@@ -51,9 +51,8 @@ def quality_gate(inputs: Inputs, settings: Settings, titles: Mapping[str, str]) 
     no company to be known by.
     """
     folder, domain, least = Path(settings.prompts.folder), settings.scenario.domain, {}
-    for view in settings.prompts.views:
-        if view not in settings.knowledge.imports:
-            least[view] = load_template(folder, domain, view).output.min_words
+    for split in load_splits(settings):
+        least[split.view] = min(template.output.min_words for template in split.templates)
     gate = QualityGate(settings.knowledge, titles.values(), least, load_domain_words(folder, domain))
     for row in _remembered(inputs, list(least)):
         gate.remember(row, is_new=False)
@@ -122,7 +121,7 @@ def _judge_part(
         if refusal is None:
             good[place] = text, answer
         else:
-            bad.append(refused_row(view, subject, refusal, answer.text, answer.key))
+            bad.append(refused_row(view, subject, refusal, answer.text, key))
     accepted.add(_accepted(rows, good, settings.llm.model))
     refused.add(bad)
 
