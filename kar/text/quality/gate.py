@@ -77,7 +77,7 @@ def judge(
     Returns:
         None if the text may become knowledge.
     """
-    text = text[:JUDGED_CHARS]
+    text = _judged(text)
     words = words_of(text)
     fault = list_fault(text, is_asked_for=form == "list" and bool(words) and finish_reason != "length")
     if fault and fault[0] == "empty_list":
@@ -160,7 +160,7 @@ class QualityGate:
         if refusal is not None and refusal.reason != "truncated":
             return refusal
         # a cut answer is asked again with more tokens, which a text about something else is not worth
-        return self._about_something_else(candidate, candidate.text[:JUDGED_CHARS]) or refusal
+        return self._about_something_else(candidate, _judged(candidate.text)) or refusal
 
     def _about_something_else(self, candidate: Candidate, text: str) -> Refusal | None:
         words = [word.lower() for word in words_of(text)]
@@ -199,7 +199,7 @@ class QualityGate:
             is_new: False for a text of an earlier night that is only there for comparison: it is company for tonight's,
                 is never refused itself and stands in no figure.
         """
-        words = [word.lower() for word in words_of(candidate.text[:JUDGED_CHARS])]
+        words = [word.lower() for word in words_of(_judged(candidate.text))]
         sketches = self._sketches.setdefault(candidate.view, Sketches())
         if is_new:
             self._figures.accepted(candidate.view, words)
@@ -237,6 +237,11 @@ class QualityGate:
         if view not in self._alike:
             self._alike[view] = self._sketches[view].alike(self._settings.near_duplicate_share)
         return self._alike[view]
+
+
+def _judged(text: str) -> str:
+    """What of a text is looked at; lone surrogates, which no file takes either, become question marks."""
+    return text[:JUDGED_CHARS].encode("utf-8", "replace").decode()
 
 
 def _other_item(text: str, named: list[tuple[str, int]], own: list[str], prompt: str, shown: str) -> str:
