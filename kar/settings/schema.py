@@ -110,8 +110,10 @@ class Price(Section):
 class LLMSettings(Section):
     """[llm]: which model, where, within which budget."""
 
-    provider: Literal["local", "openai"] = Field(
-        "local", description="local: kar serve starts a small model for the run; openai: any OpenAI-compatible server"
+    provider: Literal["local", "openai", "batch"] = Field(
+        "local",
+        description="local: kar serve starts a small model for the run; openai: any OpenAI-compatible server; "
+        "batch: kar run asks nothing, answers come through kar batch",
     )
     model: str = "smollm2-135m-instruct"
     revision: str = Field("", description="empty: as the server reports it")
@@ -149,6 +151,9 @@ class LLMSettings(Section):
     max_attempts: int = Field(3, ge=1, json_schema_extra=_NOT_IN_RECIPE)
     usd_per_million_prompt_tokens: float = Field(0.0, ge=0)
     usd_per_million_completion_tokens: float = Field(0.0, ge=0)
+    batch_price_share: float = Field(
+        0.5, ge=0, le=1, description="what a batch costs, as a share of the prices above", json_schema_extra=_NOT_IN_RECIPE
+    )
     prices: dict[str, Price] = Field(
         default_factory=dict,
         description="model name or pattern (gpt-4o*) = its prices; the first that matches goes before the two fields above",
@@ -226,7 +231,7 @@ class KnowledgeSettings(Section):
     off_domain: bool = Field(True, description="refuse answers about other things, by the words of prompts/<domain>/factors.toml")
     entity: bool = Field(True, description="refuse answers about titles that the user never met, or about another item than their own")
     sensitive: bool = Field(True, description="refuse answers that guess a user's age, gender, health, religion, origin or politics")
-    near_duplicate_share: float = Field(0.7, gt=0, le=1, description="share of 3-word runs from which on two texts are alike")
+    near_duplicate_share: float = Field(0.5, gt=0, le=1, description="share of 3-word runs from which on two texts are alike")
     max_near_duplicates: int = Field(
         10, ge=1, description="a text alike more others of its view than this is a generic profile; all of them are refused"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,8 +13,10 @@ from kar.llm.budget import Budget, Stop
 from kar.llm.client import Client, Request, Tally
 from kar.llm.endpoints import Endpoint, Endpoints
 from kar.llm.gate import Gate
+from kar.llm.greeting import greet
 from kar.llm.key import body_bytes, request_key
 from kar.llm.ledger import Answer, Ledger
+from kar.llm.pace import Watch
 from kar.llm.stream import Stream
 from kar.llm.transport import AioTransport, Transport
 
@@ -49,12 +52,13 @@ class Asker:
         secret: str = "",
     ) -> Stop:
         opened = transport(base_url)
+        endpoints = Endpoints([Endpoint(0, base_url, opened, self.gate)], patience_s=gone_patience_s)
+        watching = asyncio.create_task(Watch(endpoints, interval_s=0.05, reads_metrics=False).run())
         with Ledger.open(self.folder) as ledger:
             client = Client(
-                Endpoints([Endpoint(0, base_url, opened, self.gate)], patience_s=gone_patience_s),
+                endpoints,
                 ledger,
                 budget or Budget(),
-                model="tiny",
                 revision="r1",
                 as_of=NOW,
                 timeout_s=timeout_s,
@@ -65,9 +69,10 @@ class Asker:
             )
             self.tally = client.tally
             try:
-                await client.greet()
+                await greet(endpoints, "tiny", secret)
                 return await client.ask_all(Stream(requests, ledger), self.ends.append)
             finally:
+                watching.cancel()
                 await opened.close()
 
 

@@ -48,11 +48,25 @@ class Reading:
             for shard in shards:
                 found |= shard.held(wanted)
             for part in parts:
+                places = part.find([key for key in wanted if key not in found])
+                for table in part.read(places, ["key", "status"]):
+                    found.update(table["key"].filter(pc.equal(table["status"], "ok")).to_pylist())
+        return found.intersection(wanted)
+
+    def endings(self, keys: Iterable[str]) -> dict[str, str]:
+        """The finish reason of a good answer to each key that has one. Reads no text."""
+        wanted = sorted(set(keys))
+        found: dict[str, str] = {}
+        with self.moment() as (shards, parts):
+            for shard in shards:
+                found.update(shard.endings(wanted))
+            for part in parts:
                 left = [key for key in wanted if key not in found] if found else wanted
                 asked = pa.array(left, pa.string())
-                for table in part.read(part.find(left), ["key", "status"]):
+                for table in part.read(part.find(left), ["key", "status", "finish_reason"]):
                     fits = pc.and_(pc.equal(table["status"], "ok"), pc.is_in(table["key"], value_set=asked))
-                    found.update(table["key"].filter(fits).to_pylist())
+                    good = table.filter(fits)
+                    found.update(zip(good["key"].to_pylist(), good["finish_reason"].to_pylist(), strict=True))
         return found
 
     def good(self, keys: Iterable[str]) -> dict[str, Answer]:
@@ -90,7 +104,7 @@ class Reading:
             for shard in shards:
                 found |= shard.digests(wanted)
             for part in parts:
-                for table in part.read(part.find(wanted), ["digest"]):
+                for table in part.read(part.find(wanted), ["digest"]):  # a stranger's digest among them does no harm
                     found.update(table["digest"].to_pylist())
         return found
 
@@ -144,10 +158,10 @@ class Reading:
 
 def _of_part(part: Part, keys: list[str], *, is_good_only: bool) -> Iterator[Row]:
     """The rows of a part that belong to the keys; if failed ones are wanted too, also those that ask a key again."""
-    asked = pa.array(keys, pa.string())
+    asked = set(keys)
     for table in part.read(part.find(keys), [*COLUMNS, "digest"]):
-        fits = pc.is_in(table["key"], value_set=asked)
-        yield from of_table(table.filter(pc.and_(fits, pc.equal(table["status"], "ok")) if is_good_only else fits))
+        rows = of_table(table.filter(pc.equal(table["status"], "ok")) if is_good_only else table)
+        yield from (row for row in rows if row[0].key in asked)
     if not is_good_only:
         for table in part.read(part.find_retries(keys), [*COLUMNS, "digest"]):
             yield from of_table(table)

@@ -88,6 +88,7 @@ def judge_asked(inputs: Inputs, settings: Settings, accepted: Spool, refused: Sp
             rows = part.filter(pc.equal(part.column("decision"), "ask"))
             if rows.num_rows:
                 _judge_part(rows, ledger, gate, titles, inputs.as_of, settings, judged, accepted, refused)
+        ledger.compact()  # after the last look: what is in Parquet is slower to find one by one
     judged.duplicates = gate.duplicates()
     judged.quality = gate.figures()
     return judged
@@ -109,7 +110,7 @@ def _judge_part(
     good: dict[int, tuple[str, Answer]] = {}
     bad: list[dict[str, Any]] = []
     for place, (view, subject, key, evidence) in enumerate(zip(*columns, strict=True)):
-        answers = counting(found.get(key, []), as_of)
+        answers = counting(found.get(key, []), None if settings.llm.provider == "batch" else as_of)
         if not answers:
             judged.unanswered[view] += 1
             if len(judged.examples) < 20:
@@ -126,9 +127,13 @@ def _judge_part(
     refused.add(bad)
 
 
-def counting(answers: list[Answer], as_of: dt.datetime) -> list[Answer]:
-    """The rows of one request that count, newest first: good answers of any night, failures of this run."""
-    rows = [a for a in answers if a.status == "ok" or a.asked_at == as_of]
+def counting(answers: list[Answer], as_of: dt.datetime | None) -> list[Answer]:
+    """The rows of one request that count, newest first: good answers of any night, failures of this run.
+
+    Args:
+        as_of: the run's clock; None: failures of any time, because a batch comes back before the run.
+    """
+    rows = [a for a in answers if a.status == "ok" or as_of is None or a.asked_at == as_of]
     return sorted(rows, key=lambda a: (a.status == "ok", a.retry_of != "", a.ended_at), reverse=True)
 
 
