@@ -476,7 +476,7 @@ def test_with_the_batch_provider_nothing_is_asked_and_what_has_come_is_taken(sho
 
 def test_while_a_batch_is_out_the_last_good_knowledge_stands_in(shop: Shop) -> None:
     with loopback() as server:
-        shop.run(server.base_url)
+        shop.run(server.base_url, llm={"revision": "r8"})
     manifest = shop.run(date=TOMORROW, now=NOW + dt.timedelta(days=1), llm={"provider": "batch", "revision": "r9"})
     assert manifest.rejected == {"awaits_batch": 14}
     assert {row["origin"] for row in shop.rows("knowledge", TOMORROW).values()} == {"last_good"}
