@@ -90,7 +90,7 @@ HISTORIES = Stage(
 PROMPTS = Stage(
     name="prompts",
     title="plan whom to ask tonight and why, and render each request",
-    version=2,
+    version=3,
     reads=(
         Read("histories", "history"),
         Read("histories", "item_profile"),
