@@ -44,16 +44,17 @@ def finished(home: Home, date: dt.date) -> str:
 def bill(settings: Settings, home: Home, date: dt.date) -> str:
     """Tonight's plan: how many subjects per view, decision and reason, and what asking them costs."""
     partition = _made(home, "prompts", date)
-    plan = pq.read_table(partition.table("plan"), columns=["view", "decision", "reason", "prompt_tokens", "answer_tokens"])
-    groups = plan.group_by(["view", "decision", "reason"]).aggregate(
+    plan = pq.read_table(partition.table("plan"), columns=["view", "form", "decision", "reason", "prompt_tokens", "answer_tokens"])
+    groups = plan.group_by(["view", "form", "decision", "reason"]).aggregate(
         [([], "count_all"), ("prompt_tokens", "sum"), ("answer_tokens", "sum")]
     )
     rows = sorted(groups.to_pylist(), key=lambda r: (r["view"], r["decision"], r["reason"]))
-    table = [("view", "decision", "reason", "subjects", "prompt tokens", "answer tokens at most")]
+    table = [("view", "form", "decision", "reason", "subjects", "prompt tokens", "answer tokens at most")]
     asked = [r for r in rows if r["decision"] == "ask"]
     for r in rows:
         counts = (r["prompt_tokens_sum"], r["answer_tokens_sum"]) if r["decision"] in ("ask", "over_budget") else (0, 0)
-        table.append((r["view"], r["decision"], r["reason"] or "–", f"{r['count_all']:,}", f"{counts[0]:,}", f"{counts[1]:,}"))
+        sizes = (f"{r['count_all']:,}", f"{counts[0]:,}", f"{counts[1]:,}")
+        table.append((r["view"], r["form"], r["decision"], r["reason"] or "–", *sizes))
     prompt = sum(r["prompt_tokens_sum"] for r in asked)
     answer = sum(r["answer_tokens_sum"] for r in asked)
     llm = settings.llm
@@ -67,8 +68,20 @@ def bill(settings: Settings, home: Home, date: dt.date) -> str:
         f"to ask   {sum(r['count_all'] for r in asked):,} requests, at most {prompt + answer:,} tokens (budget {budget})",
         f"time     {_time(home, date, prompt + answer)}",
         f"money    {usd:,.2f} USD at most" if usd else "money    none: no price per token is set in [llm]",
+        *_how_it_is_asked(Manifest.read(partition.manifest_path).figures),
     ]
     return "\n".join(lines)
+
+
+def _how_it_is_asked(figures: dict[str, Any]) -> list[str]:
+    """What is done about reasoning, and which views get prose although factors are wanted."""
+    lines = [f"thinking {figures['thinking']}"] if "thinking" in figures else []
+    unserved = [view for view, form in figures.get("forms", {}).items() if form["wanted"] != form["got"]]
+    if unserved:
+        lines.append(
+            f"form     {', '.join(unserved)} in prose: factors are wanted, and this server cannot be held to a schema (llm.structured)"
+        )
+    return lines
 
 
 def _time(home: Home, date: dt.date, tokens: int) -> str:

@@ -36,7 +36,8 @@ from kar.store import Inputs, Output
 from kar.tables import TABLES, IdTypes
 from kar.text import asking
 from kar.text.ranking import rank_views, usd_costs
-from kar.text.templates import Template, load_template, template_paths
+from kar.text.templates import Template, template_paths
+from kar.text.thinking import switch_off, template_files
 from kar.text.tokens import token_counter
 from kar.text.views import Model, ViewPlan, World, view_plan
 
@@ -54,14 +55,15 @@ class Plan:
 
 
 def files(settings: Settings, _inputs: Inputs) -> list[Path]:
-    """The template and factors files of the views that are asked."""
+    """The template and factors files of the views that are asked, and the served model's chat template where it is looked into."""
     asked = _asked_views(settings)
-    return template_paths(Path(settings.prompts.folder), settings.scenario.domain, asked) if asked else []
+    paths = template_paths(Path(settings.prompts.folder), settings.scenario.domain, asked) if asked else []
+    served = Path(settings.llm.tokenizer).expanduser() if settings.llm.tokenizer else None
+    return paths + (template_files(served) if served is not None and settings.llm.thinking == "auto" else [])
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
-    folder, domain = Path(settings.prompts.folder), settings.scenario.domain
-    templates = [load_template(folder, domain, view) for view in _asked_views(settings)]
+    templates = [asking.asked_template(settings, view) for view in _asked_views(settings)]
     world = World(
         inputs.table("history"),
         inputs.table("item_profile"),
@@ -81,7 +83,7 @@ def _model(settings: Settings, inputs: Inputs) -> Model:
     from kar.llm import local
 
     folder = local.model_folder(inputs.home, settings.llm.model) if settings.llm.provider == "local" else None
-    return Model(local.model_revision(settings.llm, inputs.home), token_counter(settings.llm, folder))
+    return Model(local.model_revision(settings.llm, inputs.home), token_counter(settings.llm, folder), switch_off(settings.llm, folder))
 
 
 def _asked_views(settings: Settings) -> list[str]:
@@ -122,7 +124,9 @@ def _subjects(world: World, view: str) -> list[tuple[str, str]]:
 def _requests(view: ViewPlan, rank: np.ndarray, model: Model, settings: Settings) -> pa.Table:
     """The requests of one view, written out; in the order of its subjects."""
     asked = np.flatnonzero(rank >= 0)
-    bodies = [body_bytes(asking.request_body(view.template, view.prompts.write(s), settings.llm)) for s in asked.tolist()]
+    bodies = [
+        body_bytes(asking.request_body(view.template, view.prompts.write(s), settings.llm, model.thinking.body)) for s in asked.tolist()
+    ]
     schema = TABLES["request"].schema(IdTypes())
     columns = {
         "place": rank[asked],
@@ -135,6 +139,7 @@ def _requests(view: ViewPlan, rank: np.ndarray, model: Model, settings: Settings
         "prompt_tokens": view.prompts.prompt_tokens[asked],
         "answer_tokens": [view.template.output.max_tokens] * len(asked),
         "template_version": [view.template.version] * len(asked),
+        "form": [view.template.form] * len(asked),
     }
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
@@ -195,6 +200,7 @@ def _constant(view: str, template: Template | None, count: int) -> dict[str, Any
         "view": [view] * count,
         "template_id": [template.id if template else ""] * count,
         "template_version": [template.version if template else ""] * count,
+        "form": [template.form if template else "prose"] * count,
         "cutoff_at": [None] * count,
     }
 
@@ -244,4 +250,7 @@ def _figures(table: pa.Table, views: list[ViewPlan], asked: list[np.ndarray], mo
         "history_dropped": sum(int(v.prompts.dropped[a].sum()) for v, a in zip(views, asked, strict=True)),
         "token_counts": model.counter.nature if model else "nothing is asked",
         "model_revision": model.revision if model else "",
+        "forms": {v.view: {"wanted": asking.wanted_form(settings, v.template), "got": v.template.form} for v in views},
+        "structured_by": settings.llm.structured_by,
+        "thinking": model.thinking.said if model else "nothing is asked",
     }

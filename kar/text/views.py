@@ -6,7 +6,7 @@ Shape suffixes: S the view's due subjects
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from kar.text.asking import Prompts
 from kar.text.clean import clean
 from kar.text.staleness import Due, Tonight
 from kar.text.templates import Template
+from kar.text.thinking import Thinking
 from kar.text.tokens import TokenCounter
 
 
@@ -34,10 +35,11 @@ class World:
 
 @dataclass(frozen=True)
 class Model:
-    """The model to ask: its revision (empty: unknown) and how its tokens are counted."""
+    """The model to ask: its revision (empty: unknown), how its tokens are counted, and what is done about its reasoning."""
 
     revision: str
     counter: TokenCounter
+    thinking: Thinking = field(default_factory=lambda: Thinking("left alone"))
 
 
 @dataclass
