@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ class Asked:
 
     ends: dict[str, Answer] = field(default_factory=dict)
     retries: dict[str, str] = field(default_factory=dict)
+    retried: int = 0
+    pace: list[Any] = field(default_factory=list)
     stopped_by: Stop = "none"
     from_ledger: int = 0
     calls: int = 0
@@ -55,7 +57,7 @@ class Asked:
     server_start_seconds: float = 0.0
 
 
-def ask(requests: Sequence[Request], settings: LLMSettings, home: Home, revision: str, as_of: dt.datetime, retry: Retry) -> Asked:
+def ask(requests: Iterable[Request], settings: LLMSettings, home: Home, revision: str, as_of: dt.datetime, retry: Retry) -> Asked:
     """Ask the requests in order, then once more those for which `retry` gives another request.
 
     The second round comes last, so that a budget goes to subjects without an answer first.
@@ -71,7 +73,7 @@ def ask(requests: Sequence[Request], settings: LLMSettings, home: Home, revision
     Raises:
         ServerUnreachable, ServerRefused, ServerStartFailed, LedgerError, AlreadyRunning. What was answered is kept.
     """
-    asked = Asked()
+    asked, requests = Asked(), list(requests)
     with Ledger.open(home.ledger) as ledger, contextlib.ExitStack() as stack:
         rounds = _Rounds(settings, home, revision, as_of, ledger, stack, asked)
         rounds.run(requests)
@@ -81,6 +83,7 @@ def ask(requests: Sequence[Request], settings: LLMSettings, home: Home, revision
             again = retry(request, answer) if answer is not None and answer.status == "ok" else None
             if again is not None:
                 asked.retries[request.key] = again.key
+                asked.retried += 1
                 seconds_asked.append(again)
         rounds.run(seconds_asked)
     return asked

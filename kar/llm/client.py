@@ -51,6 +51,8 @@ class Request:
     prompt_tokens: int
     answer_tokens: int
     template_version: str
+    family: str = ""
+    retry_of: str = ""
 
 
 @dataclass
@@ -277,6 +279,7 @@ class Client:
             model=parsed.model if parsed else "",
             revision=self._revision,
             template_version=request.template_version,
+            retry_of=request.retry_of,
             attempts=attempts,
             status=status,
             detail=self._shown(outcome.detail),

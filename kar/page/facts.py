@@ -39,7 +39,7 @@ class Facts:
         example: columns split, label, user_id, has_user_knowledge, has_item_knowledge.
         plan: without the bodies and the evidence.
         knowledge: without the texts and the evidence.
-        refused: whole table.
+        refused, pace: whole tables.
         knowledge_vector: columns view, n_tokens, truncated.
         user_count: users with a history.
         item_count: items.
@@ -58,6 +58,7 @@ class Facts:
     plan: pa.Table
     knowledge: pa.Table
     refused: pa.Table
+    pace: pa.Table
     knowledge_vector: pa.Table
     release: pa.Table
     user_count: int

@@ -151,6 +151,28 @@ def bars(heights: Sequence[float], cut_from: int | None, label: str) -> Markup:
     )
 
 
+def steps(seconds: Sequence[float], values: Sequence[float], limit: Sequence[float] | None, most: float, label: str) -> Markup:
+    """A course over time as a filled line from 0 to `most`, and the limit above it as a dashed one.
+
+    Args:
+        seconds: of the looks, ascending; as many as values.
+        limit: as many as values, or None.
+        label: what it shows, for those who cannot see it.
+    """
+    end = max(seconds[-1] if seconds else 1.0, 1e-9)
+
+    def points(series: Sequence[float]) -> str:
+        return " ".join(f"{100 * s / end:.2f},{100 - 100 * v / max(most, 1e-9):.2f}" for s, v in zip(seconds, series, strict=True))
+
+    line = points(values)
+    marks = [Markup('<polygon class="area" points="0,100 {} 100,100"/><polyline class="course" points="{}"/>').format(line, line)]
+    if limit is not None:
+        marks.append(Markup('<polyline class="limit" points="{}"/>').format(points(limit)))
+    return Markup(
+        '<svg class="steps" viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="110" role="img" aria-label="{}">{}</svg>'
+    ).format(shown(label, 300), Markup("").join(marks))
+
+
 def curves(lines: Sequence[Sequence[float]], chosen: Sequence[int | None], scale: Scale, arm: str, label: str) -> Markup:
     """Training curves, one line per seed over the epochs, a dot at the epoch whose weights were kept.
 

@@ -181,6 +181,20 @@ class KnowledgeSettings(Section):
     max_repetition_share: float = Field(0.35, gt=0, le=1, description="share of repeated 4-grams above which an answer loops")
     retry_truncated: bool = Field(True, description="ask once more with twice the tokens when an answer was cut")
     accept_truncated_sentences: bool = Field(True, description="if it is cut again, keep the whole sentences when they are long enough")
+    languages: list[str] = Field(["en"], description="ISO 639-1 codes an answer may be in; empty: not checked")
+    off_domain: bool = Field(True, description="refuse answers about other things, by the words of prompts/<domain>/factors.toml")
+    entity: bool = Field(True, description="refuse answers about titles that the user never met, or about another item than their own")
+    sensitive: bool = Field(True, description="refuse answers that guess a user's age, gender, health, religion, origin or politics")
+    near_duplicate_share: float = Field(0.7, gt=0, le=1, description="share of 3-word runs from which on two texts are alike")
+    max_near_duplicates: int = Field(
+        10, ge=1, description="a text alike more others of its view than this is a generic profile; all of them are refused"
+    )
+    max_length_drift: float = Field(0.3, gt=0, description="mean words of a view this far (as a share) from last night's are warned of")
+    max_vocabulary_drift: float = Field(0.3, gt=0, description="the same for the share of distinct words")
+    max_refused_rise: float = Field(0.05, gt=0, le=1, description="a reason's share of refused answers up by more than this is warned of")
+    max_near_duplicate_rise: float = Field(0.05, gt=0, le=1, description="the same for the share of near-duplicates")
+    judge: bool = Field(False, description="score each answer by its likelihood given its source; needs a server with prompt_logprobs")
+    min_likelihood_gain: float = Field(0.05, description="nats a token that the source must explain, where judge is on")
 
 
 class VectorsSettings(Section):

@@ -1,6 +1,6 @@
 """report: one page that says whether the knowledge helped, and what it cost.
 
-reads   interaction, history, item_profile, plan, request, knowledge, refused, knowledge_vector, example, metric, comparison, epoch, release
+reads   interaction, history, item_profile, plan, request, knowledge, refused, pace, knowledge_vector, example, metric, comparison, epoch, release
 writes  index.html beside the manifest; no table
 """
 
@@ -52,6 +52,7 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         plan=_columns(inputs, "plan", ["view", "subject_id", "decision", "history_shown", "history_dropped"]),
         knowledge=knowledge,
         refused=inputs.table("refused"),
+        pace=inputs.table("pace"),
         knowledge_vector=_columns(inputs, "knowledge_vector", ["view", "n_tokens", "truncated"]),
         release=inputs.table("release"),
         user_count=len(users),

@@ -185,6 +185,26 @@ _TABLES = (
             Column("has_fallback", "bool", "whether the last good knowledge stands in"),
         ),
     ),
+    Table(
+        "pace",
+        "one row per server and look at it while the model was asked; none on a night without a question",
+        ("endpoint", "second"),
+        (
+            Column("endpoint", "int64", "place in llm.endpoints, 0 first"),
+            Column("second", "float64", "since the asking began"),
+            Column("window", "float64", "most requests that might be in flight"),
+            Column("in_flight", "int64", "requests of this run at the server"),
+            Column("waiting", "int64", "requests in the server's queue, of all clients; -1: it does not say"),
+            Column("running", "int64", "requests the server works on, of all clients; -1: it does not say"),
+            Column("kv_share", "float64", "of the server's cache that is in use, 0-1; NaN: it does not say"),
+            Column("preemptions", "int64", "requests thrown out of its cache since the asking began; -1: it does not say"),
+            Column("answered", "int64", "good answers of this run from this server so far"),
+            Column("tokens_per_s", "float64", "answer tokens since the look before"),
+            Column(
+                "prefix_hit_share", "float64", "of the prompt tokens since the look before, from the prefix cache; NaN: it does not say"
+            ),
+        ),
+    ),
     # ---- vectors
     Table(
         "knowledge_vector",

@@ -49,6 +49,7 @@ class Factors(BaseModel):
         item: what an item is called.
         verb: what users did with the items, past tense: rated, read, bought.
         rating_phrase: how a rating is written, with `{rating}` in it; empty: ratings are not shown.
+        vocabulary: how texts about such items speak; for the quality gate alone, in no prompt and in no version.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +59,7 @@ class Factors(BaseModel):
     verb: str = Field(min_length=1)
     rating_phrase: str = ""
     factors: tuple[Factor, ...] = Field(min_length=1, max_length=20)
+    vocabulary: tuple[str, ...] = ()
 
     @field_validator("rating_phrase")
     @classmethod

@@ -144,7 +144,7 @@ class Template:
         Of the two wordings only the one that is asked counts, so a mended word for factors re-asks nobody who answered in prose.
         """
         file = {**self.file.model_dump(mode="json", exclude={"answer_form": True, "output": {"form"}}), "user": self._source}
-        content = {"template": file, "factors": self.factors.model_dump(mode="json")}
+        content = {"template": file, "factors": self.factors.model_dump(mode="json", exclude={"vocabulary"})}
         if self.form == "factors":
             content["schema"] = self.schema(self.factor_chars)
         return f"{self.id}@{self.file.version}:{json_sha(content)[:12]}"

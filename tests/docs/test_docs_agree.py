@@ -19,7 +19,9 @@ README = (ROOT / "README.md").read_text()
 
 
 def docstring(stage: Stage) -> str:
-    text = ast.get_docstring(ast.parse((ROOT / f"kar/stages/{stage.name}.py").read_text()))
+    module = ROOT / f"kar/stages/{stage.name}"
+    path = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(path.read_text()))
     assert text is not None
     return text
 
@@ -32,7 +34,7 @@ def listed(text: str, word: str) -> list[str]:
 
 def test_there_are_nine_stages_and_a_module_for_each_and_no_other() -> None:
     assert len(flow.FLOW) == 9
-    modules = {path.stem for path in (ROOT / "kar/stages").glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in (ROOT / "kar/stages").iterdir() if not path.name.startswith("__")}
     assert modules == set(flow.NAMES)
 
 

@@ -263,6 +263,25 @@ class _World:
     def plan(self) -> Iterable[dict[str, Any]]:
         return (self.plan_row(view, s, fate) for view in VIEWS for s, fate in self.fates[view].items())
 
+    def pace(self) -> Iterator[dict[str, Any]]:
+        draw = random.Random(5)
+        for place in range(60):
+            window = 8.0 + min(place, 20) * 2 - (18 if place > 35 else 0)
+            flight = int(window) if place < 55 else 60 - place
+            yield {
+                "endpoint": 0,
+                "second": 2.0 * place,
+                "window": window,
+                "in_flight": flight,
+                "waiting": draw.randint(0, 3) + (14 if 31 < place < 36 else 0),
+                "running": max(flight - 2, 0),
+                "kv_share": 0.4,
+                "preemptions": 0,
+                "answered": 9 * place,
+                "tokens_per_s": 40.0 + 5 * min(place, 20) + draw.random() * 12,
+                "prefix_hit_share": 0.61,
+            }
+
     def request(self) -> Iterator[dict[str, Any]]:
         asked = [row for row in self.plan() if row["decision"] == "ask"]
         for place, row in enumerate(asked):

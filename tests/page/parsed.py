@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 _VOID = {"meta", "br", "link", "img", "input", "hr"}
 _IN_A_SENTENCE = {"b", "bdi", "code"}
-_SELF_CLOSED = {"line", "circle", "rect", "polyline"}
+_SELF_CLOSED = {"line", "circle", "rect", "polyline", "polygon"}
 
 
 class Parsed(HTMLParser):

@@ -407,3 +407,24 @@ def test_one_view_is_imported_while_the_other_is_asked(shop: Shop) -> None:
         manifest = shop.run(server.base_url, **sections)
         assert server.calls == 6
     assert manifest.figures["origins"] == {"item.facts": {"import": 8}, "user.preference": {"tonight": 6}}
+
+
+def test_one_generic_answer_for_everybody_is_refused_for_all_and_the_last_good_texts_stay(shop: Shop) -> None:
+    generic = "This person enjoys a wide variety of films and likes good stories, strong characters and fine acting in general. "
+    generic += "They look for movies that entertain, move and surprise, whatever the genre, the mood or the period may be."
+    with loopback() as server:
+        shop.run(server.base_url)
+    with loopback(lambda call: "generic" if "<list>" in call.prompt else "ok", answers={"generic": (generic, "stop")}) as server:
+        manifest = shop.run(
+            server.base_url, TOMORROW, knowledge={"max_near_duplicates": 3}, llm={"revision": "r2"}, prompts={"max_age_days": 1}
+        )
+        assert server.calls == 14
+    refused = shop.rows("refused", TOMORROW)
+    assert set(refused) == {("user.preference", str(user)) for user in range(1, 7)}
+    assert {row["reason"] for row in refused.values()} == {"near_duplicate"}
+    assert all(row["has_fallback"] and row["answer"] == generic for row in refused.values())
+    first = shop.rows("knowledge")
+    for key, row in shop.rows("knowledge", TOMORROW).items():
+        assert row["origin"] == ("last_good" if key in refused else "tonight")
+        assert (row["text"] == first[key]["text"]) or key not in refused
+    assert manifest.rejected["near_duplicate"] == 6

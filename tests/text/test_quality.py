@@ -42,7 +42,11 @@ def test_the_real_answers_cover_the_reasons() -> None:
         (REFUSAL, "stop", "refusal"),
         ("I’m sorry, I can’t help with that request, because I do not know this film well enough to say.", "stop", "refusal"),
         ("As a large language model I know nothing of this film, so here is what its title and genres suggest instead.", "stop", "refusal"),
-        ("Could you please provide me with the list of films, so that I can say more about the taste of this viewer?", "stop", "refusal"),
+        (
+            "Could you please provide me with the list of films, so that I can say more about the taste of this viewer?",
+            "stop",
+            "asks_for_input",
+        ),
     ],
 )
 def test_each_reason_has_its_sign(text: str, finish_reason: str, reason: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
 import os
 import signal
 import sqlite3
@@ -15,57 +13,32 @@ from pathlib import Path
 import pytest
 
 from kar.errors import AlreadyRunning, LedgerError
-from kar.llm.ledger import Answer, Ledger, file_system_of, look_up
-
-NOW = dt.datetime(2026, 11, 20, 1, 2, 3, 456789, tzinfo=dt.UTC)
-
-
-def answer(key: str, text: str = "a text", **changes: object) -> Answer:
-    made = Answer(
-        key=key,
-        body='{"model":"tiny"}',
-        text=text,
-        finish_reason="stop",
-        prompt_tokens=11,
-        cached_tokens=5,
-        completion_tokens=7,
-        reasoning_tokens=3,
-        lost_tokens=2,
-        model="tiny",
-        revision="r1",
-        template_version="t@1:abc",
-        attempts=2,
-        status="ok",
-        detail="",
-        asked_at=NOW,
-        started_at=NOW,
-        ended_at=NOW + dt.timedelta(seconds=1),
-    )
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+from kar.llm.ledger import Ledger, file_system_of, look_up
+from tests.llm.ledger.rows import ROOT, answer, failed, key
 
 
 def test_an_answer_comes_back_as_it_was_put_before_and_after_the_commit(tmp_path: Path) -> None:
     put = answer("k1", "Zoë “said” 🎬")
     with Ledger.open(tmp_path, window_s=30) as ledger:
         ledger.put(put)
-        assert ledger.get("k1") == put
+        assert ledger.get(put.key) == put
         ledger.flush()
-        assert ledger.get("k1") == put
+        assert ledger.get(put.key) == put
     with Ledger.open(tmp_path) as ledger:
-        assert ledger.get("k1") == put
-        assert ledger.get("k2") is None
+        assert ledger.get(put.key) == put
+        assert ledger.get(key("k2")) is None
 
 
 def test_the_first_good_answer_counts_and_nothing_is_overwritten(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
-        ledger.put(answer("k", "", status="exhausted", detail="500"))
-        assert ledger.get("k") is None
-        ledger.put(answer("k", "first"))
-        ledger.put(answer("k", "second"))
-        ledger.put(answer("k", "", status="bad_request", detail="400"))
-        rows = ledger.rows("k")
+        ledger.put(failed("k", after_s=1))
+        assert ledger.get(key("k")) is None
+        ledger.put(answer("k", "second", after_s=3))
+        ledger.put(answer("k", "first", after_s=2))
+        ledger.put(failed("k", status="bad_request", detail="400", after_s=4))
+        rows = ledger.find([key("k")])[key("k")]
         assert [(r.status, r.text) for r in rows] == [("exhausted", ""), ("ok", "first"), ("ok", "second"), ("bad_request", "")]
-        found = ledger.get("k")
+        found = ledger.get(key("k"))
         assert found is not None
         assert found.text == "first"
 
@@ -74,9 +47,9 @@ def test_many_keys_are_looked_up_at_once(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
         for number in range(1_200):
             ledger.put(answer(f"k{number}", f"text {number}"))
-        found = ledger.get_many([f"k{number}" for number in range(0, 2_400, 2)])
+        found = ledger.get_many([key(f"k{number}") for number in range(0, 2_400, 2)])
         assert len(found) == 600
-        assert found["k1198"].text == "text 1198"
+        assert found[key("k1198")].text == "text 1198"
         assert ledger.count() == 1_200
 
 
@@ -84,9 +57,9 @@ def test_answers_reach_the_disk_within_the_window_without_a_flush(tmp_path: Path
     with Ledger.open(tmp_path, window_s=0.05) as ledger:
         ledger.put(answer("k"))
         until = time.monotonic() + 5
-        while not look_up(tmp_path, ["k"]) and time.monotonic() < until:
+        while not look_up(tmp_path, [key("k")]) and time.monotonic() < until:
             time.sleep(0.01)
-        assert look_up(tmp_path, ["k", "other"]) == {"k": answer("k")}
+        assert look_up(tmp_path, [key("k"), key("other")]) == {key("k"): answer("k")}
 
 
 def test_looking_up_where_no_ledger_is_finds_nothing_and_makes_nothing(tmp_path: Path) -> None:
@@ -104,21 +77,19 @@ def test_a_second_writer_is_turned_away_and_let_in_after_the_first(tmp_path: Pat
 _WRITER = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 from kar.llm.ledger import Ledger
-from tests.llm.test_ledger import answer
+from tests.llm.ledger.rows import answer
 ledger = Ledger.open(Path(sys.argv[1]), window_s=0.1)
 for number in range(10**6):
-    ledger.put(answer(f"k{{number}}"))
+    ledger.put(answer(f"k{number}"))
     print(number, flush=True)
     time.sleep(0.001)
 """
 
 
 def test_sigkill_loses_at_most_one_commit_window(tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[2])
-    program = [sys.executable, "-c", _WRITER.format(tests=root), str(tmp_path)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}) as process:
+    program = [sys.executable, "-c", _WRITER, str(tmp_path)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         assert process.stdout is not None
         put_at = []
         for _ in process.stdout:
@@ -128,12 +99,12 @@ def test_sigkill_loses_at_most_one_commit_window(tmp_path: Path) -> None:
                 break
         put_at += [time.monotonic() for _ in process.stdout]
     with Ledger.open(tmp_path) as ledger:
-        kept = ledger.get_many([f"k{n}" for n in range(len(put_at))])
+        kept = ledger.held(key(f"k{n}") for n in range(len(put_at)))
     lost = len(put_at) - len(kept)
     in_window = sum(at > put_at[-1] - 0.5 for at in put_at)  # one window of 0.1 s, with room for a busy machine
     assert len(kept) > 0
     assert lost <= in_window
-    assert sorted(kept) == sorted(f"k{n}" for n in range(len(kept)))  # a prefix: no hole
+    assert kept == {key(f"k{n}") for n in range(len(kept))}  # a prefix: no hole
 
 
 def test_a_torn_last_write_keeps_what_was_committed_before_it(tmp_path: Path) -> None:
@@ -150,8 +121,8 @@ def test_a_torn_last_write_keeps_what_was_committed_before_it(tmp_path: Path) ->
     wal = copy / "answers.sqlite-wal"
     wal.write_bytes(wal.read_bytes()[:-1_000])
     with Ledger.open(copy) as torn:
-        assert torn.get("k1") == answer("k1")
-        assert torn.get("k2") is None
+        assert torn.get(key("k1")) == answer("k1")
+        assert torn.get(key("k2")) is None
 
 
 @pytest.mark.parametrize("harm", ["garbage", "cut", "page"])
@@ -170,7 +141,7 @@ def test_a_damaged_file_is_a_named_error(tmp_path: Path, harm: str) -> None:
     path.write_bytes(data)
     with pytest.raises(LedgerError, match="damaged") as caught:
         Ledger.open(tmp_path)
-    assert "recover" in caught.value.do
+    assert "kar ledger export" in caught.value.do
 
 
 def test_a_file_of_another_format_is_a_named_error(tmp_path: Path) -> None:

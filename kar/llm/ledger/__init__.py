@@ -1,0 +1,15 @@
+"""Every paid answer, kept: append-only SQLite shards while a run goes on, Parquet parts after it.
+
+An answer lies under its request key (`kar.llm.key`). Rows are only ever added; of several answers to one key the first good
+one counts (by `ended_at`, then by the row's digest: the same in every shard and copy), so a later failure never hides what
+was paid for. Writes are grouped by a thread of their own: a process killed with SIGKILL loses the requests in flight plus at
+most one commit window.
+
+WAL with synchronous=NORMAL: a commit survives the death of the process; after a power cut the last ones may be gone.
+"""
+
+from kar.llm.ledger.answer import Answer, Status
+from kar.llm.ledger.ledger import COMMIT_WINDOW_S, Ledger, look_up
+from kar.llm.ledger.places import file_system_of
+
+__all__ = ["COMMIT_WINDOW_S", "Answer", "Ledger", "Status", "file_system_of", "look_up"]

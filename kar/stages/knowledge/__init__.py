@@ -1,0 +1,129 @@
+"""knowledge: ask the language model, keep every answer, accept what passes the quality gate.
+
+reads   plan, request, history, item_profile, interaction, knowledge (previous), refused (previous)
+writes  knowledge, refused, pace
+rejects empty                   the answer holds no text
+        refusal                 the model declined
+        asks_for_input          the model asked back instead of answering
+        echo                    the answer repeats the prompt
+        truncated               the answer stopped at the token limit, also after the retry with more tokens
+        truncated_by_reasoning  the token limit was spent on reasoning, the answer is empty
+        too_short               fewer words than the template asks for at least
+        repetition              the answer loops
+        empty_list              a list or an object without any entry
+        not_a_list              a list or an object was asked for, the answer is none
+        wrong_language          surely in none of the languages that knowledge.languages names
+        off_domain              more words of other things than of this kind of item
+        entity_mismatch         about titles that the user never met, or about another item than its own
+        sensitive_inference     guesses a user's age, gender, health, religion, origin, politics or sexuality
+        near_duplicate          alike more other texts of its view than knowledge.max_near_duplicates
+        unlikely                its source hardly explains it (only where knowledge.judge is on)
+        bad_request             the server refused the request for good (400, 404, 413, 422)
+        exhausted               no answer after the last attempt
+        over_budget             planned, but the token budget or the deadline was reached before the call
+        unknown_subject         imported text for a subject that the tables do not hold
+        duplicate_key           a second imported text for the same subject
+        evidence_after_cutoff   imported text whose evidence is not in the user's events before the cutoff date
+        missing_id              an imported row without a subject id
+        bad_row                 an imported line that is not the expected JSON
+
+The only stage that talks to a language model. A subject whose answer was refused keeps the last good knowledge of an
+earlier night, if there is any; so do the subjects that were not asked tonight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kar.llm.ask import Asked
+from kar.settings import Settings
+from kar.stages.knowledge.asking import ask_requests
+from kar.stages.knowledge.importing import Imported, import_all, imported_files
+from kar.stages.knowledge.judging import Judged, judge_asked
+from kar.stages.knowledge.spool import spools
+from kar.stages.knowledge.writing import KNOWLEDGE, REFUSED, Written, write
+from kar.store import Inputs, Manifest, Output
+from kar.tables import TABLES, IdTypes
+from kar.text.imports import side_of
+from kar.text.quality import drift
+
+
+def files(settings: Settings, _inputs: Inputs) -> list[Path]:
+    """The imported files. Raises SettingsError if one is not there."""
+    return list(imported_files(settings).values())
+
+
+def run(inputs: Inputs, out: Output, settings: Settings) -> None:
+    """Ask, judge, write: three walks over the plan, none of which holds it whole."""
+    imported = import_all(inputs, settings)  # first: a broken file is found before anything is paid for
+    asked, revision = ask_requests(inputs, settings)
+    with spools(out.folder, accepted=KNOWLEDGE, refused=REFUSED) as spool:
+        judged = judge_asked(inputs, settings, spool["accepted"], spool["refused"]) if revision is not None else Judged()
+        written = write(inputs, out, spool["accepted"], spool["refused"], judged, imported)
+    out.write("pace", _pace(asked))
+    _record(inputs, out, settings, asked, revision or "", judged, imported, written)
+
+
+def _record(
+    inputs: Inputs, out: Output, settings: Settings, asked: Asked, revision: str, judged: Judged, imported: Imported, written: Written
+) -> None:
+    """Rejections, figures and warnings for the manifest."""
+    for reason, examples in imported.rejected.items():
+        out.reject(reason, len(examples), examples)
+    if unanswered := sum(judged.unanswered.values()):
+        out.reject("over_budget", unanswered, judged.examples)
+    totals: Counter[str] = sum(written.refused.values(), imported.repeated)
+    for reason, count in sorted(totals.items()):
+        out.reject(reason, count, written.examples.get(reason))
+    counts = {"user": inputs.table("history").num_rows, "item": inputs.table("item_profile").num_rows}
+    last_judged: dict[str, Any] = _last_figures(inputs).get("last_judged", {})
+    is_asked = bool(asked.calls or asked.from_ledger)
+    out.record(
+        calls=asked.calls,
+        answered=asked.answered,
+        from_ledger=asked.from_ledger,
+        pushed_back=asked.pushed_back,
+        prompt_tokens=asked.prompt_tokens,
+        completion_tokens=asked.completion_tokens,
+        lost_tokens=asked.lost_tokens,
+        usd=round(asked.usd, 6),
+        seconds_asking=round(asked.seconds, 3),
+        server_start_seconds=round(asked.server_start_seconds, 3),
+        tokens_per_s=round(asked.completion_tokens / asked.seconds, 1) if asked.seconds else 0.0,
+        stopped_by=asked.stopped_by,
+        retried_truncated=asked.retried,
+        coverage={view: round(sum(n.values()) / max(counts[side_of(view)], 1), 4) for view, n in sorted(written.origins.items())},
+        origins=_plain(written.origins),
+        refused=_plain(written.refused),
+        over_budget=dict(judged.unanswered),
+        quality=judged.quality,
+        last_judged=last_judged | judged.quality,
+        model=settings.llm.model if is_asked else "",
+        model_revision=revision if is_asked else "",
+        imports_written_by=settings.knowledge.imports_written_by if settings.knowledge.imports else "",
+    )
+    if lost := totals["bad_request"]:
+        first = written.examples["bad_request"][0]["detail"][:200]
+        out.warn(f"the server refused {lost} requests for good; the first said: {first}")
+    for sentence in [*imported.warnings, *drift(judged.quality, last_judged, settings.knowledge)]:
+        out.warn(sentence)
+
+
+def _last_figures(inputs: Inputs) -> dict[str, Any]:
+    """The figures of the last night; empty on the first."""
+    partition = inputs.partitions[("knowledge", "knowledge")]
+    return {} if partition is None else Manifest.read(partition.manifest_path).figures
+
+
+def _pace(asked: Asked) -> pa.Table:
+    schema = TABLES["pace"].schema(IdTypes())
+    return pa.Table.from_pylist([dataclasses.asdict(look) for look in asked.pace], schema=schema)
+
+
+def _plain(counts: dict[str, Counter[str]]) -> dict[str, Any]:
+    return {view: dict(sorted(n.items())) for view, n in sorted(counts.items())}

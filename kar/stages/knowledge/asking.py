@@ -1,0 +1,78 @@
+"""Tonight's requests, streamed to the language model; every answer ends in the ledger and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+
+from kar.llm.ask import Asked, ask
+from kar.llm.client import Request
+from kar.llm.key import body_bytes, request_key
+from kar.llm.ledger import Answer
+from kar.settings import KnowledgeSettings, Settings
+from kar.store import Inputs
+from kar.text.quality import judge
+
+_LENGTH_FIELDS = ("max_completion_tokens", "max_tokens")
+_COLUMNS = ("request_key", "body", "prompt_tokens", "answer_tokens", "template_version", "family")
+_ROWS = 512
+
+
+def ask_requests(inputs: Inputs, settings: Settings) -> tuple[Asked, str | None]:
+    """Ask what the plan says, in its order.
+
+    Returns:
+        What it took, and the model's revision in the keys; None: nothing is planned.
+    """
+    first = next(inputs.stream("request", ["revision"], rows=1), None)
+    if first is None or first.num_rows == 0:
+        return Asked(), None
+    revision = str(first.column("revision")[0].as_py())
+
+    def retry(request: Request, answer: Answer) -> Request | None:
+        return with_more_tokens(request, answer, revision, settings.knowledge, settings.llm.context_tokens)
+
+    return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry), revision
+
+
+def _requests(inputs: Inputs) -> Iterator[Request]:
+    for part in inputs.stream("request", list(_COLUMNS), rows=_ROWS):
+        for key, body, prompt, answer, version, family in zip(*(part.column(c).to_pylist() for c in _COLUMNS), strict=True):
+            yield Request(key, body.encode(), prompt, answer, version, family=family)
+
+
+def with_more_tokens(request: Request, answer: Answer, revision: str, settings: KnowledgeSettings, context_tokens: int) -> Request | None:
+    """The same request with twice the answer's tokens, as far as the context allows; None if the answer was not cut.
+
+    A different body, so a different key: the ledger keeps both, and the second says which one it asks again.
+    """
+    if not settings.retry_truncated or answer.finish_reason != "length":
+        return None
+    refusal = judge(answer.text, answer.finish_reason, prompt_text(answer.body), settings)
+    if refusal is None or not refusal.reason.startswith("truncated"):
+        return None  # a loop that ran into the limit would only get longer
+    body = orjson.loads(request.body)
+    name = next((n for n in _LENGTH_FIELDS if isinstance(body.get(n), int)), None)
+    if name is None:
+        return None
+    room = context_tokens - max(answer.prompt_tokens, request.prompt_tokens)
+    tokens = min(2 * body[name], room)
+    if tokens <= body[name]:
+        return None
+    longer = body_bytes(body | {name: tokens})
+    return Request(
+        request_key(longer, revision),
+        longer,
+        request.prompt_tokens,
+        tokens,
+        request.template_version,
+        family=request.family,
+        retry_of=request.key,
+    )
+
+
+def prompt_text(body: str) -> str:
+    """What a request's messages say, for the echo test."""
+    messages = orjson.loads(body).get("messages", [])
+    return "\n".join(m["content"] for m in messages if isinstance(m.get("content"), str))
