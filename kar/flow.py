@@ -110,7 +110,7 @@ PROMPTS = Stage(
 KNOWLEDGE = Stage(
     name="knowledge",
     title="ask the language model, keep every answer, accept what passes the quality gate",
-    version=2,
+    version=3,
     reads=(
         Read("prompts", "plan"),
         Read("prompts", "request"),
@@ -118,9 +118,10 @@ KNOWLEDGE = Stage(
         Read("histories", "item_profile"),
         Read("sources", "interaction"),
         Read("knowledge", "knowledge", "previous"),
+        Read("knowledge", "factor_knowledge", "previous"),
         Read("knowledge", "refused", "previous"),
     ),
-    writes=("knowledge", "refused", "pace"),
+    writes=("knowledge", "factor_knowledge", "refused", "pace"),
     rejects={
         "empty": "the answer holds no text",
         "refusal": "the model declined",
@@ -132,6 +133,7 @@ KNOWLEDGE = Stage(
         "repetition": "the answer loops",
         "empty_list": "a list or an object without any entry",
         "not_a_list": "a list or an object was asked for, the answer is none",
+        "broken_json": "JSON that is not the object of factors that was asked for",
         "wrong_language": "surely in none of the languages that knowledge.languages names",
         "off_domain": "more words of other things than of this kind of item",
         "entity_mismatch": "about titles that the user never met, or about another item than its own",

@@ -112,6 +112,36 @@ def _unfenced(text: str) -> str:
     return text[text.index("\n") : -len(_FENCE)].strip()
 
 
+@dataclass(frozen=True)
+class Schema:
+    """What the schema in a request body asks for.
+
+    Args:
+        keys: of the object, in the order in which they are to be written.
+        chars: longest text of one; None: no bound.
+    """
+
+    keys: tuple[str, ...]
+    chars: int | None
+
+
+def asked_schema(body: str) -> Schema | None:
+    """The schema that a request's body holds the server to; None: no flat object of texts is asked for.
+
+    The request itself says what its answer must look like: templates may have changed since.
+    """
+    try:
+        sent = json.loads(body)
+        found = sent.get("structured_outputs", {}).get("json") or sent.get("response_format", {}).get("json_schema", {}).get("schema")
+        found = json.loads(found) if isinstance(found, str) else found
+        texts = found["properties"] if found is not None else {}
+        bounds = {text.get("maxLength") for text in texts.values() if text["type"] == "string"}
+        is_flat = bool(texts) and all(text["type"] == "string" for text in texts.values()) and len(bounds) == 1
+        return Schema(tuple(found["required"]), bounds.pop()) if is_flat and sorted(found["required"]) == sorted(texts) else None
+    except (ValueError, TypeError, KeyError, AttributeError):  # somebody's own extra_body may hold anything
+        return None
+
+
 class _Pairs:
     """A JSON object with its keys as they came, repeated ones too."""
 
@@ -128,6 +158,18 @@ def read_answer(text: str, names: Iterable[str]) -> Read:
     return Read("broken" if _OPENS_JSON.match(text) else "prose")
 
 
+def whole_words(factors: Mapping[str, str], chars: int | None) -> dict[str, str]:
+    """The texts without the word that the schema's longest length cut: up to their last sentence, or else their last word."""
+    return {key: text if chars is None or len(text) < chars else _back_to_a_word(text) for key, text in factors.items()}
+
+
+def _back_to_a_word(text: str) -> str:
+    sentence = max(text.rfind(end) for end in _END)
+    if sentence > len(text) // 2:
+        return text[: sentence + 1]
+    return text.rpartition(" ")[0].rstrip(" ,;:") or text
+
+
 def as_text(factors: Mapping[str, str], names: Mapping[str, str]) -> str:
     """The factors as prose, for a reader and for the encoder of the whole: `Genre: a dark comedy. Mood: bitter.`
 
@@ -136,6 +178,11 @@ def as_text(factors: Mapping[str, str], names: Mapping[str, str]) -> str:
         names: key → factor name (`factor_keys`); the order of the sentences.
     """
     return " ".join(f"{name[:1].upper()}{name[1:]}: {_ended(factors[key])}" for key, name in names.items() if factors.get(key))
+
+
+def shown(key: str, names: Mapping[str, str]) -> str:
+    """A factor's name for a reader: as the domain's list has it, else the key in words."""
+    return names.get(key, key.replace("_", " "))
 
 
 def spoken(factors: Mapping[str, str]) -> str:
