@@ -155,9 +155,10 @@ KNOWLEDGE = Stage(
 VECTORS = Stage(
     name="vectors",
     title="encode each accepted text once",
-    version=1,
+    version=2,
     reads=(
         Read("knowledge", "knowledge"),
+        Read("knowledge", "factor_knowledge"),
         Read("histories", "history"),
         Read("histories", "item_profile"),
         Read("vectors", "knowledge_vector", "previous"),
@@ -230,6 +231,7 @@ REPORT = Stage(
         Read("prompts", "plan"),
         Read("prompts", "request"),
         Read("knowledge", "knowledge"),
+        Read("knowledge", "factor_knowledge"),
         Read("knowledge", "refused"),
         Read("knowledge", "pace"),
         Read("vectors", "knowledge_vector"),

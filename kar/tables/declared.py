@@ -6,7 +6,7 @@ from kar.tables.schema import Column, Table
 
 _USER = Column("user_id", "user_id", "the user, as the source names them")
 _ITEM = Column("item_id", "item_id", "the item, as the source names it")
-_VIEW = Column("view", "string", "kind of knowledge, e.g. user.preference, item.facts")
+_VIEW = Column("view", "string", "kind of knowledge, e.g. user.preference, item.facts; of vectors also item.facts:mood, one factor of it")
 _SUBJECT = Column("subject_id", "string", "the user or item the view is about, as text")
 _EVENT_AT = Column("event_at", "time", "when the interaction happened, UTC")
 _CUTOFF = Column("cutoff_at", "time", "nothing at or after it was shown to the prompt; UTC")
@@ -208,7 +208,7 @@ _TABLES = (
     # ---- vectors
     Table(
         "knowledge_vector",
-        "one row per view and subject; views *.raw hold the text arm's vectors",
+        "one row per view and subject; views *.raw hold the text arm's vectors, views like item.facts:mood one factor's",
         ("view", "subject_id"),
         (
             _VIEW,

@@ -153,7 +153,7 @@ def test_an_object_that_was_cut_at_first_is_whole_with_more_tokens(night: Night)
 
 
 def test_a_text_that_the_longest_length_cut_ends_at_a_word(night: Night) -> None:
-    cut = ("a mood of many long words without any end and " * 9)[:140]
+    cut = ("a mood of very many long words without any end and " * 9)[:140]
     assert not cut.endswith(" ")
     said = {key: "x" if key != "mood" else cut for key in MOVIES}
     with loopback(about_film_3("said"), answers={"said": (json.dumps(said), "stop")}) as server:
