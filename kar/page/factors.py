@@ -26,17 +26,19 @@ class Told:
         count: subjects with a text.
         words: of all texts, parted at blanks.
         sampled: how many of them were held against each other.
+        most: so many at the most.
     """
 
     count: int = 0
     words: int = 0
     sampled: int = 0
     distinct: set[int] = field(default_factory=set)
+    most: int = SAMPLED
 
     def add(self, texts: pa.Array) -> None:
         self.count += len(texts)
         self.words += pc.sum(pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts)))).as_py() or 0
-        first = texts.slice(0, SAMPLED - self.sampled).to_pylist()
+        first = texts.slice(0, self.most - self.sampled).to_pylist()
         self.sampled += len(first)
         self.distinct.update(hash(text) for text in first)
 
