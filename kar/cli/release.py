@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, open_scenario
+from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, say
 
 app = typer.Typer(help="Published releases: list, show, verify, promote, roll back.", no_args_is_help=True)
 
@@ -16,7 +16,7 @@ def list_releases(settings: SettingsPath, override: Overrides = None, home: Root
     """List the releases, the current one marked."""
     from kar.show import releases
 
-    typer.echo(releases(open_scenario(settings, override, home)[1]))
+    say(releases(open_scenario(settings, override, home)[1]))
 
 
 @app.command("show")
@@ -29,7 +29,7 @@ def show(
     """Show what a release binds: tables, space, clocks, models, coverage, uplift."""
     from kar.show import release
 
-    typer.echo(release(open_scenario(settings, override, home)[1], release_id))
+    say(release(open_scenario(settings, override, home)[1], release_id))
 
 
 @app.command("verify")
@@ -42,7 +42,7 @@ def verify(
     """Recompute every digest, row count and schema of a release; name the first difference."""
     from kar.show import verify
 
-    typer.echo(verify(open_scenario(settings, override, home)[1], release_id))
+    say(verify(open_scenario(settings, override, home)[1], release_id))
 
 
 @app.command("promote")
@@ -54,7 +54,7 @@ def promote(
 
     place = open_scenario(settings, override, home)[1]
     promote(place.published, release_id)
-    typer.echo(f"CURRENT is {release_id}")
+    say(f"CURRENT is {release_id}")
 
 
 @app.command("rollback")
@@ -66,4 +66,4 @@ def rollback(
 
     place = open_scenario(settings, override, home)[1]
     rollback(place.published, release_id)
-    typer.echo(f"CURRENT is {release_id}")
+    say(f"CURRENT is {release_id}")

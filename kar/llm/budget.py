@@ -32,6 +32,7 @@ class Budget:
         usd_limit: US dollars; None: no limit.
         deadline_s: seconds from now; None: no limit.
         usd_per_million_prompt_tokens, usd_per_million_completion_tokens: the prices.
+        usd_per_million_cached_tokens: of prompt tokens that the server had in its cache; None: the price of the others.
         clock: monotonic seconds.
     """
 
@@ -43,27 +44,35 @@ class Budget:
         usd_per_million_prompt_tokens: float = 0.0,
         usd_per_million_completion_tokens: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        usd_per_million_cached_tokens: float | None = None,
     ) -> None:
         self._token_limit, self._usd_limit = token_limit, usd_limit
         self._prompt_usd = usd_per_million_prompt_tokens / 1e6
         self._completion_usd = usd_per_million_completion_tokens / 1e6
+        cached = usd_per_million_prompt_tokens if usd_per_million_cached_tokens is None else usd_per_million_cached_tokens
+        self._cached_discount_usd = self._prompt_usd - cached / 1e6
         self._clock = clock
         self._ends_at = None if deadline_s is None else clock() + deadline_s
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.cached_tokens = 0
         self._reserved_prompt = 0
         self._reserved_answer = 0
         self.open_reservations = 0
 
     @classmethod
     def of(cls, settings: LLMSettings, clock: Callable[[], float] = time.monotonic) -> Budget:
+        """The budget of the settings, at the prices of their model."""
+        price = settings.price()
         return cls(
             settings.token_budget,
             settings.usd_budget,
             settings.deadline_s,
-            settings.usd_per_million_prompt_tokens,
-            settings.usd_per_million_completion_tokens,
+            price.prompt,
+            price.completion,
             clock,
+            usd_per_million_cached_tokens=price.cached,
         )
 
     @property
@@ -101,10 +110,13 @@ class Budget:
         self._reserved_answer -= reservation.answer_tokens
         self.open_reservations -= 1
 
-    def spend(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count what an attempt cost, a failed one too."""
+    def spend(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> None:
+        """Count what an attempt cost, a failed one too. `cached_tokens` of the prompt tokens were in the server's cache."""
+        self.cached_tokens += min(cached_tokens, prompt_tokens)
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
 
     def _cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        return prompt_tokens * self._prompt_usd + completion_tokens * self._completion_usd
+        """Of so many tokens, those that came from the cache so far among them."""
+        full = prompt_tokens * self._prompt_usd + completion_tokens * self._completion_usd
+        return full - self.cached_tokens * self._cached_discount_usd

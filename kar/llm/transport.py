@@ -13,6 +13,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from kar.settings import LLMSettings
 
@@ -30,7 +31,7 @@ class TransportFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. Header names are lower case."""
+    """What came back. Look header names up in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,8 +45,8 @@ class Transport(Protocol):
         """POST the body to /chat/completions. Raises TransportFault."""
         ...
 
-    async def models(self) -> Reply:
-        """GET /models, to see whether anybody answers. Raises TransportFault."""
+    async def get(self, path: str, *, at_root: bool = False) -> Reply:
+        """GET a path under the base URL (/models), or at the server's root (/health, /metrics, /version). Raises TransportFault."""
         ...
 
     async def close(self) -> None: ...
@@ -71,6 +72,8 @@ class AioTransport:
 
     def __init__(self, base_url: str, api_key: str = "", max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._base_url = base_url.rstrip("/")
+        self._root = root_of(base_url)
+        self._chat = URL(self._base_url + "/chat/completions")
         self._max_bytes = max_answer_bytes
         # identity: nobody can send a small answer that unpacks to gigabytes
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -85,27 +88,39 @@ class AioTransport:
         )
 
     async def post(self, body: bytes, request_id: str) -> Reply:
-        return await self._send("POST", "/chat/completions", data=body, headers={"X-Request-Id": request_id})
+        return await self._send("POST", self._chat, body, {"X-Request-Id": request_id})
 
-    async def models(self) -> Reply:
-        return await self._send("GET", "/models")
+    async def get(self, path: str, *, at_root: bool = False) -> Reply:
+        return await self._send("GET", URL((self._root if at_root else self._base_url) + path))
 
     async def close(self) -> None:
         await self._session.close()
 
-    async def _send(self, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:
+    async def _send(self, method: str, url: URL, data: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:
         try:
-            async with self._session.request(method, self._base_url + path, data=data, headers=headers, allow_redirects=False) as response:
-                content = bytearray()
-                async for chunk in response.content.iter_chunked(65_536):
-                    content += chunk
-                    if len(content) > self._max_bytes:
-                        raise TransportFault(f"AnswerTooLong: over {self._max_bytes} bytes")
-                return Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, bytes(content))
+            async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
+                content = await response.content.readany()
+                if not response.content.at_eof():
+                    content = await self._rest(response.content, content)
+                return Reply(response.status, response.headers, content)
         except aiohttp.ClientConnectorError as error:
             raise TransportFault(type(error).__name__, was_sent=False) from error
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError and ConnectionError are OSErrors
             raise TransportFault(type(error).__name__) from error
+
+    async def _rest(self, stream: aiohttp.StreamReader, first: bytes) -> bytes:
+        """What follows the first piece of an answer, as long as the whole is not too long."""
+        content = bytearray(first)
+        while chunk := await stream.readany():
+            content += chunk
+            if len(content) > self._max_bytes:
+                raise TransportFault(f"AnswerTooLong: over {self._max_bytes} bytes")
+        return bytes(content)
+
+
+def root_of(base_url: str) -> str:
+    """The server's root: where /health and /metrics lie, beside the /v1 that the base URL ends with."""
+    return base_url.rstrip("/").removesuffix("/v1")
 
 
 class OpenAITransport:
@@ -141,9 +156,11 @@ class OpenAITransport:
             raise TransportFault(type(error.__cause__ or error).__name__) from error
         return self._reply(response.status_code, response.headers, response.content)
 
-    async def models(self) -> Reply:
+    async def get(self, path: str, *, at_root: bool = False) -> Reply:
+        if at_root:
+            return Reply(404, {}, b"")  # hosted providers show neither health nor metrics
         try:
-            response = await self._client.get("/models", cast_to=self._response)
+            response = await self._client.get(path, cast_to=self._response)
         except self._openai.APIStatusError as error:
             response = error.response
         except self._openai.APIConnectionError as error:
@@ -156,4 +173,4 @@ class OpenAITransport:
     def _reply(self, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if len(content) > self._max_bytes:
             raise TransportFault(f"AnswerTooLong: over {self._max_bytes} bytes")
-        return Reply(status, {k.lower(): v for k, v in headers.items()}, content)
+        return Reply(status, headers, content)  # its headers take any case

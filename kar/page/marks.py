@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from kar.page.numbers import fixed, signed
-from kar.page.untrusted import shown
+from kar.untrusted import shown
 
 _APART = 35.0  # % of a narrow lane that one label takes
 _INSET = 5.0  # % of the lane kept free at both ends, so that no mark touches the edge

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from kar import flow
 from kar.page.facts import Facts
-from kar.page.untrusted import shown
+from kar.untrusted import shown
 
 _FIGURES_CHARS = 3_000
 

@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import escape
 
 from kar.page.facts import Facts
-from kar.page.untrusted import shown, title
+from kar.untrusted import shown, title
 
 PAGE_BYTES = 700_000
 """What all texts to read may take of the page, escaped; whoever comes after that is left out and counted."""

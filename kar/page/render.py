@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from kar.page import arms, cost, coverage, factors, numbers, pace, protocol, provenance, reading, turned_away
 from kar.page.facts import Facts
-from kar.page.untrusted import shown
+from kar.untrusted import shown
 from kar.verdict import Verdict, verdict
 
 _FILTERS: dict[str, Callable[..., str]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from kar import flow
 from kar.page.facts import Facts
-from kar.page.untrusted import shown
+from kar.untrusted import shown
 
 _ROWS_SHOWN = 3
 _ROW_CHARS = 300

@@ -54,9 +54,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    # a view's name holds a dot, so the keys of knowledge.imports are taken whole
+    # a view's name holds a dot, so the keys of knowledge.imports and prompts.variants are taken whole
     if path[:2] == ["knowledge", "imports"] and len(path) > 2:
         path = [*path[:2], ".".join(path[2:])]
+    if path[:2] == ["prompts", "variants"] and len(path) > 3:
+        path = [*path[:2], ".".join(path[2:-1]), path[-1]]
     for name in path[:-1]:
         data = data.setdefault(name, {})
         if not isinstance(data, dict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -96,15 +97,35 @@ class HistoriesSettings(Section):
     review_chars: int = Field(240, ge=20)
 
 
+class Endpoint(Section):
+    """[[llm.endpoints]]: one of several servers with the same model."""
+
+    base_url: str = Field(description="up to and with /v1")
+    weight: float = Field(1.0, gt=0, description="share of the work, and of llm.concurrency, against the heaviest one's")
+
+
+class Price(Section):
+    """[llm.prices."PATTERN"]: US dollars per million tokens of the models whose names match."""
+
+    prompt: float = Field(0.0, ge=0)
+    cached: float | None = Field(None, ge=0, description="prompt tokens that the server had in its cache; none: the price of the others")
+    completion: float = Field(0.0, ge=0)
+
+
 class LLMSettings(Section):
     """[llm]: which model, where, within which budget."""
 
-    provider: Literal["local", "openai"] = Field(
-        "local", description="local: kar serve starts a small model for the run; openai: any OpenAI-compatible server"
+    provider: Literal["local", "openai", "batch"] = Field(
+        "local",
+        description="local: kar serve starts a small model for the run; openai: any OpenAI-compatible server; "
+        "batch: kar run asks nothing, answers come through kar batch",
     )
     model: str = "smollm2-135m-instruct"
     revision: str = Field("", description="empty: as the server reports it")
     base_url: str = Field("http://127.0.0.1:8000/v1", json_schema_extra=_NOT_IN_RECIPE)
+    endpoints: list[Endpoint] = Field(
+        default_factory=list, description="several servers with the same model; empty: base_url alone", json_schema_extra=_NOT_IN_RECIPE
+    )
     api_key_env: str = Field(
         "KAR_LLM_API_KEY", description="environment variable that holds the key; never the key", json_schema_extra=_NOT_IN_RECIPE
     )
@@ -127,11 +148,44 @@ class LLMSettings(Section):
     deadline_s: float | None = Field(
         None, gt=0, description="seconds the asking may take; none: no limit", json_schema_extra=_NOT_IN_RECIPE
     )
-    concurrency: int = Field(16, ge=1, description="requests in flight", json_schema_extra=_NOT_IN_RECIPE)
+    concurrency: int = Field(16, ge=1, description="most requests in flight, at each endpoint", json_schema_extra=_NOT_IN_RECIPE)
+    metrics: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: the server's own metrics steer how many requests are in flight, where it has them; off: always `concurrency`",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
+    metrics_interval_s: float = Field(2.0, gt=0, json_schema_extra=_NOT_IN_RECIPE)
+    warm_up: bool = Field(
+        True,
+        description="one request of each family of prompts goes ahead, so that the server holds their common beginning",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
+    prefix_order: bool = Field(True, description="plan requests with a common beginning side by side", json_schema_extra=_NOT_IN_RECIPE)
     timeout_s: float = Field(120.0, gt=0, json_schema_extra=_NOT_IN_RECIPE)
     max_attempts: int = Field(3, ge=1, json_schema_extra=_NOT_IN_RECIPE)
     usd_per_million_prompt_tokens: float = Field(0.0, ge=0)
     usd_per_million_completion_tokens: float = Field(0.0, ge=0)
+    batch_price_share: float = Field(
+        0.5, ge=0, le=1, description="what a batch costs, as a share of the prices above", json_schema_extra=_NOT_IN_RECIPE
+    )
+    prices: dict[str, Price] = Field(
+        default_factory=dict,
+        description="model name or pattern (gpt-4o*) = its prices; the first that matches goes before the two fields above",
+    )
+
+    @field_validator("endpoints")
+    @classmethod
+    def _each_address_once(cls, value: list[Endpoint]) -> list[Endpoint]:
+        if len({e.base_url.rstrip("/") for e in value}) < len(value):
+            raise ValueError("two endpoints have the same base_url")
+        return value
+
+    def price(self) -> Price:
+        """The model's prices: the first entry of `prices` whose pattern fits, else the two single fields."""
+        for pattern, price in self.prices.items():
+            if fnmatchcase(self.model, pattern):
+                return price
+        return Price(prompt=self.usd_per_million_prompt_tokens, completion=self.usd_per_million_completion_tokens)
 
     @property
     def structured_by(self) -> Structured:
@@ -140,12 +194,23 @@ class LLMSettings(Section):
             return self.structured
         if self.provider == "local":
             return "none"
-        host = urlsplit(self.base_url).hostname or ""
-        return "response_format" if host in _HOSTED or host.endswith(_HOSTED_BELOW) else "structured_outputs"
+        hosts = [urlsplit(url).hostname or "" for url in [e.base_url for e in self.endpoints] or [self.base_url]]
+        is_hosted = any(host in _HOSTED or host.endswith(_HOSTED_BELOW) for host in hosts)
+        return "response_format" if is_hosted else "structured_outputs"
 
     def recipe(self) -> dict[str, Any]:
         """The address is in no recipe, but what it says about the server decides what is asked, and so is."""
         return {**super().recipe(), "structured": self.structured_by}
+
+
+class Variant(Section):
+    """[prompts.variants."VIEW"]: a second template for part of a view's subjects."""
+
+    template: str = Field(
+        pattern=r"^(user|item)(\.[a-z0-9_]+){2,}$", description="file in the domain's folder without .toml, e.g. item.facts.b"
+    )
+    share: float = Field(ge=0, le=1, description="of the subjects that it asks; which ones follows from salt and subject alone")
+    salt: str = Field("", description="another salt draws other subjects")
 
 
 class PromptsSettings(Section):
@@ -157,14 +222,34 @@ class PromptsSettings(Section):
         description="view = prose or factors: in which form its answers are wanted; a view that is not named: as its template says",
     )
     min_new_events: int = Field(5, ge=1, description="a user is due again after this many new events in the history")
+    drift_attribute: str = Field(
+        "", description="item attribute, e.g. genre: a user is due again when its mixture over the history moves; empty: not measured"
+    )
+    max_drift: float = Field(
+        0.3, gt=0, le=1, description="total variation distance, 0-1, between last prompt's mixture and tonight's from which a user is due"
+    )
     max_age_days: int = Field(180, ge=1, description="knowledge older than this is due again")
     max_history_tokens: int = Field(900, ge=16, description="tokens of the history line; the oldest events are dropped first")
+    variants: dict[View, Variant] = Field(default_factory=dict, description="view = a second template for a share of its subjects (A/B)")
+    order: Literal["value", "prefix"] = Field(
+        "value", description="prefix: within a band of like value, requests that begin alike stand together, the longest first"
+    )
+    value_bands: int = Field(10, ge=1, description="order prefix: bands of like value; a deadline cuts the last of them")
     folder: str = Field("prompts", description="where <domain>/ lies", json_schema_extra=_NOT_IN_RECIPE)
 
     @model_validator(mode="after")
     def _forms_are_of_views(self) -> PromptsSettings:
         if strange := sorted(set(self.form) - set(self.views)):
             raise ValueError(f"form names {', '.join(strange)}, not among the views {self.views}")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_of_their_views(self) -> PromptsSettings:
+        for view, variant in self.variants.items():
+            if view not in self.views:
+                raise ValueError(f"variants names view {view!r}, which is not among views {self.views}")
+            if not variant.template.startswith(f"{view}."):
+                raise ValueError(f"variants.{view}: the template's file is {view}.<name>, not {variant.template!r}")
         return self
 
 
@@ -185,7 +270,7 @@ class KnowledgeSettings(Section):
     off_domain: bool = Field(True, description="refuse answers about other things, by the words of prompts/<domain>/factors.toml")
     entity: bool = Field(True, description="refuse answers about titles that the user never met, or about another item than their own")
     sensitive: bool = Field(True, description="refuse answers that guess a user's age, gender, health, religion, origin or politics")
-    near_duplicate_share: float = Field(0.7, gt=0, le=1, description="share of 3-word runs from which on two texts are alike")
+    near_duplicate_share: float = Field(0.5, gt=0, le=1, description="share of 3-word runs from which on two texts are alike")
     max_near_duplicates: int = Field(
         10, ge=1, description="a text alike more others of its view than this is a generic profile; all of them are refused"
     )

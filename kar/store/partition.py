@@ -32,6 +32,7 @@ class Inputs:
         home: the scenario's folder, for the ledger, models and published releases.
         ids: the scenario's id types.
         partitions: (stage, table) → the partition that holds it; None only for at="previous".
+        facts: what the stage's own `facts` told for this run; empty if it has none.
     """
 
     stage: Stage
@@ -41,6 +42,7 @@ class Inputs:
     home: Home
     ids: IdTypes
     partitions: dict[tuple[str, str], Partition | None]
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def path(self, table: str, stage: str | None = None) -> Path | None:
         """The Parquet file of a declared table; None where an earlier partition was declared and none exists.
@@ -79,6 +81,13 @@ class Inputs:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(rows, columns=columns):
                 yield pa.Table.from_batches([batch])
+
+    def count(self, table: str) -> int:
+        """Rows of a declared table, without reading it. Raises StageError as `table`."""
+        path = self.path(table)
+        if path is None:
+            raise StageError(f"stage {self.stage.name}: no earlier partition holds {table}; use maybe_table")
+        return int(pq.read_metadata(path).num_rows)
 
     def folder(self, stage: str) -> Path | None:
         """The partition folder of a declared input stage (for files beside the tables, such as checkpoints)."""

@@ -5,11 +5,9 @@ Shape suffixes: S subjects of the view, in the order given
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from kar.settings.schema import Form
 from kar.text.clean import ATTRIBUTE_CHARS, TEXT_CHARS, TITLE_CHARS, clean
 from kar.text.factors import Factors, Message
 from kar.text.lines import HistoryLines, history_lines
-from kar.text.templates import Template, load_template
+from kar.text.templates import Template
 from kar.text.tokens import TokenCounter
 
 _PLANNED = ("model", "messages", "max_tokens", "stream", "n")  # the plan and the client rely on these; extra_body may not set them
@@ -51,14 +49,9 @@ class Prompts:
     write: Callable[[int], list[Message]]
 
 
-def asked_template(settings: Settings, view: str) -> Template:
-    """A view's template, worded for the form that its answers will have: the one wanted, prose where no schema can be had.
-
-    Raises:
-        TemplateError: as `load_template`.
-    """
-    form = settings.prompts.form.get(view) if settings.llm.structured_by != "none" else "prose"
-    return load_template(Path(settings.prompts.folder), settings.scenario.domain, view, form)
+def served_form(settings: Settings, view: str) -> Form | None:
+    """The form in which a view is asked: as the settings say, prose where no schema can be had; None: as its template says."""
+    return "prose" if settings.llm.structured_by == "none" else settings.prompts.form.get(view)
 
 
 def wanted_form(settings: Settings, template: Template) -> Form:
@@ -97,11 +90,10 @@ def _held_to_schema(template: Template, settings: LLMSettings) -> dict[str, Any]
     """The part of the body that asks for an object with the template's factors; empty for prose."""
     if template.form == "prose" or settings.structured_by == "none":
         return {}
-    if settings.structured_by == "response_format":  # strict mode of hosted providers does not know every keyword, maxLength among them
-        named = {"name": re.sub(r"[^a-zA-Z0-9_-]", "_", template.view)[:64], "strict": True, "schema": template.schema(None)}
+    if settings.structured_by == "response_format":
+        named = {"name": re.sub(r"[^a-zA-Z0-9_-]", "_", template.view)[:64], "strict": True, "schema": template.strict_schema}
         return {"response_format": {"type": "json_schema", "json_schema": named}}
-    # as text: the body's keys are sorted, and a server writes the factors in the order in which the schema has them
-    return {"structured_outputs": {"json": json.dumps(template.schema(template.factor_chars), ensure_ascii=False, separators=(",", ":"))}}
+    return {"structured_outputs": {"json": template.schema_text}}
 
 
 def event_line(factors: Factors) -> Callable[[str, float], str]:

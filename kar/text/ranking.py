@@ -1,40 +1,70 @@
-"""Which of tonight's due subjects are asked: rank by value, cut at the budgets, with a fair share for each view."""
+"""Which of tonight's due subjects are asked, and in which order: rank by value, cut at the budgets, a fair share for each view.
+
+Shape suffixes: N the candidates: due subjects of all views whose prompts may be sent
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from kar.settings import LLMSettings
-from kar.text.views import ViewPlan
+from kar.settings import LLMSettings, PromptsSettings
 
 
-def rank_views(views: list[ViewPlan], llm: LLMSettings) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Rank over all views by value (ties by view, then subject), and the cut at the budgets of tokens and money.
+@dataclass(frozen=True)
+class Candidates:
+    """Who may be asked.
+
+    Args:
+        view: int64 [N], the view's number.
+        family: int64 [N], what shares its beginning: the template's number.
+        position: int64 [N], the row's place in the plan: by view, then subject. Settles ties.
+        value: float64 [N], expected value per token.
+        prompt_tokens, answer_tokens: int64 [N].
+    """
+
+    view: np.ndarray
+    family: np.ndarray
+    position: np.ndarray
+    value: np.ndarray
+    prompt_tokens: np.ndarray
+    answer_tokens: np.ndarray
+
+    @property
+    def tokens(self) -> np.ndarray:
+        tokens: np.ndarray = self.prompt_tokens + self.answer_tokens
+        return tokens
+
+
+def rank(candidates: Candidates, llm: LLMSettings, prompts: PromptsSettings) -> np.ndarray:
+    """The cut at the budgets of tokens and money by value, then the order of sending.
 
     Returns:
-        Per view: rank int64 [S] (−1: not asked) and whether it is asked, bool [S].
+        int64 [N]: 0 is asked first; −1: not asked.
     """
-    if not views:
-        return [], []
-    fits = np.concatenate([v.prompts.fits for v in views])
-    value = np.concatenate([v.value for v in views])
-    cost = np.concatenate([np.stack([v.tokens, usd_costs(v, llm)], axis=1) for v in views])
+    order = np.lexsort((candidates.position, -candidates.value))
+    cost = np.stack([candidates.tokens, usd_costs(candidates.prompt_tokens, candidates.answer_tokens, llm)], axis=1)
     budget = np.array([np.inf if most is None else most for most in (llm.token_budget, llm.usd_budget)])
-    view = np.repeat(np.arange(len(views)), [len(v.subjects) for v in views])
-    subject = np.array([s for v in views for s in v.subjects], object).astype(str)
-    order = np.lexsort((subject, np.array([v.view for v in views])[view], -value))
-    order = order[fits[order]]
-    asked = np.zeros(len(value), bool)
-    due_views = np.unique(view[order])
+    is_asked = np.zeros(len(order), bool)
+    due_views = np.unique(candidates.view)
     for one in due_views:
-        own = order[view[order] == one]
-        asked[own[_within(cost[own], budget / len(due_views))]] = True
-    rest = order[~asked[order]]
-    asked[rest[_within(cost[rest], budget - cost[asked].sum(axis=0))]] = True
-    rank = np.full(len(value), -1, np.int64)
-    rank[order[asked[order]]] = np.arange(int(asked.sum()))
-    ends = np.cumsum([len(v.subjects) for v in views])[:-1]
-    return np.split(rank, ends), np.split(asked, ends)
+        own = order[candidates.view[order] == one]
+        is_asked[own[_within(cost[own], budget / len(due_views))]] = True
+    rest = order[~is_asked[order]]
+    is_asked[rest[_within(cost[rest], budget - cost[is_asked].sum(axis=0))]] = True
+    asked = order[is_asked[order]]
+    if prompts.order == "prefix":
+        asked = _by_prefix(asked, candidates, prompts.value_bands)
+    ranks = np.full(len(order), -1, np.int64)
+    ranks[asked] = np.arange(len(asked))
+    return ranks
+
+
+def usd_costs(prompt_tokens: np.ndarray, answer_tokens: np.ndarray, llm: LLMSettings) -> np.ndarray:
+    """float64: what prompts and their longest answers would cost."""
+    usd: np.ndarray = (prompt_tokens * llm.price().prompt + answer_tokens * llm.price().completion) / 1e6
+    return usd
 
 
 def _within(cost: np.ndarray, budget: np.ndarray) -> np.ndarray:
@@ -43,8 +73,13 @@ def _within(cost: np.ndarray, budget: np.ndarray) -> np.ndarray:
     return within
 
 
-def usd_costs(view: ViewPlan, llm: LLMSettings) -> np.ndarray:
-    """float64 [S]: what each prompt and its longest answer would cost."""
-    answer = view.template.output.max_tokens * llm.usd_per_million_completion_tokens
-    usd: np.ndarray = (view.prompts.prompt_tokens * llm.usd_per_million_prompt_tokens + answer) / 1e6
-    return usd
+def _by_prefix(asked: np.ndarray, candidates: Candidates, bands: int) -> np.ndarray:
+    """By value in bands of equally many, so that a deadline cuts the least valuable; in a band family by family, longest first.
+
+    Args:
+        asked: places of those who are asked, most valuable first.
+    """
+    band = np.arange(len(asked)) * bands // max(len(asked), 1)
+    within = np.lexsort((np.arange(len(asked)), -candidates.prompt_tokens[asked], candidates.family[asked], band))
+    by_prefix: np.ndarray = asked[within]
+    return by_prefix

@@ -4,12 +4,16 @@
     new       no knowledge of this subject in this view                                    1
     evidence  user: at least k events that the last prompt did not see; item: its text     user: their share of the history
               changed                                                                      item: 0.5
+    drift     user: the mixture of an item attribute over the history moved by at least    the distance, 0-1
+              the most allowed, ½ Σ |p_last − p_tonight| (`kar.text.drift`)
     template  the template or its factors changed                                          0.5
     model     another model, or another revision of it (where both are known)              0.5
     age       the answer is older than the longest age at tonight's cutoff                 0.25
 
 The first that holds, from the top, is the reason; none holds: fresh. Ages are measured at the cutoff of the partition
 date, not by the clock, so that running a date again decides the same.
+
+Shape suffixes: S subjects, in the order given
 """
 
 from __future__ import annotations
@@ -17,14 +21,29 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_ONE_DAY_US = 86_400_000_000
+from kar.text.drift import Mixtures
+
+REASONS = ("new", "evidence", "drift", "template", "model", "age")
 ITEM_EVIDENCE, TEMPLATE, MODEL, AGE = 0.5, 0.5, 0.5, 0.25
+COLUMNS = (
+    "subject_id",
+    "evidence_sha",
+    "template_version",
+    "model",
+    "model_revision",
+    "asked_at",
+    "evidence_items",
+    "evidence_newest_at",
+)
+"""What is needed of the last knowledge."""
+_ONE_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class Tonight:
     Args:
         model_revision: empty: unknown, then revisions are not compared.
         min_new_events: k of reason `evidence` for users.
+        mixtures: of the attribute whose drift is measured; None: none is.
     """
 
     template_version: str
@@ -42,78 +62,139 @@ class Tonight:
     cutoff_at: dt.datetime
     max_age_days: int
     min_new_events: int
+    max_drift: float = 1.0
+    mixtures: Mixtures | None = None
 
 
-@dataclass(frozen=True)
 class Last:
-    """The last knowledge of one subject in one view, lists left in Arrow until they are needed."""
+    """The last knowledge of one view.
 
-    evidence_sha: str
-    template_version: str
-    model: str
-    model_revision: str
-    asked_us: int
-    row: int
-    table: pa.Table
+    Args:
+        table: rows of the view, columns `COLUMNS`; each subject once.
+    """
 
-    def evidence(self) -> tuple[list[str], dt.datetime | None]:
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.select(list(COLUMNS)).combine_chunks()
+        self._subjects = self.table.column("subject_id").combine_chunks()
+
+    @classmethod
+    def of(cls, knowledge: pa.Table, view: str) -> Last:
+        """Of one view of table knowledge."""
+        return cls(knowledge.filter(pc.equal(knowledge.column("view"), view)))
+
+    def rows(self, subjects: pa.Array) -> np.ndarray:
+        """int64 [S]: each subject's row; -1: nothing is known of it."""
+        found: np.ndarray = pc.fill_null(pc.index_in(subjects, value_set=self._subjects), -1).to_numpy().astype(np.int64)
+        return found
+
+    def evidence(self, row: int) -> tuple[list[str], dt.datetime | None]:
         """Items of the events that the prompt saw, oldest first, and the newest one's time."""
-        items: list[str] = self.table.column("evidence_items")[self.row].as_py()
-        return items, self.table.column("evidence_newest_at")[self.row].as_py()
+        items: list[str] = self.table.column("evidence_items")[row].as_py()
+        return items, self.table.column("evidence_newest_at")[row].as_py()
 
 
-@dataclass(frozen=True)
-class Due:
-    """Why a subject is due (empty: it is not) and how stale its knowledge is, 0–1."""
+@dataclass
+class Standing:
+    """How the last knowledge of some subjects stands tonight.
 
-    reason: str
-    staleness: float
+    Args:
+        last_row: int64 [S], row of the last knowledge; -1: none.
+        is_changed: bool [S], the evidence's digest is another one.
+        new_events: int64 [S], events that the last prompt did not see; users with changed evidence only.
+        drift: float64 [S]; NaN where it is not measured.
+        age_days: float64 [S] at the cutoff; NaN without knowledge.
+        holds: reason → bool [S].
+        stale: reason → float64 [S], how stale the knowledge is if that is the reason.
+    """
 
+    last_row: np.ndarray
+    is_changed: np.ndarray
+    new_events: np.ndarray
+    drift: np.ndarray
+    age_days: np.ndarray
+    holds: dict[str, np.ndarray] = field(default_factory=dict)
+    stale: dict[str, np.ndarray] = field(default_factory=dict)
 
-FRESH = Due("", 0.0)
+    @property
+    def reason(self) -> np.ndarray:
+        """[S], the first that holds; empty: none, it is fresh."""
+        return np.select([self.holds[r] for r in REASONS], REASONS, "").astype(object)
 
-
-def last_knowledge(knowledge: pa.Table | None, view: str) -> dict[str, Last]:
-    """The previous partition's knowledge of one view by subject."""
-    if knowledge is None:
-        return {}
-    table = knowledge.filter(pc.equal(knowledge.column("view"), view)).combine_chunks()
-    plain = [table.column(name).to_pylist() for name in ("subject_id", "evidence_sha", "template_version", "model", "model_revision")]
-    asked = table.column("asked_at").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_pylist()
-    return {
-        subject: Last(evidence, template, model, revision, at, row, table)
-        for row, (subject, evidence, template, model, revision, at) in enumerate(zip(*plain, asked, strict=True))
-    }
-
-
-def due_users(history: pa.Table, evidence_shas: Sequence[str], last: dict[str, Last], tonight: Tonight) -> Iterator[Due]:
-    """One verdict per row of the history table."""
-    subjects = history.column("subject_id").to_pylist()
-    items, times = history.column("item_ids"), history.column("event_ats")
-    for row, (subject, sha) in enumerate(zip(subjects, evidence_shas, strict=True)):
-        before = last.get(subject)
-        if before is None:
-            yield Due("new", 1.0)
-            continue
-        if before.evidence_sha != sha:
-            shown = [str(item) for item in items[row].as_py()]
-            new = new_events(shown, times[row].as_py(), *before.evidence())
-            if new >= tonight.min_new_events:
-                yield Due("evidence", new / len(shown))
-                continue
-        yield _due_anyway(before, tonight)
+    @property
+    def staleness(self) -> np.ndarray:
+        """float64 [S], 0-1; 0: fresh."""
+        return np.select([self.holds[r] for r in REASONS], [self.stale[r] for r in REASONS], 0.0)
 
 
-def due_items(evidence_shas: Sequence[str], subjects: Sequence[str], last: dict[str, Last], tonight: Tonight) -> Iterator[Due]:
+def standing_of_users(history: pa.Table, shas: Sequence[str], last: Last | None, tonight: Tonight) -> Standing:
+    """One verdict per row of the history table.
+
+    Args:
+        shas: the evidence's digests, one a row.
+    """
+    found = _standing(history.column("subject_id"), shas, last, tonight)
+    shown_S = pc.list_value_length(history.column("item_ids")).to_numpy()
+    places = np.flatnonzero(found.is_changed)
+    if last is not None and len(places):
+        rows = history.select(["item_ids", "event_ats"]).take(pa.array(places))
+        items_of, times_of = rows.column("item_ids"), rows.column("event_ats")
+        for n, (place, row) in enumerate(zip(places.tolist(), found.last_row[places].tolist(), strict=True)):
+            items, (seen, newest) = [str(item) for item in items_of[n].as_py()], last.evidence(row)
+            new = new_events(items, times_of[n].as_py(), seen, newest)
+            found.new_events[place] = new
+            if tonight.mixtures is not None:
+                found.drift[place] = tonight.mixtures.drift(seen, items[-(len(seen) + new) :])
+    found.holds["evidence"] = found.new_events >= tonight.min_new_events
+    found.stale["evidence"] = found.new_events / np.maximum(shown_S, 1)
+    found.holds["drift"] = np.nan_to_num(found.drift) >= tonight.max_drift if tonight.mixtures is not None else np.zeros(len(shown_S), bool)
+    found.stale["drift"] = np.nan_to_num(found.drift)
+    return found
+
+
+def standing_of_items(subjects: pa.Array | pa.ChunkedArray, shas: Sequence[str], last: Last | None, tonight: Tonight) -> Standing:
     """One verdict per item."""
-    for subject, sha in zip(subjects, evidence_shas, strict=True):
-        before = last.get(subject)
-        if before is None:
-            yield Due("new", 1.0)
-        elif before.evidence_sha != sha:
-            yield Due("evidence", ITEM_EVIDENCE)
-        else:
-            yield _due_anyway(before, tonight)
+    found = _standing(subjects, shas, last, tonight)
+    found.holds["evidence"] = found.is_changed
+    found.holds["drift"] = np.zeros(len(shas), bool)
+    found.stale |= {"evidence": np.full(len(shas), ITEM_EVIDENCE), "drift": np.zeros(len(shas))}
+    return found
+
+
+def _standing(subjects: pa.Array | pa.ChunkedArray, shas: Sequence[str], last: Last | None, tonight: Tonight) -> Standing:
+    """All that does not depend on the side; reasons evidence and drift are still open."""
+    count = len(shas)
+    row_S = last.rows(subjects) if last is not None else np.full(count, -1, np.int64)
+    is_known = row_S >= 0
+    found = Standing(row_S, np.zeros(count, bool), np.zeros(count, np.int64), np.full(count, np.nan), np.full(count, np.nan))
+    found.holds = {"new": ~is_known, **{r: np.zeros(count, bool) for r in REASONS[1:]}}
+    found.stale = {"new": np.ones(count)}
+    found.stale |= {r: np.full(count, s) for r, s in (("template", TEMPLATE), ("model", MODEL), ("age", AGE))}
+    if last is None or not is_known.any():
+        return found
+    plain = last.table.select(["evidence_sha", "template_version", "model", "model_revision", "asked_at"])
+    known = plain.take(pa.array(row_S[is_known]))
+    tonight_shas = pa.array(shas, pa.string()).filter(pa.array(is_known))
+    found.is_changed[is_known] = _bools(pc.not_equal(known.column("evidence_sha"), tonight_shas))
+    found.holds["template"][is_known] = _bools(pc.not_equal(known.column("template_version"), tonight.template_version))
+    found.holds["model"][is_known] = _is_other_model(known, tonight)
+    asked_us = known.column("asked_at").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    found.age_days[is_known] = (int(tonight.cutoff_at.timestamp()) * 1_000_000 - asked_us) / _ONE_DAY_US
+    found.holds["age"] = np.nan_to_num(found.age_days) > tonight.max_age_days
+    return found
+
+
+def _is_other_model(known: pa.Table, tonight: Tonight) -> np.ndarray:
+    same = [m for m in pc.unique(known.column("model")).to_pylist() if is_same_model(m, tonight.model)]
+    is_other: np.ndarray = ~_bools(pc.is_in(known.column("model"), value_set=pa.array(same, pa.string())))
+    if tonight.model_revision:
+        revision = known.column("model_revision")
+        is_other |= _bools(pc.and_(pc.not_equal(revision, ""), pc.not_equal(revision, tonight.model_revision)))
+    return is_other
+
+
+def _bools(column: pa.ChunkedArray) -> np.ndarray:
+    values: np.ndarray = column.to_numpy()
+    return values.astype(bool)
 
 
 def new_events(items: list[str], times: list[dt.datetime], seen: list[str], newest_seen_at: dt.datetime | None) -> int:
@@ -147,15 +228,3 @@ def is_same_model(answered: str, asked: str) -> bool:
     Without this, such a model would look changed every night and everybody would be asked again.
     """
     return answered == asked or re.fullmatch(re.escape(asked) + r"(?:[@:].*|-\d{4}-\d{2}-\d{2}|-\d{4,8})", answered) is not None
-
-
-def _due_anyway(before: Last, tonight: Tonight) -> Due:
-    """Reasons that have nothing to do with what is known of the subject."""
-    if before.template_version != tonight.template_version:
-        return Due("template", TEMPLATE)
-    if not is_same_model(before.model, tonight.model) or (tonight.model_revision and before.model_revision != tonight.model_revision):
-        return Due("model", MODEL)
-    cutoff_us = int(tonight.cutoff_at.timestamp()) * 1_000_000
-    if cutoff_us - before.asked_us > tonight.max_age_days * _ONE_DAY_US:
-        return Due("age", AGE)
-    return FRESH

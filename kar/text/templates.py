@@ -13,6 +13,7 @@ beginning and a server's prefix cache pays off; `load_template` holds files to t
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cached_property
 from pathlib import Path
@@ -146,7 +147,7 @@ class Template:
         file = {**self.file.model_dump(mode="json", exclude={"answer_form": True, "output": {"form"}}), "user": self._source}
         content = {"template": file, "factors": self.factors.model_dump(mode="json", exclude={"vocabulary"})}
         if self.form == "factors":
-            content["schema"] = self.schema(self.factor_chars)
+            content["schema"] = self.schema
         return f"{self.id}@{self.file.version}:{json_sha(content)[:12]}"
 
     @cached_property
@@ -154,9 +155,20 @@ class Template:
         """The constant system message; empty: none is sent."""
         return self._rendered(_ENVIRONMENT.from_string(self.file.system, globals=self._domain), {})
 
-    def schema(self, chars: int | None) -> dict[str, Any]:
-        """The JSON schema of an answer in factors; each text at most so many characters (None: no bound)."""
-        return structured.schema(self.keys, chars)
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of an answer in factors."""
+        return structured.schema(self.keys, self.factor_chars)
+
+    @cached_property
+    def strict_schema(self) -> dict[str, Any]:
+        """The same without the longest length of a text: strict mode of hosted providers does not know every keyword."""
+        return structured.schema(self.keys, None)
+
+    @cached_property
+    def schema_text(self) -> str:
+        """The schema as text. The keys of a request body are sorted; in a text the factors keep their order, and a server writes them in it."""
+        return json.dumps(self.schema, ensure_ascii=False, separators=(",", ":"))
 
     def render(self, **subject: str) -> list[Message]:
         """The messages of one prompt.
@@ -212,7 +224,8 @@ class Template:
         return source if words is None else _ANSWER_FORM.sub(lambda _: words.prose if self.form == "prose" else words.factors, source)
 
     def _check_keys(self) -> None:
-        if self.view != self.path.stem or self.view.split(".")[0] != self.side:
+        is_own = self.path.stem == self.view or self.path.stem.startswith(f"{self.view}.")
+        if not is_own or self.view.split(".")[0] != self.side:
             raise TemplateError(
                 f"{self.path}: view is {self.view!r} and side {self.side!r}", f"the file's name says view {self.path.stem!r} and its side"
             )
@@ -241,6 +254,7 @@ def load_template(folder: Path, domain: str, view: str, form: Form | None = None
     """Read prompts/<domain>/<view>.toml and the domain's factors.
 
     Args:
+        view: or `<view>.<name>`, a second template of the view.
         form: in which the answer is asked for; None: as the file wants it.
 
     Raises:

@@ -1,11 +1,12 @@
-"""One view's due subjects: who they are, why, what their prompts would cost and show.
+"""One view's subjects, a part of them at a time: who is due, why, what their prompts would cost and show.
 
-Shape suffixes: S the view's due subjects
+Shape suffixes: S the part's due subjects
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,21 +17,41 @@ from kar.store import text_sha
 from kar.text import asking, staleness
 from kar.text.asking import Prompts
 from kar.text.clean import clean
-from kar.text.staleness import Due, Tonight
+from kar.text.drift import Mixtures
+from kar.text.factors import Message
+from kar.text.staleness import Last, Standing, Tonight
 from kar.text.templates import Template
 from kar.text.thinking import Thinking
 from kar.text.tokens import TokenCounter
 
+Parts = Callable[[list[str] | None], Iterator[pa.Table]]
+"""The named columns (None: all) of a table, in parts of the same cut each time."""
+Refusals = Mapping[str, frozenset[str]]
+"""Subject → keys of its requests whose answers were refused for what they say."""
+
 
 @dataclass(frozen=True)
 class World:
-    """What is known before the cutoff, and the last knowledge (None: there is none yet)."""
+    """What is known before the cutoff, and what last night left.
 
-    history: pa.Table
-    item_profile: pa.Table
-    user_attribute: pa.Table
-    knowledge: pa.Table | None
+    Args:
+        user_attribute: read only if a template shows attributes.
+        item_attribute: read only if the drift of one is measured.
+        last: view → its last knowledge; a view without any is absent.
+        refused: view → its refusals of last night.
+    """
+
+    history: Parts
+    item_profile: Parts
+    user_attribute: Callable[[], pa.Table]
+    item_attribute: Callable[[], pa.Table]
+    last: Mapping[str, Last]
+    refused: Mapping[str, Refusals]
     cutoff_at: dt.datetime
+
+    def parts(self, view: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The table of the view's side."""
+        return self.history(columns) if view.startswith("user.") else self.item_profile(columns)
 
 
 @dataclass(frozen=True)
@@ -43,104 +64,190 @@ class Model:
 
 
 @dataclass
-class ViewPlan:
-    """The due subjects of one view, sized.
+class Night:
+    """All that deciding and sizing needs besides the part of a table that it looks at.
 
     Args:
-        subjects, due, evidence_shas: one per due subject.
-        traffic: int64, events before the cutoff.
-        others: rows that are not due, by decision: subject and evidence digest.
+        key_of: messages of a template → the key of the request that would be sent; set by `kar.text.planning`.
+    """
+
+    world: World
+    model: Model
+    settings: Settings
+    key_of: Callable[[Template, list[Message]], str] = lambda template, messages: ""
+    mixtures: Mixtures | None = None
+    _profiles: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.mixtures is None and (name := self.settings.prompts.drift_attribute):
+            self.mixtures = Mixtures.of(self.world.item_attribute(), name)
+
+    def tonight(self, template: Template) -> Tonight:
+        prompts = self.settings.prompts
+        return Tonight(
+            template.version,
+            self.settings.llm.model,
+            self.model.revision,
+            self.world.cutoff_at,
+            prompts.max_age_days,
+            prompts.min_new_events,
+            prompts.max_drift,
+            self.mixtures,
+        )
+
+    def profiles(self, template: Template) -> dict[str, str]:
+        """Subject → its profile line; empty unless the template shows attributes."""
+        names = template.user_attributes
+        if names not in self._profiles:
+            self._profiles[names] = asking.profile_lines(self.world.user_attribute(), names) if names else {}
+        return self._profiles[names]
+
+
+@dataclass
+class ViewPlan:
+    """The due subjects of one view in one part, sized.
+
+    Args:
+        rows: int64 [S], their rows in the part.
+        subjects, reasons, evidence_shas: [S].
+        staleness: float64 [S], 0-1.
+        traffic: int64 [S], events before the cutoff.
+        held_keys: [S], the key of a request whose answer was refused before; empty: it may be asked.
+        others: rows of the part that are not asked, by decision.
+        other_shas: evidence digest of every row of the part, for those.
     """
 
     view: str
     template: Template
+    rows: np.ndarray
     subjects: list[str]
-    due: list[Due]
+    reasons: list[str]
     evidence_shas: list[str]
+    staleness: np.ndarray
     traffic: np.ndarray
     prompts: Prompts
-    others: dict[str, list[tuple[str, str]]]
+    held_keys: list[str]
+    others: dict[str, np.ndarray]
+    part_subjects: list[str]
+    part_shas: list[str]
 
     @property
     def tokens(self) -> np.ndarray:
-        return self.prompts.prompt_tokens + self.template.output.max_tokens
+        """int64 [S]: of the prompt and the longest answer."""
+        tokens: np.ndarray = self.prompts.prompt_tokens + self.template.output.max_tokens
+        return tokens
 
     @property
     def value(self) -> np.ndarray:
-        stale = np.array([due.staleness for due in self.due], np.float64)
-        worth: np.ndarray = (1 + self.traffic) * stale / self.tokens
+        worth: np.ndarray = (1 + self.traffic) * self.staleness / self.tokens
         return worth
 
+    @property
+    def may_ask(self) -> np.ndarray:
+        """bool [S]: the prompt fits, and its answer is not known to be bad."""
+        may: np.ndarray = self.prompts.fits & np.array([not key for key in self.held_keys], bool)
+        return may
 
-def view_plan(world: World, template: Template, model: Model, settings: Settings) -> ViewPlan:
-    """Decide who is due in one view, and size their prompts."""
-    tonight = Tonight(
-        template.version,
-        settings.llm.model,
-        model.revision,
-        world.cutoff_at,
-        settings.prompts.max_age_days,
-        settings.prompts.min_new_events,
-    )
-    last = staleness.last_knowledge(world.knowledge, template.view)
+
+def view_plan(part: pa.Table, template: Template, night: Night) -> ViewPlan:
+    """Decide who of a part is due in one view, and size their prompts.
+
+    Args:
+        part: rows of table history or item_profile, by the template's side.
+    """
     make = _user_view if template.side == "user" else _item_view
-    return make(world, template, model, settings, last, tonight)
+    return make(part, template, night)
 
 
-def _user_view(
-    world: World, template: Template, model: Model, settings: Settings, last: dict[str, staleness.Last], tonight: Tonight
-) -> ViewPlan:
-    history = world.history
-    profiles = asking.profile_lines(world.user_attribute, template.user_attributes) if template.user_attributes else {}
-    subjects, shas = history.column("subject_id").to_pylist(), history.column("evidence_sha").to_pylist()
-    if profiles:  # a changed attribute is changed evidence, though no new event
-        shas = [text_sha(f"{sha}\n{profiles[s]}") if s in profiles else sha for s, sha in zip(subjects, shas, strict=True)]
-    due = list(staleness.due_users(history, shas, last, tonight))
-    chosen = [place for place, verdict in enumerate(due) if verdict.reason]
-    rows = history.take(pa.array(chosen, pa.int64()))
+def user_shas(part: pa.Table, template: Template, night: Night) -> list[str]:
+    """The evidence's digests. A changed attribute that the template shows is changed evidence, though no new event."""
+    shas: list[str] = part.column("evidence_sha").to_pylist()
+    profiles = night.profiles(template)
+    if not profiles:
+        return shas
+    subjects = part.column("subject_id").to_pylist()
+    return [text_sha(f"{sha}\n{profiles[s]}") if s in profiles else sha for s, sha in zip(subjects, shas, strict=True)]
+
+
+def standing(part: pa.Table, shas: list[str], template: Template, night: Night) -> Standing:
+    """How last night's knowledge stands tonight."""
+    last, tonight = night.world.last.get(template.view), night.tonight(template)
+    if template.side == "user":
+        return staleness.standing_of_users(part, shas, last, tonight)
+    return staleness.standing_of_items(part.column("subject_id"), shas, last, tonight)
+
+
+def is_empty(part: pa.Table) -> np.ndarray:
+    """bool: items with nothing to show."""
+    return np.array(
+        [
+            not clean(text, 8) and not clean(title or "", 8)
+            for title, text in zip(part.column("title").to_pylist(), part.column("text").to_pylist(), strict=True)
+        ],
+        bool,
+    )
+
+
+def _user_view(part: pa.Table, template: Template, night: Night) -> ViewPlan:
+    shas = user_shas(part, template, night)
+    found = standing(part, shas, template, night)
+    is_due = found.reason != ""
+    rows = part.take(pa.array(np.flatnonzero(is_due)))
+    settings = night.settings
     space = settings.llm.context_tokens - template.output.max_tokens
-    prompts = asking.user_prompts(template, rows, profiles, model.counter, space, settings.prompts.max_history_tokens)
-    others = {"fresh": [(subjects[p], shas[p]) for p, verdict in enumerate(due) if not verdict.reason]}
-    return _planned(template, subjects, due, shas, chosen, rows.column("position"), prompts, others)
+    prompts = asking.user_prompts(template, rows, night.profiles(template), night.model.counter, space, settings.prompts.max_history_tokens)
+    return _planned(part, template, night, shas, found, is_due, rows.column("position"), prompts, {"fresh": ~is_due})
 
 
-def _item_view(
-    world: World, template: Template, model: Model, settings: Settings, last: dict[str, staleness.Last], tonight: Tonight
-) -> ViewPlan:
-    profile = world.item_profile
-    subjects, shas = profile.column("subject_id").to_pylist(), profile.column("evidence_sha").to_pylist()
-    empty = [
-        not clean(text, 8) and not clean(title or "", 8)
-        for title, text in zip(profile.column("title").to_pylist(), profile.column("text").to_pylist(), strict=True)
-    ]
-    due = list(staleness.due_items(shas, subjects, last, tonight))
-    chosen = [place for place, verdict in enumerate(due) if verdict.reason and not empty[place]]
-    rows = profile.take(pa.array(chosen, pa.int64()))
-    prompts = asking.item_prompts(template, rows, model.counter, settings.llm.context_tokens - template.output.max_tokens)
-    others = {
-        "fresh": [(subjects[p], shas[p]) for p, verdict in enumerate(due) if not verdict.reason and not empty[p]],
-        "empty": [(subjects[p], shas[p]) for p in range(len(subjects)) if empty[p]],
-    }
-    return _planned(template, subjects, due, shas, chosen, rows.column("event_count"), prompts, others)
+def _item_view(part: pa.Table, template: Template, night: Night) -> ViewPlan:
+    shas: list[str] = part.column("evidence_sha").to_pylist()
+    empty = is_empty(part)
+    found = standing(part, shas, template, night)
+    is_due = (found.reason != "") & ~empty
+    rows = part.take(pa.array(np.flatnonzero(is_due)))
+    prompts = asking.item_prompts(template, rows, night.model.counter, night.settings.llm.context_tokens - template.output.max_tokens)
+    others = {"fresh": ~is_due & ~empty, "empty": empty}
+    return _planned(part, template, night, shas, found, is_due, rows.column("event_count"), prompts, others)
 
 
 def _planned(
+    part: pa.Table,
     template: Template,
-    subjects: list[str],
-    due: list[Due],
+    night: Night,
     shas: list[str],
-    chosen: list[int],
+    found: Standing,
+    is_due: np.ndarray,
     traffic: pa.ChunkedArray,
     prompts: Prompts,
-    others: dict[str, list[tuple[str, str]]],
+    others: dict[str, np.ndarray],
 ) -> ViewPlan:
+    subjects: list[str] = part.column("subject_id").to_pylist()
+    chosen = np.flatnonzero(is_due)
+    own = [subjects[row] for row in chosen.tolist()]
     return ViewPlan(
         template.view,
         template,
-        [subjects[p] for p in chosen],
-        [due[p] for p in chosen],
-        [shas[p] for p in chosen],
+        chosen,
+        own,
+        found.reason[chosen].tolist(),
+        [shas[row] for row in chosen.tolist()],
+        found.staleness[chosen],
         traffic.to_numpy().astype(np.int64),
         prompts,
-        others,
+        _held_keys(own, template, prompts, night),
+        {decision: np.flatnonzero(rows) for decision, rows in others.items()},
+        subjects,
+        shas,
     )
+
+
+def _held_keys(subjects: list[str], template: Template, prompts: Prompts, night: Night) -> list[str]:
+    """The keys of those whose very request was answered before with something that was refused; empty for the others."""
+    refused = night.world.refused.get(template.view, {})
+    keys = [""] * len(subjects)
+    if refused:
+        for place, subject in enumerate(subjects):
+            if subject in refused and prompts.fits[place]:
+                key = night.key_of(template, prompts.write(place))
+                keys[place] = key if key in refused[subject] else ""
+    return keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,18 +11,21 @@ import pytest
 
 from kar.llm.budget import Budget, Stop
 from kar.llm.client import Client, Request, Tally
+from kar.llm.endpoints import Endpoint, Endpoints
 from kar.llm.gate import Gate
 from kar.llm.key import body_bytes, request_key
 from kar.llm.ledger import Answer, Ledger
+from kar.llm.pace import Watch
+from kar.llm.stream import Stream
 from kar.llm.transport import AioTransport, Transport
 
 NOW = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
 
 
-def request_of(prompt: str, max_tokens: int = 50) -> Request:
+def request_of(prompt: str, max_tokens: int = 50, family: str = "") -> Request:
     """A request as the plan would write it."""
     body = body_bytes({"model": "tiny", "messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens, "temperature": 0})
-    return Request(request_key(body, "r1"), body, len(prompt) // 4, max_tokens, "t@1:abc")
+    return Request(request_key(body, "r1"), body, len(prompt) // 4, max_tokens, "t@1:abc", family)
 
 
 class Asker:
@@ -43,16 +47,18 @@ class Asker:
         timeout_s: float = 5.0,
         max_attempts: int = 3,
         patience_s: float = 5.0,
+        gone_patience_s: float = 1.0,
         secret: str = "",
     ) -> Stop:
         opened = transport(base_url)
+        endpoints = Endpoints([Endpoint(0, base_url, opened, self.gate)], patience_s=gone_patience_s)
+        watching = asyncio.create_task(Watch(endpoints, interval_s=0.05, reads_metrics=False).run())
         with Ledger.open(self.folder) as ledger:
             client = Client(
-                opened,
-                base_url,
+                endpoints,
                 ledger,
-                self.gate,
                 budget or Budget(),
+                model="tiny",
                 revision="r1",
                 as_of=NOW,
                 timeout_s=timeout_s,
@@ -64,8 +70,9 @@ class Asker:
             self.tally = client.tally
             try:
                 await client.greet()
-                return await client.ask_all(requests, lambda _, answer: self.ends.append(answer))
+                return await client.ask_all(Stream(requests, ledger), self.ends.append)
             finally:
+                watching.cancel()
                 await opened.close()
 
 

@@ -6,15 +6,17 @@
 
 What it says depends on the prompt alone; a body with a JSON schema is answered by it. Modes:
     ok · slow (after 0.3 s) · never (no answer at all) · reset (the connection breaks) · truncated_json · wrong_type ·
-    no_choices · huge (an answer of 64 MiB) · empty · reasoned_out (no text, length) · refusal · echo · loop · length (cut) ·
-    no_usage · short · schemaless (prose, whatever the schema says) · empty_factors · other_json ·
-    429 · 429_after (Retry-After: 0.2) · 503 · and any other status code as text
+    no_choices · huge (an answer of 64 MiB) · gzip_bomb (64 MiB in 64 kB) · empty · reasoned_out (no text, length) ·
+    refusal · echo · loop · length (cut) · no_usage · short · schemaless (prose, whatever the schema
+    says) · empty_factors · other_json · 429 · 429_after (Retry-After: 0.2) · 503 · and any other status
+    code as text
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -58,6 +60,12 @@ class Server:
     headers: list[dict[str, str]] = field(default_factory=list)
     most_in_flight: int = 0
     probes: int = 0
+    dropped: int = 0  # requests whose client went away before the answer
+    metrics: str = ""  # what GET /metrics says; empty: 404
+    health: int = 200
+    version: str = ""  # of GET /version; empty: 404
+    card: dict[str, Any] = field(default_factory=lambda: {"id": "tiny", "object": "model"})
+    kill: Callable[[], None] = lambda: None  # breaks every connection and stops to listen
     _in_flight: int = 0
 
     @property
@@ -95,6 +103,7 @@ def loopback(
     delay_s: float = 0.0,
     port: int = 0,
     status_of_models: int = 200,
+    card: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Run the server in a thread while the block lasts.
 
@@ -104,8 +113,9 @@ def loopback(
         delay_s: before each answer.
         port: 0: a free one.
         status_of_models: what GET /v1/models answers.
+        card: what it says there of the model besides its name, e.g. root and revision.
     """
-    server = Server()
+    server = Server(card={"id": "tiny", "object": "model", **(card or {})})
     ready = threading.Event()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
@@ -115,11 +125,22 @@ def loopback(
         routes = _Routes(server, behaviour, answers or {}, delay_s, status_of_models)
         app.router.add_post("/v1/chat/completions", routes.chat)
         app.router.add_get("/v1/models", routes.models)
+        app.router.add_get("/metrics", routes.metrics)
+        app.router.add_get("/health", routes.health)
+        app.router.add_get("/version", routes.version)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         server.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+
+        def kill() -> None:
+            for connection in list(runner.server.connections if runner.server else ()):
+                if connection.transport is not None:
+                    connection.transport.abort()
+            stop.set()
+
+        server.kill = lambda: loop.call_soon_threadsafe(kill) and None
         ready.set()
         await stop.wait()
         await runner.cleanup()
@@ -135,13 +156,19 @@ def loopback(
         assert ready.wait(10), "the loopback server did not start"
         yield server
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        with contextlib.suppress(RuntimeError):  # it was killed
+            loop.call_soon_threadsafe(stop.set)
         thread.join(10)
 
 
 class _Routes:
     def __init__(
-        self, server: Server, behaviour: Behaviour, answers: dict[str, tuple[str, str]], delay_s: float, status_of_models: int
+        self,
+        server: Server,
+        behaviour: Behaviour,
+        answers: dict[str, tuple[str, str]],
+        delay_s: float,
+        status_of_models: int,
     ) -> None:
         self._server, self._behaviour, self._answers = server, behaviour, answers
         self._delay_s, self._status_of_models = delay_s, status_of_models
@@ -161,12 +188,24 @@ class _Routes:
             if mode in self._answers:
                 return _reply(call, mode, *self._answers[mode])
             return await _respond(request, call, mode)
+        except asyncio.CancelledError:
+            server.dropped += 1
+            raise
         finally:
             server._in_flight -= 1
 
     async def models(self, _: web.Request) -> web.Response:
         self._server.probes += 1
-        return web.json_response({"object": "list", "data": [{"id": "tiny", "object": "model"}]}, status=self._status_of_models)
+        return web.json_response({"object": "list", "data": [self._server.card]}, status=self._status_of_models)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=self._server.metrics, status=200 if self._server.metrics else 404)
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.Response(status=self._server.health)
+
+    async def version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": self._server.version}, status=200 if self._server.version else 404)
 
 
 async def _respond(request: web.Request, call: Call, mode: str) -> web.StreamResponse:
@@ -186,6 +225,9 @@ async def _respond(request: web.Request, call: Call, mode: str) -> web.StreamRes
             for _ in range(64):
                 await response.write(b" " * 2**20)
         return response
+    elif mode == "gzip_bomb":
+        bomb = gzip.compress(b" " * 2**26 + b"{}")
+        return web.Response(body=bomb, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
     elif mode == "429_after":
         return web.Response(status=429, text="slow down", headers={"Retry-After": "0.2"})
     elif mode.isdigit():

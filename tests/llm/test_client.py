@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kar.llm.budget import Budget
 from kar.llm.ledger import Ledger, look_up
 from kar.llm.transport import AioTransport, OpenAITransport
 from tests.llm.conftest import NOW, Asker, request_of
-from tests.llm.loopback import answer_to, loopback
+from tests.llm.loopback import REFUSAL, answer_to, loopback
 
 TRANSPORTS = [AioTransport, lambda url: OpenAITransport(url, "key")]
 
@@ -47,17 +48,17 @@ async def test_no_more_than_the_window_are_in_flight_and_all_are_answered(ask: A
 @pytest.mark.parametrize("fault", ["500", "502", "504", "408", "reset", "truncated_json", "wrong_type", "no_choices", "never"])
 async def test_a_passing_fault_is_tried_again_and_counted(ask: Asker, fault: str, transport: type[AioTransport]) -> None:
     with loopback(lambda call: fault if call.times == 1 else "ok") as server:
-        await ask(server.base_url, [request_of("p")], timeout_s=0.5, transport=transport)
+        await ask(server.base_url, [request_of("p")], timeout_s=0.5 if fault == "never" else 5.0, transport=transport)
         assert server.calls == 2
     assert [(a.status, a.attempts, a.text) for a in ask.ends] == [("ok", 2, answer_to("p"))]
     paid_for_nothing = {"never": 50, "reset": 50, "no_choices": 30}  # at worst, at worst, as reported
     assert ask.ends[0].lost_tokens == paid_for_nothing.get(fault, 0)
 
 
-@pytest.mark.parametrize("fault", ["500", "reset", "truncated_json", "wrong_type", "no_choices", "huge"])
+@pytest.mark.parametrize("fault", ["500", "reset", "truncated_json", "wrong_type", "no_choices", "huge", "gzip_bomb", "never"])
 async def test_one_bad_row_costs_one_row_after_the_last_attempt(ask: Asker, fault: str) -> None:
     with loopback(lambda call: fault if call.prompt == "bad" else "ok") as server:
-        await ask(server.base_url, [request_of(p) for p in ("a", "bad", "b")])
+        await ask(server.base_url, [request_of(p) for p in ("a", "bad", "b")], timeout_s=0.2 if fault == "never" else 5.0)
         assert server.calls == 5
     ends = {a.status: a for a in ask.ends}
     assert sorted(a.status for a in ask.ends) == ["exhausted", "ok", "ok"]
@@ -99,6 +100,42 @@ async def test_a_server_that_only_pushes_back_ends_the_run_by_name(ask: Asker) -
         with pytest.raises(ServerUnreachable, match="nothing but 429 and 503"):
             await ask(server.base_url, [request_of("p")], patience_s=0.3)
         assert server.calls > 1
+
+
+@pytest.mark.parametrize("mode", ["slow", "empty", "refusal", "reasoned_out"])
+async def test_what_the_quality_gate_judges_is_an_answer_here(ask: Asker, mode: str) -> None:
+    with loopback(lambda call: mode) as server:
+        await ask(server.base_url, [request_of("p")])
+        assert server.calls == 1
+    end = ask.ends[0]
+    assert (end.status, end.attempts) == ("ok", 1)
+    texts = {"slow": answer_to("p"), "empty": "", "refusal": REFUSAL, "reasoned_out": ""}
+    assert (end.text, end.finish_reason) == (texts[mode], "length" if mode == "reasoned_out" else "stop")
+    assert end.reasoning_tokens == 3
+
+
+async def test_a_lone_server_that_goes_down_and_comes_back_costs_no_answer_and_no_attempt(ask: Asker) -> None:
+    with loopback(delay_s=0.02) as first:
+        port = int(first.base_url.rsplit(":", 1)[1].split("/")[0])
+        asking = asyncio.create_task(ask(first.base_url, [request_of(f"p{n}") for n in range(60)], max_attempts=1, gone_patience_s=10))
+        while first.calls < 20:
+            await asyncio.sleep(0.005)
+        first.kill()
+        await asyncio.sleep(0.3)
+    with loopback(port=port) as second:
+        assert await asking == "none"
+        assert second.calls >= 40 - 8
+    assert [(a.status, a.attempts) for a in ask.ends] == [("ok", 1)] * 60
+
+
+async def test_a_server_that_stays_away_ends_the_run_by_name(ask: Asker) -> None:
+    with loopback(delay_s=0.02) as server:
+        asking = asyncio.create_task(ask(server.base_url, [request_of(f"p{n}") for n in range(60)], gone_patience_s=0.3))
+        while server.calls < 20:
+            await asyncio.sleep(0.005)
+        server.kill()
+        with pytest.raises(ServerUnreachable, match=r"no server has answered at .* for 0 s"):
+            await asking
 
 
 async def test_a_server_that_is_not_there_is_named_with_what_to_do(ask: Asker) -> None:

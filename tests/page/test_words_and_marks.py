@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kar.page import marks, numbers
-from kar.page.untrusted import shown, title
+from kar.untrusted import shown, title
 
 
 @pytest.mark.parametrize("write", [numbers.fixed, numbers.signed, numbers.count, numbers.share, numbers.seconds, numbers.usd, numbers.size])

@@ -205,3 +205,22 @@ def test_a_damaged_manifest_is_named(stages: dict[str, Counted], settings: Setti
     home.partition("first", DAY).manifest_path.write_text(json.dumps({"stage": "first"}))
     with pytest.raises(StageError, match="cannot be read as a manifest"):
         runner.run_stage("second", settings, home, DAY, NOW)
+
+
+def test_what_a_stage_tells_of_the_world_outside_is_in_its_recipe_and_in_its_hands(
+    stages: dict[str, Counted], settings: Settings, home: Home
+) -> None:
+    told, seen = {"revision": "r1"}, []
+
+    def work(inputs: Inputs, out: Output) -> None:
+        seen.append(inputs.facts)
+        out.write("user", users(1))
+
+    stages["first"].work = work
+    stages["first"].facts = lambda settings, inputs: dict(told)  # type: ignore[attr-defined]
+    assert runner.run_stage("first", settings, home, DAY, NOW).recipe["facts"] == {"revision": "r1"}
+    runner.run_stage("first", settings, home, DAY, NOW)
+    told["revision"] = "r2"
+    assert runner.run_stage("first", settings, home, DAY, NOW).recipe["facts"] == {"revision": "r2"}
+    assert seen == [{"revision": "r1"}, {"revision": "r2"}]
+    assert "facts" not in runner.run_stage("second", settings, home, DAY, NOW).recipe

@@ -413,7 +413,7 @@ def test_one_generic_answer_for_everybody_is_refused_for_all_and_the_last_good_t
     generic = "This person enjoys a wide variety of films and likes good stories, strong characters and fine acting in general. "
     generic += "They look for movies that entertain, move and surprise, whatever the genre, the mood or the period may be."
     with loopback() as server:
-        shop.run(server.base_url)
+        shop.run(server.base_url, llm={"revision": "r1"})
     with loopback(lambda call: "generic" if "<list>" in call.prompt else "ok", answers={"generic": (generic, "stop")}) as server:
         manifest = shop.run(
             server.base_url, TOMORROW, knowledge={"max_near_duplicates": 3}, llm={"revision": "r2"}, prompts={"max_age_days": 1}
@@ -428,3 +428,13 @@ def test_one_generic_answer_for_everybody_is_refused_for_all_and_the_last_good_t
         assert row["origin"] == ("last_good" if key in refused else "tonight")
         assert (row["text"] == first[key]["text"]) or key not in refused
     assert manifest.rejected["near_duplicate"] == 6
+
+
+def test_how_the_asking_went_is_written_down_look_by_look(shop: Shop) -> None:
+    with loopback() as server:
+        shop.run(server.base_url)
+    looks = pq.read_table(shop.home.partition("knowledge", DAY).table("pace")).to_pylist()
+    assert looks, "also a short run is looked at once"
+    assert looks[-1]["answered"] == 14
+    assert {look["endpoint"] for look in looks} == {0}
+    assert [look["second"] for look in looks] == sorted(look["second"] for look in looks)

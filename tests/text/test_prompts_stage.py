@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,39 @@ from kar.llm.key import body_bytes, request_key
 from kar.settings import Settings
 from kar.stages.prompts import plan
 from kar.store import Home
-from kar.tables import IdTypes
-from kar.text.asking import asked_template
+from kar.tables import TABLES, IdTypes
+from kar.text.staleness import Last
 from kar.text.thinking import switch_off
 from kar.text.tokens import token_counter
-from kar.text.views import Model, World
+from kar.text.variants import load_splits
+from kar.text.views import Model, Night, Parts, World
 
 CUTOFF = dt.datetime(2026, 3, 11, tzinfo=dt.UTC)
 NAN = float("nan")
 USERS = {1: [(10, 5.0), (11, 2.0)], 2: [(10, 4.0)], 3: [(item, float(item % 5 + 1)) for item in range(10, 50)]}
 ITEMS = {10: ("Alien (1979)", "Alien (1979). genre: horror", 3), 11: ("Heidi", "", 2), 12: (None, "", 1), 13: (None, "Only words.", 0)}
 Asking = Callable[..., Any]
+
+
+@dataclasses.dataclass
+class Made:
+    """A plan read to its end."""
+
+    table: pa.Table
+    requests: pa.Table
+    rejected: dict[str, tuple[int, list[dict[str, Any]]]]
+    figures: dict[str, Any]
+
+
+def in_parts(table: pa.Table, rows: int | None) -> Parts:
+    """The table as the stage meets it: in parts of so many rows; None: whole."""
+
+    def parts(columns: list[str] | None = None) -> Iterator[pa.Table]:
+        chosen = table if columns is None else table.select(columns)
+        size = rows or max(chosen.num_rows, 1)
+        return iter([chosen.slice(at, size) for at in range(0, chosen.num_rows, size)] or [chosen])
+
+    return parts
 
 
 @pytest.fixture
@@ -39,6 +62,7 @@ def ask(
     items_of: Callable[..., pa.Table],
     attributes_of: Callable[..., pa.Table],
     tokenizer_folder: Path,
+    tmp_path: Path,
 ) -> Asking:
     """ask(): tonight's plan of the small world; every part can be given instead."""
 
@@ -50,21 +74,40 @@ def ask(
         revision: str = "r1",
         titles: dict[int, str] | None = None,
         cutoff_at: dt.datetime = CUTOFF,
+        refused: dict[str, dict[str, frozenset[str]]] | None = None,
+        genres: dict[int, str] | None = None,
+        part_rows: int | None = None,
         thinking_of: str | None = None,
         **sections: dict[str, Any],
-    ) -> Any:
-        settings = settings_of(**{**sections, "llm": {"model": "m", **sections.get("llm", {})}})
-        world = World(history_of(users, titles=titles), items_of(items), attributes_of(list(attributes)), known, cutoff_at)
-        asked = [v for v in settings.prompts.views if v not in settings.knowledge.imports]
-        settings = settings.model_copy(update={"prompts": settings.prompts.model_copy(update={"folder": str(prompts_folder)})})
-        templates = [asked_template(settings, view) for view in asked]
+    ) -> Made:
+        own = {"llm": {"model": "m", **sections.get("llm", {})}, "prompts": {"folder": str(prompts_folder), **sections.get("prompts", {})}}
+        settings = settings_of(**{**sections, **own})
+        views = [] if known is None else pa.compute.unique(known.column("view")).to_pylist()
+        kinds = {"item_id": pa.int64(), "name": pa.string(), "value": pa.string(), "place": pa.int32()}
+        rows = [{"item_id": i, "name": "genre", "value": g, "place": 0} for i, g in (genres or {}).items()]
+        world = World(
+            in_parts(history_of(users, titles=titles), part_rows),
+            in_parts(items_of(items), part_rows),
+            lambda: attributes_of(list(attributes)),
+            lambda: pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items()))),
+            {view: Last.of(known, view) for view in views},
+            refused or {},
+            cutoff_at,
+        )
         thinking = {"thinking": switch_off(settings.llm, Path(thinking_of))} if thinking_of else {}
-        model = Model(revision, token_counter(settings.llm, tokenizer_folder), **thinking)
-        made = plan(world, templates, model, settings, IdTypes())
-        assert tables.conform("plan", made.table, IdTypes()).num_rows == made.table.num_rows
-        sent = tables.conform("request", made.requests, IdTypes())
-        assert sent.column("place").to_pylist() == list(range(sent.num_rows))
-        return made
+        night = Night(world, Model(revision, token_counter(settings.llm, tokenizer_folder), **thinking), settings)
+        with plan(night, load_splits(settings), tmp_path) as made:
+            parts, sent = list(made.rows), list(made.requests)
+        schemas = [TABLES[name].schema(IdTypes()) for name in ("plan", "request")]
+        table, requests = (
+            pa.concat_tables([p.select(s.names).cast(s) for p in found]) if found else s.empty_table()
+            for found, s in zip((parts, sent), schemas, strict=True)
+        )
+        assert tables.conform("plan", table, IdTypes()).equals(table), "parts come in key order"
+        assert tables.conform("request", requests, IdTypes()).equals(requests)
+        assert requests.column("place").to_pylist() == list(range(requests.num_rows))
+        assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".reorder")] == []
+        return Made(table, requests, made.rejected, made.figures)
 
     return make
 

@@ -1,16 +1,17 @@
-"""The first quality gate: each reason against real answers of a small model, and against texts that are fine."""
+"""The gate over single answers: each reason against real answers of a small model, and against texts that are fine."""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kar.settings import KnowledgeSettings
-from kar.text.quality import clean, judge, judge_import, tidy, words_of
+from kar.text.quality import Candidate, QualityGate, clean, judge, judge_import, load_domain_words, tidy, words_of
 from tests.llm.loopback import REFUSAL, answer_to
 
 SETTINGS = KnowledgeSettings()
@@ -18,15 +19,29 @@ TEMPLATE = SETTINGS.model_copy(update={"min_words": 25})  # what the movies' tem
 CASES = tomllib.loads((Path(__file__).parent / "answers.toml").read_text())["answer"]
 
 
+CATALOGUE = ["The Big Sleep (1946)", "Hell's Angels (1930)", "Inception (2010)", "Scream (1996)", "Amadeus (1984)", "Lion King, The (1994)"]
+ALL_REASONS = {
+    *("", "echo", "repetition", "truncated", "too_short", "refusal", "asks_for_input", "wrong_language"),
+    *("off_domain", "entity_mismatch", "sensitive_inference"),
+}
+
+
+@pytest.fixture(scope="module")
+def gate() -> QualityGate:
+    words = load_domain_words(Path(__file__).parents[2] / "prompts", "movies")
+    return QualityGate(SETTINGS, CATALOGUE, {"item.facts": TEMPLATE.min_words}, words)
+
+
 @pytest.mark.parametrize("case", CASES, ids=[c["name"] for c in CASES])
-def test_a_real_answer_is_judged_as_a_person_would(case: dict[str, str]) -> None:
-    refusal = judge(case["text"], case["finish_reason"], case["prompt"], TEMPLATE)
+def test_a_real_answer_is_judged_as_a_person_would(case: dict[str, Any], gate: QualityGate) -> None:
+    view, titles = case.get("view", "item.facts"), tuple(case.get("titles", ()))
+    refusal = gate.judge(Candidate(view, "1", case["text"], case["finish_reason"], case["prompt"], titles))
     assert (refusal.reason if refusal else "") == case["reason"], refusal
 
 
-def test_the_real_answers_cover_the_reasons() -> None:
-    assert len(CASES) >= 14
-    assert {c["reason"] for c in CASES} == {"", "echo", "repetition", "truncated", "too_short"}  # it hardly ever declines
+def test_the_real_answers_cover_the_reasons_that_one_answer_can_show() -> None:
+    assert len(CASES) >= 35
+    assert {c["reason"] for c in CASES} == ALL_REASONS
 
 
 @pytest.mark.parametrize(
@@ -36,6 +51,10 @@ def test_the_real_answers_cover_the_reasons() -> None:
         (" \n\t ", "stop", "empty"),
         ("... !!! 🎬", "stop", "empty"),
         ("", "length", "truncated_by_reasoning"),
+        ("[]", "stop", "empty_list"),
+        ("```json\n{}\n```", "stop", "empty_list"),
+        ('{"genre": "", "mood": "unknown", "plot": null, "music": []}', "stop", "empty_list"),
+        ("1.\n2.\n3. none\n", "stop", "empty_list"),
         ("It was a", "length", "truncated"),
         ("A fine film.", "stop", "too_short"),
         (answer_to("x"), "content_filter", "refusal"),

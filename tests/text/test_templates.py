@@ -231,7 +231,7 @@ def test_the_words_for_the_form_stand_where_the_template_says(both_forms: Path) 
     prose, factors = (load_template(both_forms, "films", "user.preference", form) for form in ("prose", "factors"))
     words = [t.sample()[-1]["content"].split("\n<list>")[0].splitlines()[-1] for t in (prose, factors)]
     assert words == ["About 60 words.", "JSON with the keys genre, mood, 30 words each."]
-    assert factors.schema(420)["required"] == ["genre", "mood"]
+    assert factors.schema["required"] == ["genre", "mood"]
     assert factors.output.max_tokens > prose.output.max_tokens == 100
 
 

@@ -11,5 +11,24 @@ WAL with synchronous=NORMAL: a commit survives the death of the process; after a
 from kar.llm.ledger.answer import Answer, Status
 from kar.llm.ledger.ledger import COMMIT_WINDOW_S, Ledger, look_up
 from kar.llm.ledger.places import file_system_of
+from kar.llm.ledger.stats import Group, Stats, stats
+from kar.llm.ledger.transfer import Exported, Merged, export, merge
+from kar.llm.ledger.verify import Verified, verify
 
-__all__ = ["COMMIT_WINDOW_S", "Answer", "Ledger", "Status", "file_system_of", "look_up"]
+__all__ = [
+    "COMMIT_WINDOW_S",
+    "Answer",
+    "Exported",
+    "Group",
+    "Ledger",
+    "Merged",
+    "Stats",
+    "Status",
+    "Verified",
+    "export",
+    "file_system_of",
+    "look_up",
+    "merge",
+    "stats",
+    "verify",
+]

@@ -95,7 +95,7 @@ def stored(answer: Answer) -> tuple[Any, ...]:
 
 
 def without_surrogates(answer: Answer) -> Answer:
-    """Half a surrogate pair cannot be written as UTF-8: it becomes the replacement character."""
+    """Half a surrogate pair cannot be written as UTF-8: it becomes a question mark."""
     return replace(
         answer, **{n: getattr(answer, n).encode("utf-8", "replace").decode() for n in ("text", "finish_reason", "model", "detail")}
     )

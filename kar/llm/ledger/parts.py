@@ -7,6 +7,7 @@ alone: 8 bytes for each row say which row groups hold a key, so a look-up touche
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -84,6 +85,12 @@ class Part:
         """All rows, by key."""
         with named(self.path):
             for group in range(self._file.num_row_groups):
+                yield self._file.read_row_group(group, list(columns))
+
+    def readable(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The row groups that can be read of a damaged part."""
+        for group in range(self._file.num_row_groups):
+            with contextlib.suppress(pa.ArrowException, OSError):
                 yield self._file.read_row_group(group, list(columns))
 
     def fault(self) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import queue
 import sqlite3
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ class Writer:
         self._path, self._connection, self._window_s = path, connection, window_s
         self._queue: queue.SimpleQueue[tuple[Answer, tuple[Any, ...]] | threading.Event | None] = queue.SimpleQueue()
         self._pending: dict[str, Answer] = {}
+        self._due = threading.Event()  # ends a window early: 512 rows, or somebody waits
         self._failure: sqlite3.Error | None = None
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
@@ -44,6 +44,8 @@ class Writer:
         if answer.status == "ok":
             self._pending.setdefault(answer.key, answer)
         self._queue.put((answer, row))
+        if self._queue.qsize() >= COMMIT_ROWS:
+            self._due.set()
 
     def waiting(self, key: str) -> Answer | None:
         """The good answer that was put and is not committed yet."""
@@ -57,6 +59,7 @@ class Writer:
         """
         done = threading.Event()
         self._queue.put(done)
+        self._due.set()
         done.wait()
         self._raise_failure()
 
@@ -67,6 +70,7 @@ class Writer:
             LedgerError: something of it could not be written.
         """
         self._queue.put(None)
+        self._due.set()
         self._thread.join()
         self._connection.close()
         self._raise_failure()
@@ -105,16 +109,19 @@ class Writer:
     def _gather(self) -> tuple[list[tuple[Answer, tuple[Any, ...]]], list[threading.Event], bool]:
         """What to commit next, who waits for it, and whether more may come."""
         batch: list[tuple[Answer, tuple[Any, ...]]] = []
-        until: float | None = None
-        while len(batch) < COMMIT_ROWS:
-            try:
-                item = self._queue.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                break
-            if item is None:
-                return batch, [], False
-            if isinstance(item, threading.Event):
-                return batch, [item], True
+        item = self._queue.get()
+        if not isinstance(item, tuple):
+            return batch, [] if item is None else [item], item is not None
+        # asleep until the window ends: woken for every row, this thread would take turns with the event loop all the time
+        self._due.wait(self._window_s)
+        self._due.clear()
+        while isinstance(item, tuple):
             batch.append(item)
-            until = until or time.monotonic() + self._window_s
-        return batch, [], True
+            if len(batch) == COMMIT_ROWS:
+                self._due.set()  # the rest has waited long enough
+                return batch, [], True
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, [], True
+        return batch, [] if item is None else [item], item is not None

@@ -22,6 +22,7 @@ rejects empty                   the answer holds no text
         bad_request             the server refused the request for good (400, 404, 413, 422)
         exhausted               no answer after the last attempt
         over_budget             planned, but the token budget or the deadline was reached before the call
+        awaits_batch            planned, and no batch has brought its answer yet (llm.provider = 'batch')
         unknown_subject         imported text for a subject that the tables do not hold
         duplicate_key           a second imported text for the same subject
         evidence_after_cutoff   imported text whose evidence is not in the user's events before the cutoff date
@@ -29,7 +30,8 @@ rejects empty                   the answer holds no text
         bad_row                 an imported line that is not the expected JSON
 
 The only stage that talks to a language model. A subject whose answer was refused keeps the last good knowledge of an
-earlier night, if there is any; so do the subjects that were not asked tonight.
+earlier night, if there is any; so do the subjects that were not asked tonight. With `llm.provider = "batch"` nothing is
+asked here: the stage takes what `kar batch import` and `fetch` have put into the ledger.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from kar.llm.arrivals import arrivals_path
 from kar.llm.ask import Asked
 from kar.settings import Settings
 from kar.stages.knowledge.asking import ask_requests
@@ -53,10 +56,13 @@ from kar.tables import TABLES, IdTypes
 from kar.text.imports import side_of
 from kar.text.quality import drift
 
+_UNANSWERED = {"local": "over_budget", "openai": "over_budget", "batch": "awaits_batch"}
 
-def files(settings: Settings, _inputs: Inputs) -> list[Path]:
-    """The imported files. Raises SettingsError if one is not there."""
-    return list(imported_files(settings).values())
+
+def files(settings: Settings, inputs: Inputs) -> list[Path]:
+    """The imported files, and the note of what came into the ledger since. Raises SettingsError if an import is not there."""
+    noted = arrivals_path(inputs.home, inputs.date)
+    return [*imported_files(settings).values(), *([noted] if noted.exists() else [])]
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -77,11 +83,11 @@ def _record(
     for reason, examples in imported.rejected.items():
         out.reject(reason, len(examples), examples)
     if unanswered := sum(judged.unanswered.values()):
-        out.reject("over_budget", unanswered, judged.examples)
+        out.reject(_UNANSWERED[settings.llm.provider], unanswered, judged.examples)
     totals: Counter[str] = sum(written.refused.values(), imported.repeated)
     for reason, count in sorted(totals.items()):
         out.reject(reason, count, written.examples.get(reason))
-    counts = {"user": inputs.table("history").num_rows, "item": inputs.table("item_profile").num_rows}
+    counts = {"user": inputs.count("history"), "item": inputs.count("item_profile")}
     last_judged: dict[str, Any] = _last_figures(inputs).get("last_judged", {})
     is_asked = bool(asked.calls or asked.from_ledger)
     out.record(
@@ -90,23 +96,27 @@ def _record(
         from_ledger=asked.from_ledger,
         pushed_back=asked.pushed_back,
         prompt_tokens=asked.prompt_tokens,
+        cached_tokens=asked.cached_tokens,
         completion_tokens=asked.completion_tokens,
         lost_tokens=asked.lost_tokens,
         usd=round(asked.usd, 6),
         seconds_asking=round(asked.seconds, 3),
         server_start_seconds=round(asked.server_start_seconds, 3),
         tokens_per_s=round(asked.completion_tokens / asked.seconds, 1) if asked.seconds else 0.0,
+        prefix_hit_share=asked.prefix_hit_share if asked.prefix_hit_share == asked.prefix_hit_share else None,
         stopped_by=asked.stopped_by,
         retried_truncated=asked.retried,
         coverage={view: round(sum(n.values()) / max(counts[side_of(view)], 1), 4) for view, n in sorted(written.origins.items())},
         origins=_plain(written.origins),
         refused=_plain(written.refused),
         factors=_plain(written.factors),
-        over_budget=dict(judged.unanswered),
+        over_budget={} if settings.llm.provider == "batch" else dict(judged.unanswered),
+        awaits_batch=dict(judged.unanswered) if settings.llm.provider == "batch" else {},
         quality=judged.quality,
         last_judged=last_judged | judged.quality,
         model=settings.llm.model if is_asked else "",
         model_revision=revision if is_asked else "",
+        server_version=asked.identity.server_version if asked.identity else "",
         imports_written_by=settings.knowledge.imports_written_by if settings.knowledge.imports else "",
     )
     if lost := totals["bad_request"]:

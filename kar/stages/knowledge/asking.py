@@ -10,6 +10,7 @@ from kar.llm.ask import Asked, ask
 from kar.llm.client import Request
 from kar.llm.key import body_bytes, request_key
 from kar.llm.ledger import Answer
+from kar.llm.ledger.reading import Reading
 from kar.settings import KnowledgeSettings, Settings
 from kar.store import Inputs
 from kar.text.quality import judge
@@ -20,7 +21,7 @@ _ROWS = 512
 
 
 def ask_requests(inputs: Inputs, settings: Settings) -> tuple[Asked, str | None]:
-    """Ask what the plan says, in its order.
+    """Ask what the plan says, in its order; of a batch, count what has come.
 
     Returns:
         What it took, and the model's revision in the keys; None: nothing is planned.
@@ -33,7 +34,17 @@ def ask_requests(inputs: Inputs, settings: Settings) -> tuple[Asked, str | None]
     def retry(request: Request, answer: Answer) -> Request | None:
         return with_more_tokens(request, answer, revision, settings.knowledge, settings.llm.context_tokens)
 
-    return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry), revision
+    if settings.llm.provider == "batch":
+        return Asked(from_ledger=_held(inputs)), revision
+    total = inputs.count("request")
+    return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry, total=total), revision
+
+
+def _held(inputs: Inputs) -> int:
+    """How many planned requests have a good answer."""
+    with Reading(inputs.home.ledger) as ledger:
+        parts = (part.column("request_key").to_pylist() for part in inputs.stream("request", ["request_key"]))
+        return sum(len(ledger.held(keys)) for keys in parts)
 
 
 def _requests(inputs: Inputs) -> Iterator[Request]:

@@ -39,9 +39,13 @@ class Heard:
     fault: Refusal | None = None
 
 
-def counting(answers: list[Answer], as_of: dt.datetime) -> list[Answer]:
-    """The rows of one request that count, newest first: good answers of any night, failures of this run."""
-    rows = [a for a in answers if a.status == "ok" or a.asked_at == as_of]
+def counting(answers: list[Answer], as_of: dt.datetime | None) -> list[Answer]:
+    """The rows of one request that count, newest first: good answers of any night, failures of this run.
+
+    Args:
+        as_of: the run's clock; None: failures of any time, because a batch comes back before the run.
+    """
+    rows = [a for a in answers if a.status == "ok" or as_of is None or a.asked_at == as_of]
     return sorted(rows, key=lambda a: (a.status == "ok", a.retry_of != "", a.ended_at), reverse=True)
 
 

@@ -23,7 +23,7 @@ from kar.tables import TABLES, IdTypes
 from kar.text import structured
 from kar.text.factors import load_factors
 from kar.text.quality import Candidate, QualityGate, Refusal, load_domain_words
-from kar.text.templates import load_template
+from kar.text.variants import load_splits
 
 FACTORS = TABLES["factor_knowledge"].schema(IdTypes())  # no id column in this table
 _SHOWN_CHARS = 2_000
@@ -55,9 +55,8 @@ def quality_gate(inputs: Inputs, settings: Settings, titles: Mapping[str, str]) 
     no company to be known by.
     """
     folder, domain, least = Path(settings.prompts.folder), settings.scenario.domain, {}
-    for view in settings.prompts.views:
-        if view not in settings.knowledge.imports:
-            least[view] = load_template(folder, domain, view).output.min_words
+    for split in load_splits(settings):
+        least[split.view] = min(template.output.min_words for template in split.templates)
     gate = QualityGate(settings.knowledge, titles.values(), least, load_domain_words(folder, domain))
     for row in _remembered(inputs, list(least)):
         gate.remember(row, is_new=False)
@@ -119,7 +118,7 @@ def _judge_part(
     good: dict[int, tuple[Accepted, Answer]] = {}
     bad: list[dict[str, Any]] = []
     for place, (view, subject, key, evidence) in enumerate(zip(*columns, strict=True)):
-        answers = counting(found.get(key, []), as_of)
+        answers = counting(found.get(key, []), None if settings.llm.provider == "batch" else as_of)
         if not answers:
             judged.unanswered[view] += 1
             if len(judged.examples) < 20:
@@ -131,7 +130,7 @@ def _judge_part(
         if refusal is None:
             good[place] = kept, answer
         else:
-            bad.append(refused_row(view, subject, refusal, answer.text, answer.key))
+            bad.append(refused_row(view, subject, refusal, answer.text, key))
     return good, bad
 
 

@@ -9,6 +9,8 @@ Shape suffixes: N texts · V values of a sketch · G texts of one group
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 from rensa import RMinHash
 from scipy.sparse import coo_array
@@ -36,7 +38,7 @@ class Sketches:
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._ids = bytearray()
-        self._ends: list[int] = []
+        self._ends = array("Q")
 
     def __len__(self) -> int:
         return len(self._bytes) // VALUES
@@ -75,7 +77,7 @@ class Sketches:
 
 def _neighbours(sketch_NV: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of alike texts, enough to join every group: of each band, each text with the one before it and with the first."""
-    lefts, rights = [], []
+    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for band_N in np.ascontiguousarray(sketch_NV).view(np.uint32).T:
         order = np.argsort(band_N, kind="stable")
         sorted_N = band_N[order]

@@ -7,6 +7,7 @@ prompt, and that before what needs the catalogue.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,11 @@ from kar.text.quality.words import words_of
 JUDGED_CHARS = 12_000  # of a longer answer the beginning is judged: 100 kB must not cost a second
 _PROMPT_CHARS = 60_000
 _ECHO_SHARE = 0.4
+_OPENING_CHARS = 40
+# "X is a …", "X (1995) follows …" is a text about X; "X's makers", "X veteran" is none
+_TELLS = re.compile(
+    r"[\"”’*_]?,? ?(?:\([^()]{1,40}\),? )?(?:is|was|tells|follows|centers|centres|revolves|stars|features|depicts|explores)\b"
+)
 _UNMET_LEAST = 2
 _UNMET_SHARE = 0.5
 Key = tuple[str, str]  # view, subject_id
@@ -71,7 +77,7 @@ def judge(
     Returns:
         None if the text may become knowledge.
     """
-    text = text[:JUDGED_CHARS]
+    text = _judged(text)
     words = words_of(text)
     fault = list_fault(text, is_asked_for=form == "list" and bool(words) and finish_reason != "length")
     if fault and fault[0] == "empty_list":
@@ -151,9 +157,12 @@ class QualityGate:
     def _refusal(self, candidate: Candidate) -> Refusal | None:
         rules = self._rules.get(candidate.view, self._settings)
         refusal = judge(candidate.text, candidate.finish_reason, candidate.prompt, rules, candidate.form)
-        if refusal is not None:
+        if refusal is not None and refusal.reason != "truncated":
             return refusal
-        text = candidate.text[:JUDGED_CHARS]
+        # a cut answer is asked again with more tokens, which a text about something else is not worth
+        return self._about_something_else(candidate, _judged(candidate.text)) or refusal
+
+    def _about_something_else(self, candidate: Candidate, text: str) -> Refusal | None:
         words = [word.lower() for word in words_of(text)]
         if fault := self._languages.fault(text, len(words)):
             return Refusal("wrong_language", fault)
@@ -190,7 +199,7 @@ class QualityGate:
             is_new: False for a text of an earlier night that is only there for comparison: it is company for tonight's,
                 is never refused itself and stands in no figure.
         """
-        words = [word.lower() for word in words_of(candidate.text[:JUDGED_CHARS])]
+        words = [word.lower() for word in words_of(_judged(candidate.text))]
         sketches = self._sketches.setdefault(candidate.view, Sketches())
         if is_new:
             self._figures.accepted(candidate.view, words)
@@ -230,12 +239,18 @@ class QualityGate:
         return self._alike[view]
 
 
+def _judged(text: str) -> str:
+    """What of a text is looked at; lone surrogates, which no file takes either, become question marks."""
+    return text[:JUDGED_CHARS].encode("utf-8", "replace").decode()
+
+
 def _other_item(text: str, named: list[tuple[str, int]], own: list[str], prompt: str, shown: str) -> str:
-    """Whether a text is about another title: it opens with one or names it twice, and never its own."""
+    """Whether a text is about another title: it opens by telling of one or names it twice, and never its own."""
     lower = " ".join(words_of(text.lower()))
     if any(f" {name} " in f" {lower} " for name in own if name):
         return ""
     strange = [(form, place) for form, place in named if not is_met(form, own, prompt)]
-    opens = strange[0][1] <= 8
+    form, place = strange[0]
+    opens = place <= _OPENING_CHARS and _TELLS.match(text, place + len(form)) is not None
     counts = [sum(form == other for other, _ in strange) for form, _ in strange]
     return f"never names its own title, but {shown}" if opens or max(counts) > 1 else ""

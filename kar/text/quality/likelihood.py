@@ -2,7 +2,7 @@
 
 Mint keeps the generated texts that are likely given their source under a language model. Likelihood alone favours
 whatever is easily said (a generic profile is very likely); the gain over the same text without its source is what the
-source explains. Off by default: it costs two prefills an answer and no new token.
+source explains. Off by default: it costs two prefills an answer (the second one's beginning is cached).
 
 Here are the request bodies and the arithmetic; `kar.llm.likelihood` sends them.
 
@@ -29,7 +29,7 @@ class Likelihood:
 
     Args:
         with_source: given the prompt it was asked with.
-        without_source: given nothing but the frame of the conversation.
+        without_source: given the same prompt with nothing of the subject in it.
         tokens: how many tokens the answer has.
     """
 
@@ -43,27 +43,34 @@ class Likelihood:
         return self.with_source - self.without_source
 
 
-def bodies(model: str, messages: Sequence[Mapping[str, str]], answer: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The chat requests that score an answer on vLLM: (with its source, without, the frame alone).
+def bodies(
+    model: str, messages: Sequence[Mapping[str, str]], blank: Sequence[Mapping[str, str]], answer: str
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The chat requests that score an answer on vLLM: (with its source, without it, up to where the answer begins).
 
-    The frame is the second without the answer: its length says where the answer's tokens begin, counted from the end.
-    One token is generated, the fewest a server grants; `prompt_logprobs: 0` asks for the prompt's own tokens alone.
+    Args:
+        messages: the prompt that the answer answers.
+        blank: the same prompt with nothing of the subject in it (a template rendered with empty variables).
+        answer: the text to score.
+
+    Returns:
+        Bodies of `prompt_logprobs: 0`: the log-probability of each token of the prompt alone. One token is generated,
+        the fewest a server grants. The third one's length says how many tokens of the second are the answer's.
     """
-    empty = {"role": "user", "content": ""}
     said = {"role": "assistant", "content": answer}
 
-    def body(turns: list[Mapping[str, str]]) -> dict[str, Any]:
+    def body(turns: list[Mapping[str, str]], *, is_answered: bool) -> dict[str, Any]:
         return {
             "model": model,
             "messages": [dict(turn) for turn in turns],
             "max_tokens": 1,
             "temperature": 0.0,
             "prompt_logprobs": 0,
-            "add_generation_prompt": False,
-            "continue_final_message": True,  # the answer stays open: no end-of-turn is scored
+            "add_generation_prompt": not is_answered,
+            "continue_final_message": is_answered,  # the answer stays open: no end of turn is scored
         }
 
-    return body([*messages, said]), body([empty, said]), body([empty, {"role": "assistant", "content": ""}])
+    return body([*messages, said], is_answered=True), body([*blank, said], is_answered=True), body([*blank], is_answered=False)
 
 
 def token_logprobs(rows: Sequence[LogprobRow]) -> list[float]:

@@ -11,7 +11,7 @@ _MODEL = r"(?:ai|artificial intelligence|chat ?bot|(?:large )?language model|vir
 _ANYWHERE = re.compile(
     r"\bas an? (?:\w+ )?(?:ai|artificial intelligence)(?: (?:language )?(?:model|assistant)\b|,? i (?:do|don|can|cannot|am)\b)"
     r"|\bas an? (?:large )?language model\b|\bas an? chat ?bot\b"
-    rf"|\bi(?:['’]m| am) (?:just |only )?an? (?:\w+ )?{_MODEL}(?: assistant| model)?(?: and| that| which| designed| trained| so|,? but|[.,;]|$)"
+    rf"|\bi(?:['’]m| am) (?:just |only )?(?:an?|the) (?:[\w-]+ )?{_MODEL}(?: assistant| model)?(?: and| that| which| designed| trained| so|,? but|[.,;]|$)"
     r"|\bi (?:cannot|can['’]t|am unable to|am not able to) (?:\w+ )?(?:fulfil\w*|comply with|complete|process) (?:this|that|your|the) (?:request|task|prompt)\b"
     r"|\b(?:violates?|against) (?:my|our|openai['’]?s?|the) (?:\w+ ){0,2}(?:polic(?:y|ies)|guidelines)\b"
     r"|\bi (?:do not|don['’]t) have (?:\w+ )?(?:access to|information (?:about|on)|knowledge of|enough (?:information|data|context))\b"
@@ -19,10 +19,10 @@ _ANYWHERE = re.compile(
     re.IGNORECASE,
 )
 _DECLINES = re.compile(
-    rf"\bi(?:['’]m| am) (?:an? (?:\w+ )?{_MODEL}\b|(?:sorry|afraid|unable|not able)\b)"
+    rf"\bi(?:['’]m| am) (?:(?:an?|the) (?:[\w-]+ )?{_MODEL}\b|(?:sorry|afraid|unable|not able)\b)"
     r"|^\W*(?:i )?apolog(?:i[sz]e|ies)\b|\bi apologi[sz]e\b|^\W*(?:sorry|unfortunately),? (?:but )?i\b"
     r"|\bas an? ai\b,? i\b|\bas ai (?:designed|trained|assistant)\b"
-    r"|\bi (?:can(?:no|['’])t|could(?:n['’]t| not)|do(?:n['’]t| not)|won['’]t|will not|am not able to|would rather not|must decline to) "
+    r"|\bi (?:can(?:no|['’])t|could(?:n['’]t| not)|do(?:n['’]t| not)|won['’]t(?: be able to)?|will not(?: be able to)?|am not able to|would rather not|must decline to) "
     r"(?:\w+ ){0,2}(?:provide|help(?! but)|assist|answer|access|have (?:\w+ )?(?:access|information|data|details|records?|knowledge)|fulfil\w*|"
     r"comply|determine|analy[sz]e|describe|identify|verify|generate|discuss|find (?:\w+ )?(?:information|record|details))\b"
     r"|\bi must (?:respectfully |politely )?(?:decline|refuse)\b|\bi(?:['’]d| would) (?:rather|prefer) not (?:to )?\w+\b"

@@ -1,124 +1,122 @@
 """What a text guesses about a person that nobody asked it to: age, gender, health, religion, origin, politics, sexuality.
 
-A guess has three parts: somebody it is about ("this viewer is", "probably", "suggests"), at most a few words between,
-and the class of people. Words that open a content ("films about", "stories of", "drawn to") may not stand between:
-"likely a young woman in her twenties" is a guess, "is drawn to stories of young women" is none.
+A guess has three parts: somebody it is about ("this viewer is", "probably", "suggests"), at most six words between,
+and a class of people. Words that open a content ("films about", "stories of", "drawn to") may not stand between:
+"likely a young woman in her twenties" is a guess, "is drawn to stories of young women" is none. Classes of people are
+looked for first, because they are rare; only the words before one are then read for the other two parts.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 _SUBJECT = (
-    r"(?:(?:this|the|our) (?:\w+ )?(?:user|person|viewer|reader|customer|individual|shopper|buyer|subscriber|audience member|watcher|rater|fan)"
-    r"|they|he|she|who|user|viewer)"
+    r"(?:(?:this|the|our) (?:\w+ )?(?:user|person|viewer|reader|customer|individual|shopper|buyer|subscriber|watcher|rater|fan)"
+    r"|they|he|she|user|viewer|reader|person)"
 )
-_SAYS = r"(?:is|are|was|['’]s|['’]re|seems?|appears?|looks?|sounds?|may|might|could|must|has|have|identif(?:y|ies) as|describes? (?:him|her|them)sel\w+ as)"
+_SAYS = r"(?:is|are|was|['’]re|seems?|appears?|looks?|sounds?|may|might|could|must|has|have|identif(?:y|ies) as|describes? \w+ as|grew|was born)"
 _HINTS = (
-    r"(?:likely|probably|perhaps|possibly|presumably|suggest(?:s|ing)?|indicat(?:es?|ing)|impl(?:y|ies|ying)|points? to|pointing to|hints? at|"
-    r"reveals?|typical of|profile of|consistent with|characteristic of|guess(?:es|ing)?|assume|speaks? of|taste of|portrait of|belongs? to|"
-    r"appears? to be|seems? to be|may be|might be|could be|must be)"
+    r"(?:likely|probably|perhaps|possibly|presumably|suggest(?:s|ing)?|indicat(?:es?|ing)|impl(?:y|ies|ying)|points? to|pointing to|"
+    r"hints? at|reveals?|typical of|profile of|consistent with|characteristic of|guess(?:es|ing)?|assume|(?:appear|seem)s? to be|"
+    r"(?:may|might|could|must) be)"
 )
 _BARRED = (
     r"about|of|with|featuring|to|on|by|like|likes|liked|love|loves|loved|enjoy|enjoys|enjoyed|prefer|prefers|for|over|against|into|starring|where|"
-    r"when|because|since|if|that|which|whose|who|than|through|stories|films|movies|books|tales|leads|rather|not|n['’]t|never"
+    r"when|because|since|if|that|which|whose|who|than|through|stories|films|movies|books|tales|leads|rather|not|never|no|share|shares|interest|"
+    r"fives?|fours?|stars?|marks?|points?|praise"
 )
-_GAP = rf"(?:(?!(?:{_BARRED})\b)[\w'’-]+[,:]? ){{0,6}}"
-_CUE = rf"(?:\b{_SUBJECT} (?:\w+ly )?{_SAYS}|\b{_HINTS}|(?:^|[.!?:] )(?=(?:an?|likely|probably|female|male)\b))[,:]? ?{_GAP}"
+# what stands before a guess, up to its end; `$` is where the class of people begins
+_LEADS_TO = re.compile(
+    rf"(?:\b{_SUBJECT}(?: \w+ly)?,? ?{_SAYS}|\b{_HINTS})\b[,:]? ?(?:(?!(?:{_BARRED})\b)[\w'’-]+[,:]? ){{0,6}}$", re.IGNORECASE
+)
+_LEAD_CHARS = 110
+_SENTENCE = re.compile(r"[.!?;]['\"”’)]* ")
+_MOST_MENTIONS = 64  # of one kind; a text with more of them is no description of a person
+
 _OF_A_PERSON = (
     r"(?=[.,;:!?)]|$| (?:person|viewer|user|reader|individual|customer|shopper|man|woman|adult|teen\w*|background|believer|household|upbringing|"
-    r"who|and|or|with|in|based|given|living|aged|between|from|by (?:birth|faith))\b)"
+    r"who|of (?:\w+ )?(?:children|kids|two|three)|and|or|with|in|based|given|living|aged|between|from|by (?:birth|faith))\b)"
 )
 _AGE = (
-    r"(?:(?:young|younger|older?|elderly|middle[- ]aged|adult|teenaged?|mature|college[- ]aged?|retired) "
-    r"(?:(?:\w+ )?(?:person|viewer|user|reader|individual|adult|customer))"
-    r"|(?:an? (?:\w+ )?)?(?:teenager|teen|adolescent|retiree|pensioner|senior citizen|millennial|baby boomer|boomer|gen[- ]?(?:x|z)(?:er)?|preteen|"
-    rf"middle[- ]aged|elderly){_OF_A_PERSON}"
-    r"|\d{1,2}(?:[- ]years?[- ]old| years of age)|aged? (?:around |about |between |range )?\d{1,2}|(?:between )?\d{2} (?:and|to|or) \d{2} years"
+    r"(?:young|younger|older?|elderly|middle[- ]aged|adult|teenaged?|mature|college[- ]aged?|retired) (?:\w+ )?(?:person|viewer|user|reader|individual|"
+    rf"adult|customer)\b|(?:an? )?(?:teenager|teen|adolescent|retiree|pensioner|senior citizen|millennial|(?:baby )?boomer|[Gg]en[- ]?(?:[XxZz])(?:er)?|"
+    rf"preteen|middle[- ]aged|elderly){_OF_A_PERSON}"
+    r"|\d{1,3}(?:[- ]years?[- ]old| years of age)\b|aged? (?:around |about |between |range )?\d{1,2}\b|(?:between )?\d{2} (?:and|to|or) \d{2} years"
     r"|(?:in )?(?:his|her|their) (?:(?:early|mid|late)[- ](?:(?:to|or)[- ](?:mid|late)[- ])?)?"
     r"(?:teens|twenties|thirties|forties|fifties|sixties|seventies|eighties|[1-8]0['’]?s)\b"
-    r"|(?:born|grew up|raised|came of age) in the (?:early |mid |late )?(?:\d{4}s|\d0s|fifties|sixties|seventies|eighties|nineties))"
+    r"|(?:born|grew up|up|raised|came of age) in the (?:early |mid |late )?(?:\d{4}s|\d0s|fifties|sixties|seventies|eighties|nineties)"
 )
 _GENDER = (
-    r"(?:an? )?(?:(?:young|younger|old|older|elderly|middle[- ]aged|adult|mature|professional|single|married|college[- ]aged|teenage|straight) )*"
-    r"(?:woman|man|girl|boy|lady|gentleman|guy|mother|father|mom|mum|dad|husband|wife|housewife|grandmother|grandfather)"
-    rf"{_OF_A_PERSON}|(?:fe)?male{_OF_A_PERSON}"
+    r"(?:an? )?(?:(?:young|younger|old|older|elderly|middle[- ]aged|adult|mature|professional|single|married|college[- ]aged|teenage|straight) ){0,3}"
+    r"(?:woman|man|girl|boy|lady|gentleman|guy|mother|father|mom|mum|dad|husband|wife|housewife|grandmother|grandfather|(?:fe)?male)"
+    rf"{_OF_A_PERSON}"
 )
 _ILL = (
-    r"(?:depress(?:ion|ed)|anxiety|anxious disorder|autis\w+|adhd|bipolar\w*|disab(?:led|ility)|mental(?:ly)? (?:ill\w*|health\w*)|illness|cancer|ptsd|"
-    r"chronic(?:ally)? \w+|insomnia|addictions?|alcoholi\w+|eating disorder|diabet\w+|dementia|a (?:health|medical|mental) (?:condition|problem|issue))"
+    r"(?:depress(?:ion|ed)|anxiety|autis\w{1,4}|adhd|ADHD|bipolar|disab(?:led|ility)|mental(?:ly)? (?:ill\w{0,4}|health\w{0,4})|illness|cancer|ptsd|PTSD|"
+    r"chronic(?:ally)? \w{3,12}|insomnia|addictions?|alcoholi(?:c|sm)|eating disorder|diabet\w{1,4}|dementia|(?:health|medical|mental) (?:condition|problem|issue)s?)"
 )
 _HEALTH = (
-    rf"(?:clinically |chronically |mildly |severely )?{_ILL}(?! (?:stor|film|movie|theme|drama|plot|character)\w*)(?! by\b)"
-    r"|recovering (?:addict|alcoholic)|in (?:poor|ill|bad) health|pregnant"
-)
-_SUFFERS = (
-    rf"\b(?:{_SUBJECT}|{_HINTS}) {_GAP}(?:suffer\w*|struggl\w+|liv(?:es?|ing)|deal(?:s|ing)?|cop(?:es?|ing)|diagnosed|battl\w+|recover\w*) "
-    rf"(?:from|with|against) (?:\w+ ){{0,3}}{_ILL}"
+    rf"(?:a |an )?(?:clinically |chronically |mildly |severely )?{_ILL}(?! (?:stor|film|movie|theme|drama|plot|character|by\b))"
+    r"|recovering (?:addict|alcoholic)|in (?:poor|ill|bad) health|pregnant\b"
+    rf"|(?:suffer|struggl|liv|deal|cop|diagnos|battl|recover|treat)\w{{0,4}} (?:from|with|against|for) (?:\w+ ){{0,3}}{_ILL}"
 )
 _RELIGION = (
-    r"(?:an? )?(?:(?:devout|practi[cs]ing|observant|born[- ]again|deeply|lapsed|strongly|evangelical) )*(?:christian|catholic|protestant|muslim|"
-    rf"jewish|jew|hindu|buddhist|mormon|sikh|atheist|agnostic|religious|devout|church[- ]?goer|evangelical){_OF_A_PERSON}"
-    r"|(?:an? )?(?:christian|catholic|muslim|jewish|hindu|religious) (?:faith|family|home|household|background|upbringing|beliefs)"
+    r"(?i:(?:an? )?(?:(?:devout|practi[cs]ing|observant|born[- ]again|deeply|lapsed|strongly) ){0,2}(?:christian|catholic|protestant|muslim|jewish|"
+    rf"jew|hindu|buddhist|mormon|sikh|atheist|agnostic|religious|devout|church[- ]?goer|evangelical){_OF_A_PERSON})"
+    r"|(?i:(?:an? )?(?:christian|catholic|muslim|jewish|hindu|religious) (?:faith|family|home|household|background|upbringing|beliefs)\b)"
+    r"|(?:religion|faith) is (?:likely |probably )?[A-Z]"
 )
-_PEOPLES = (
-    r"(?:african[- ]american|american|british|english|french|german|italian|spanish|mexican|canadian|australian|japanese|chinese|korean|indian|asian|"
-    r"hispanic|latin[oax]|black|white|caucasian|arab|european|irish|russian|immigrant|native american)"
+_PEOPLE = (
+    r"(?:African[- ]American|American|British|English|French|German|Italian|Spanish|Mexican|Canadian|Australian|Japanese|Chinese|Korean|Indian|Asian|"
+    r"Hispanic|Latin[oax]|Black|White|black|white|Caucasian|Arab|European|Irish|Russian|immigrant|Native American)"
 )
-_ORIGIN = rf"(?:an? )?{_PEOPLES}{_OF_A_PERSON}|(?:an? )?{_PEOPLES} (?:origin|descent|heritage|ancestry|ethnicity)"
-_COMES = (
-    rf"\b(?:{_SUBJECT}|{_HINTS}) {_GAP}(?:of|has|with|from) (?:an? )?(?:[\w-]+ ){{0,2}}{_PEOPLES}(?:[- ]\w+)? (?:origin|descent|heritage|ancestry|ethnicity|roots)"
-    rf"|\b{_SUBJECT} (?:\w+ly )?(?:lives? in|comes? from|is from|are from|hails? from|was born in|were born in|resides? in) (?:the )?(?-i:[A-Z])"
+_ORIGIN = (
+    rf"(?:an? )?(?:\w{{3,8}}[- ])?{_PEOPLE}(?: (?:origin|descent|heritage|ancestry|ethnicity|roots)|{_OF_A_PERSON})"
+    rf"|(?:of|has|with|from) (?:an? )?(?:[\w-]+ )?{_PEOPLE}(?:[- ][\w-]+)? (?:origin|descent|heritage|ancestry|ethnicity|roots)"
 )
 _POLITICS = (
-    r"politically \w+|(?:an? )?(?:(?:left|right)[- ]wing|left[- ]leaning|right[- ]leaning|republican|democrat|leftist|socialist|communist|libertarian|"
-    rf"trump supporter){_OF_A_PERSON}|(?:an? )?(?:liberal|conservative|progressive) (?:voter|politics|political|person|viewer|user|in politics)"
+    r"politically [a-z]+|(?i:(?:an? )?(?:(?:left|right)[- ](?:wing|leaning)|republican|democrat|leftist|socialist|communist|libertarian)"
+    rf"{_OF_A_PERSON})|(?:an? )?(?:liberal|conservative|progressive) (?:voter|politics|political|in politics)"
 )
 _SEXUALITY = (
-    rf"(?:an? )?(?:openly |closeted )?(?:gay|lesbian|bisexual|queer|lgbtq?\+?|homosexual|heterosexual|transgender|asexual){_OF_A_PERSON}"
-    r"|(?:part|member) of the lgbt\w*|straight (?:man|woman|male|female)"
+    rf"(?:an? )?(?:openly |closeted )?(?:gay|lesbian|bisexual|queer|(?:lgbt|LGBT)[qQ]?\+?|homosexual|heterosexual|transgender|asexual){_OF_A_PERSON}"
+    r"|(?:part|member) of the (?:lgbt|LGBT)\w{0,4}|straight (?:man|woman|male|female)\b"
 )
+_CLASSES: dict[str, re.Pattern[str]] = {
+    kind: re.compile(rf"(?<![\w’'-])(?:{pattern})(?![’'][a-z])")
+    for kind, pattern in {
+        "age": _AGE,
+        "gender": _GENDER,
+        "health": _HEALTH,
+        "religion": _RELIGION,
+        "origin": _ORIGIN,
+        "politics": _POLITICS,
+        "sexuality": _SEXUALITY,
+    }.items()
+}
 _VERBS = (
     r"(?:likes?|loves?|prefers?|enjoys?|rates?|rated|appreciates?|dislikes?|avoids?|favou?rs?|gravitates?|values|hates?|adores?|watch(?:es|ed)|reads?|"
-    r"buys|bought|gives|gave|seeks|tends|seems|appears|leans|responds|is (?:drawn|a fan|a lover|fond|attracted|interested|likely|probably|not|also|very|a))"
+    r"buys|bought|gives|gave|seeks|tends|seems|appears|leans|responds|is (?:drawn|a fan|a lover|fond|attracted|interested|likely|probably|not|also|very))"
 )
-# a pronoun that opens a sentence and has a taste speaks of the person; one inside a sentence is mostly a director's
-_PRONOUN = (
-    rf"(?:^|[.!?]['\"”’)]* )(?:He|She)(?! or |/)(?: (?:also|clearly|really|often|rarely|never|\w+ly))? {_VERBS}\b"
-    r"|(?<!or )\b(?:his|her)(?! or |/) (?:own |personal |film |movie |reading )?(?:tastes?|preferences?|ratings?|viewing habits|reading habits|watch ?list)\b"
-)
-_GUESSES: dict[str, re.Pattern[str]] = {
-    "age": re.compile(_CUE + rf"(?:{_AGE})", re.IGNORECASE),
-    "gender": re.compile(_CUE + rf"(?:{_GENDER})|{_PRONOUN.replace('(?:He|She)', '(?-i:He|She)')}", re.IGNORECASE),
-    "health": re.compile(_CUE + rf"(?:{_HEALTH})|{_SUFFERS}", re.IGNORECASE),
-    "religion": re.compile(_CUE + rf"(?:{_RELIGION})", re.IGNORECASE),
-    "origin": re.compile(_CUE + rf"(?:{_ORIGIN})|{_COMES}", re.IGNORECASE),
-    "politics": re.compile(_CUE + rf"(?:{_POLITICS})", re.IGNORECASE),
-    "sexuality": re.compile(_CUE + rf"(?:{_SEXUALITY})", re.IGNORECASE),
-}
-# cheap signs without which the costly pattern cannot match
-_SIGNS: dict[str, re.Pattern[str]] = {
-    "age": re.compile(
-        r"\b(?:young|old|elder|middle|adult|teen|mature|college|retire|pension|senior|millenn|boomer|gen[- ]?[xz]|adolesc|\d\d|born|grew|raised|came of|preteen|twent|thirt|fort|fift|sixt|sevent|eight)",
-        re.IGNORECASE,
-    ),
+# guesses that need nobody before them; a pronoun that opens a sentence and has a taste speaks of the person, one
+# inside a sentence is mostly a director's
+_OUTRIGHT: dict[str, re.Pattern[str]] = {
     "gender": re.compile(
-        r"\b(?:he|she|his|her|wom|man|m[au]m|mom|girl|boy|lady|gentle|guy|mother|father|dad|husband|wife|house|grand|male|female)",
-        re.IGNORECASE,
+        rf"(?:^|[.!?]['\"”’)]* )(?:He|She)(?! or |/)(?: (?:also|clearly|really|often|rarely|never|\w{{3,14}}ly))? {_VERBS}\b"
+        r"|(?<!or )\b(?:his|her|His|Her)(?! or |/) (?:own |personal |film |movie |reading )?"
+        r"(?:tastes?|preferences?|ratings?|viewing habits|reading habits|watch ?list)\b"
+        r"|^(?:This is )?An? (?:\w+ )?(?:woman|man|girl|boy|lady|gentleman|guy) (?:who|with|in (?:his|her))\b"
     ),
-    "health": re.compile(rf"\b(?:{_ILL}|recovering|health|pregnant)", re.IGNORECASE),
-    "religion": re.compile(
-        r"christian|catholic|protestant|muslim|jew|hindu|buddhist|mormon|sikh|atheist|agnostic|religious|devout|church|evangel",
-        re.IGNORECASE,
+    "age": re.compile(
+        r"^(?:This is )?An? (?:teenager|teen|retiree|\d\d-year-old) (?:who|with|in)\b|[Aa]ge(?:d| is|:) (?:about |around )?\d{1,2}\b"
     ),
-    "origin": re.compile(rf"\b{_PEOPLES}|\b(?:lives?|comes?|from|hails?|born|resides?)\b", re.IGNORECASE),
-    "politics": re.compile(
-        r"politic|wing|leaning|republican|democrat|leftist|socialist|communist|libertarian|trump|liberal|conservative|progressive",
-        re.IGNORECASE,
+    "origin": re.compile(
+        rf"\b{_SUBJECT.replace('(?:this|the|our)', '(?:[Tt]his|[Tt]he|[Oo]ur)').replace('they|he|she', '[Tt]hey|[Hh]e|[Ss]he')} "
+        r"(?:\w+ly )?(?:lives? in|comes? from|is from|are from|hails? from|was born in|were born in|resides? in) (?:the )?[A-Z]"
     ),
-    "sexuality": re.compile(r"\b(?:gay|lesbian|bisex|queer|lgbt|homosex|heterosex|transg|asexual|straight)", re.IGNORECASE),
 }
-KINDS = tuple(_GUESSES)
+KINDS = tuple(_CLASSES)
 
 
 def guess(text: str, given: str = "") -> str:
@@ -133,9 +131,13 @@ def guess(text: str, given: str = "") -> str:
     """
     told = given.lower()
     joined = " ".join(text.split())
-    for kind, pattern in _GUESSES.items():
-        if kind in told or (kind == "gender" and "sex" in told) or not _SIGNS[kind].search(joined):
+    for kind, classes in _CLASSES.items():
+        if kind in told or (kind == "gender" and "sex" in told):
             continue
-        if found := pattern.search(joined):
-            return f"{kind}: {found.group(0).strip()[:80]!r}"
+        if kind in _OUTRIGHT and (outright := _OUTRIGHT[kind].search(joined)):
+            return f"{kind}: {outright.group(0).strip(' .')[:80]!r}"
+        for mention in islice(classes.finditer(joined), _MOST_MENTIONS):
+            lead = _SENTENCE.split(joined[max(0, mention.start() - _LEAD_CHARS) : mention.start()])[-1]
+            if found := _LEADS_TO.search(lead):
+                return f"{kind}: {(found.group(0) + mention.group(0))[:80]!r}"
     return ""

@@ -1,13 +1,14 @@
 """Titles of the catalogue that a text names: Aho-Corasick over every distinctive form of every title.
 
-A one-word title ("Heat", "Big") is a word first and a title second: it counts only in quotes, in stars, or before a
-year. Longer forms count where they stand with the catalogue's capitals.
+A one-word title ("Heat", "Big") is a word first and a title second: it counts only in quotes, in stars, before a year,
+or where a text opens with "Heat is a …". Longer forms count where they stand with the catalogue's capitals.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
 
@@ -20,6 +21,9 @@ _TRAILING_ARTICLE = re.compile(rf"^(?P<rest>.+), (?P<article>{_ARTICLES})$")
 _LEADING_ARTICLE = re.compile(r"^(?:the|a|an) ", re.IGNORECASE)
 _QUOTED = re.compile(r"[\"“‘«*_]([^\"“”‘’«»*_\n]{2,80})[\"”’»*_]")
 _DATED = re.compile(r"\b([A-Z][\w'’-]{1,30}) \((?:1[89]|20)\d\d\)")
+_OPENING = re.compile(
+    r"^\W{0,3}(?:The (?:\d{4} )?(?:[a-z]{3,12} )?)?([A-Z0-9][^.!?\n\"“”*]{0,80}?)[\"”*]{0,2},?(?: \([^()]{1,30}\),?)? (?:is|was) (?:an?|the|one)\b"
+)
 _SEQUEL = re.compile(r"\s+(?:\d{1,3}|[ivx]{1,5}|part \w+|vol(?:ume|\.)? \w+)$")
 _LEAST_CHARS, _MOST_CHARS = 7, 80
 
@@ -88,6 +92,8 @@ class Catalogue:
                 form = self._single.get(_YEAR.sub("", match.group(1)).strip(" ,.").lower())
                 if form is not None:
                     found.append((form, match.start(1)))
+        if (opening := _OPENING.match(text)) and (form := self._single.get(opening.group(1).lower())) is not None:
+            found.append((form, opening.start(1)))
         return sorted(set(found), key=lambda pair: pair[1])
 
 
@@ -116,4 +122,9 @@ def is_met(form: str, met: Sequence[str], prompt: str) -> bool:
 
 def stems(titles: Iterable[str]) -> list[str]:
     """The stems of every form of these titles, empty ones left out."""
-    return list(dict.fromkeys(s for title in titles for form in forms(title) if (s := stem(form))))
+    return list(dict.fromkeys(s for title in titles for s in _stems_of(title)))
+
+
+@lru_cache(maxsize=65_536)  # the same titles stand in history after history
+def _stems_of(title: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(s for form in forms(title) if (s := stem(form))))

@@ -144,14 +144,6 @@ def test_a_damaged_file_is_a_named_error(tmp_path: Path, harm: str) -> None:
     assert "kar ledger export" in caught.value.do
 
 
-def test_a_file_of_another_format_is_a_named_error(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "answers.sqlite") as connection:
-        connection.execute("PRAGMA user_version = 7")
-    connection.close()
-    with pytest.raises(LedgerError, match="format 7"):
-        Ledger.open(tmp_path)
-
-
 def test_a_write_that_fails_is_told_to_the_next_caller(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path)
     with sqlite3.connect(tmp_path / "answers.sqlite") as connection:

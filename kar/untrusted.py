@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, made safe to look at: capped, with nothing invisible in it.
+"""Text that somebody else wrote, made safe to look at, on the page and in a terminal: capped, with nothing invisible in it.
 
 Escaping is Jinja's (autoescape is on for the whole page); this module deals with what escaping leaves alone. Direction
 marks could turn a line around and control characters could hide words, so both are shown by their code points.
@@ -17,7 +17,7 @@ _HIDING = {"Cc", "Cf", "Cs", "Co"}  # control, format (direction marks), lone su
 
 
 def shown(text: str, most: int = TEXT_CHARS) -> str:
-    """The text as the page prints it.
+    """The text as it is printed.
 
     Args:
         text: any string.

@@ -1,0 +1,97 @@
+"""Take the results of a batch into the ledger: what was asked, once; whatever else the files hold is counted and named."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from kar.llm.batch.lines import Result, Sent, answer_of
+from kar.llm.batch.results import Faults, Results
+from kar.llm.ledger import Answer, Ledger
+
+
+@dataclass
+class Imported:
+    """What came of an import.
+
+    Args:
+        keys: of the rows that were added.
+        answered, refused, exhausted: rows added to the ledger: good, refused for good, without an answer.
+        known: results that the ledger holds already.
+        repeated: further results of a request that had a good one.
+        unanswered: requests without any result and without an answer in the ledger.
+        unknown: results of requests that nobody asked, by custom id.
+        faulty: lines that are no results.
+        prompt_tokens, completion_tokens: of the rows added.
+    """
+
+    keys: list[str] = field(default_factory=list)
+    answered: int = 0
+    refused: int = 0
+    exhausted: int = 0
+    known: int = 0
+    repeated: int = 0
+    unanswered: int = 0
+    unknown: Faults = field(default_factory=Faults)
+    faulty: Faults = field(default_factory=Faults)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def take(requests: Iterable[pa.Table], results: Results, ledger: Ledger, as_of: dt.datetime) -> Imported:
+    """Match results to requests and put them into the ledger. A second time changes nothing.
+
+    Args:
+        requests: parts with the columns of `planned.COLUMNS`.
+        as_of: the clock, UTC: when the answers were taken.
+
+    Raises:
+        LedgerError.
+    """
+    made = Imported(faulty=results.faults)
+    for part in requests:
+        rows = {row["request_key"]: _sent(row) for row in part.to_pylist()}
+        found = results.of(list(rows))
+        good = ledger.get_many(rows)
+        for key, sent in rows.items():
+            if key not in found:
+                made.unanswered += key not in good
+                continue
+            answer, made.repeated = _best(sent, found[key], as_of), made.repeated + len(found[key]) - 1
+            if key in good or (answer.status != "ok" and _is_known(answer, ledger)):
+                made.known += 1
+                continue
+            ledger.put(answer)
+            _count(made, answer)
+    ledger.flush()
+    made.unknown = results.untaken()
+    return made
+
+
+def _best(sent: Sent, results: list[Result], as_of: dt.datetime) -> Answer:
+    """The first good result of a request, or its last failure."""
+    result = next((r for r in results if r.outcome.kind == "ok"), results[-1])
+    return answer_of(sent, result, as_of)
+
+
+def _is_known(answer: Answer, ledger: Ledger) -> bool:
+    """Whether the ledger holds this very failure. A result line of a failure says nothing of when it happened."""
+    return any((row.status, row.detail) == (answer.status, answer.detail) for row in ledger.find([answer.key]).get(answer.key, []))
+
+
+def _count(made: Imported, answer: Answer) -> None:
+    made.keys.append(answer.key)
+    made.answered += answer.status == "ok"
+    made.refused += answer.status == "bad_request"
+    made.exhausted += answer.status == "exhausted"
+    made.prompt_tokens += answer.prompt_tokens
+    made.completion_tokens += answer.completion_tokens
+
+
+def _sent(row: dict[str, object]) -> Sent:
+    return Sent(
+        str(row["request_key"]), str(row["body"]), str(row["revision"]), str(row["template_version"]), int(str(row["prompt_tokens"]))
+    )

@@ -1,0 +1,65 @@
+"""`kar batch` as its user meets it: the night's requests out, an answer for each back in, and the tables made of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.llm.batch.conftest import completion, vllm_line
+from tests.llm.loopback import answer_to
+from tests.test_cli import DATE, kar, shop
+
+__all__ = ["shop"]
+WORLD = ["-s", "world.toml"]
+
+
+def answered(requests: Path) -> str:
+    """What `vllm run-batch` would write for a file of requests."""
+    lines = [json.loads(line) for line in requests.read_text().splitlines()]
+    prompts = ["\n".join(m["content"] for m in line["body"]["messages"]) for line in lines]
+    return "\n".join(vllm_line(line["custom_id"], completion(answer_to(p))) for line, p in zip(lines, prompts, strict=True)) + "\n"
+
+
+def test_a_night_goes_out_as_a_file_and_its_answers_come_back(shop: Path) -> None:
+    missing = kar(shop, "batch", "export", *WORLD, *DATE)
+    assert missing.returncode == 1
+    assert "prompts has not been made for 2026-11-19\n  do: run: kar run prompts --date 2026-11-19" in missing.stderr
+    kar(shop, "plan", *WORLD, *DATE)
+    priced = ["--set", "llm.usd_per_million_completion_tokens=1000"]
+    done = kar(shop, "batch", "export", *WORLD, *DATE, "--out", "out", *priced)
+    assert done.returncode == 0, done.stderr
+    assert "32 requests to send" in done.stdout
+    assert "USD (50% of the price per token in [llm])" in done.stdout
+    (written,) = (shop / "out").iterdir()
+    assert written.name == "requests-2026-11-19-0001.jsonl"
+    (shop / "results.jsonl").write_text(answered(written))
+
+    taken = kar(shop, "batch", "import", "results.jsonl", *WORLD, *DATE)
+    assert taken.returncode == 0, taken.stderr
+    assert "answers added           32" in taken.stdout
+    assert "still to be answered    0" in taken.stdout
+    again = kar(shop, "batch", "import", "results.jsonl", *WORLD, *DATE)
+    assert "answers added           0" in again.stdout
+    assert "in the ledger before    32" in again.stdout
+    rest = kar(shop, "batch", "export", *WORLD, *DATE, "--out", "out")
+    assert "0 requests to send, 32 in the ledger already" in rest.stdout
+    assert list((shop / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("batch", "import", "nowhere.jsonl", *WORLD, *DATE), "nowhere.jsonl cannot be read: No such file"),
+        (("batch", "import", "data", *WORLD, *DATE), "data cannot be read: Is a directory"),
+        (("batch", "export", *WORLD, *DATE, "--out", "world.toml"), "world.toml cannot be written"),
+    ],
+)
+def test_a_wrong_file_is_a_named_error(shop: Path, arguments: tuple[str, ...], says: str) -> None:
+    kar(shop, "plan", *WORLD, *DATE)
+    done = kar(shop, *arguments)
+    assert done.returncode == 1, done.stdout
+    assert says in done.stderr
+    assert "\n  do: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,143 @@
+"""One night of a small generated world against a server: 200 items to ask about, short answers.
+
+Everything but the asking is done in this process; `kar run knowledge` is the real command in a process of its own, so
+that it can be sent signals.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kar.run import run_all
+from kar.settings import load
+from kar.store import Home, Manifest
+from tests import world
+from tests.integration.vllm_server import MODEL
+
+ROOT = Path(__file__).parents[2]
+COUNT = 200
+DATE = world.LAST_DAY
+AS_OF = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
+ANSWER_TOKENS = 24
+_SETTINGS = """
+[scenario]
+name = "world"
+domain = "movies"
+[sources]
+folder = "{folder}/data"
+rating_range = [1, 5]
+users = {{path = "users.csv", format = "csv", columns = {{user_id = "user"}}}}
+items = {{path = "items.csv", format = "csv", columns = {{item_id = "item", title = "name", attributes = {{genre = "genre"}}}}}}
+[sources.interactions]
+path = "interactions.csv"
+format = "csv"
+columns = {{user_id = "user", item_id = "item", event_at = "at", rating = "stars"}}
+[histories]
+mode = "per_user"
+[prompts]
+folder = "{folder}/prompts"
+views = ["item.facts"]
+[llm]
+provider = "openai"
+model = "{model}"
+base_url = "{base_url}"
+tokenizer = "{tokenizer}"
+concurrency = {concurrency}
+[knowledge]
+min_words = 4
+retry_truncated = false
+"""
+
+
+class Night:
+    """A scenario in a folder of its own, planned and not yet asked."""
+
+    def __init__(self, folder: Path, base_url: str, tokenizer: Path, *, concurrency: int = 32) -> None:
+        self.folder = folder
+        world.write(folder / "data", users=12, items=COUNT)
+        _short_answers(folder / "prompts")
+        self.settings_path = folder / "world.toml"
+        self.settings_path.write_text(
+            _SETTINGS.format(folder=folder, model=MODEL, base_url=base_url, tokenizer=tokenizer, concurrency=concurrency)
+        )
+        self.home = Home(folder / "home", "world")
+        self.plan()
+
+    def plan(self) -> None:
+        """What comes before the asking."""
+        run_all(load(self.settings_path), self.home, DATE, lambda: AS_OF, ["sources", "histories", "prompts"])
+
+    def command(self) -> list[str]:
+        where = ["--settings", str(self.settings_path), "--home", str(self.home.root), "--date", DATE.isoformat()]
+        return [sys.executable, "-m", "kar", "run", "knowledge", *where]
+
+    def start(self) -> subprocess.Popen[str]:
+        """Begin to ask; the caller waits or sends signals."""
+        return subprocess.Popen(self.command(), stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    def ask(self) -> None:
+        """Ask to the end."""
+        with self.start() as process:
+            _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+
+    def forget_the_tables(self) -> None:
+        """As if the stage had never ended; the ledger stays."""
+        shutil.rmtree(self.home.partition("knowledge", DATE).path, ignore_errors=True)
+
+    def table(self, stage: str, name: str) -> pa.Table:
+        return pq.read_table(self.home.partition(stage, DATE).path / f"{name}.parquet")
+
+    def keys(self) -> list[str]:
+        """Of the planned requests."""
+        return list(self.planned_tokens())
+
+    def planned_tokens(self) -> dict[str, int]:
+        """Request key → tokens of its prompt, as the plan counts them."""
+        plan = self.table("prompts", "plan")
+        plan = plan.filter(pc.equal(plan.column("decision"), "ask"))
+        return dict(zip(plan.column("request_key").to_pylist(), plan.column("prompt_tokens").to_pylist(), strict=True))
+
+    def bytes_of_tables(self) -> dict[str, bytes]:
+        """What the asking ends in."""
+        return {name: (self.home.partition("knowledge", DATE).path / f"{name}.parquet").read_bytes() for name in ("knowledge", "refused")}
+
+    def manifest(self, stage: str = "knowledge") -> Manifest:
+        return Manifest.read(self.home.partition(stage, DATE).manifest_path)
+
+    def believe_in_a_longer_context(self) -> None:
+        """Tell the plan that the model takes more than it does."""
+        self.settings_path.write_text(self.settings_path.read_text().replace("[llm]", "[llm]\ncontext_tokens = 8192"))
+
+    def rename_item(self, item: int, title: str) -> None:
+        """Change one input and plan again."""
+        path = self.folder / "data" / "items.csv"
+        with path.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        rows[item - 1]["name"] = title
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        self.plan()
+
+
+def _short_answers(target: Path) -> None:
+    """The shipped prompts, word for word, but with answers of 24 tokens."""
+    shutil.copytree(ROOT / "prompts", target)
+    path = target / "movies" / "item.facts.toml"
+    text, changed = re.subn(r"^max_tokens = \d+$", f"max_tokens = {ANSWER_TOKENS}", path.read_text(), flags=re.MULTILINE)
+    text, also = re.subn(r"^min_words = \d+$", "min_words = 4", text, flags=re.MULTILINE)
+    assert (changed, also) == (1, 1)
+    path.write_text(text)

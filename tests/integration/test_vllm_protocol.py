@@ -1,0 +1,92 @@
+"""What kar relies on at a real vLLM server: metrics, tokens, structured outputs, refusals."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from kar.settings import LLMSettings
+from kar.text.factors import load_factors
+from kar.text.tokens import token_counter
+from tests.integration.night import ROOT
+from tests.integration.vllm_server import MODEL, VllmServer, until
+
+pytestmark = pytest.mark.vllm
+FACTORS = [factor.name for factor in load_factors(ROOT / "prompts", "movies").factors]
+
+
+def schema() -> dict[str, object]:
+    """One short string per factor of the shipped movie prompts."""
+    text = {"type": "string", "maxLength": 40}
+    return {"type": "object", "properties": dict.fromkeys(FACTORS, text), "required": FACTORS, "additionalProperties": False}
+
+
+def test_the_server_names_its_model_its_folder_its_context_and_its_version(server: VllmServer, model_folder: Path) -> None:
+    (card,) = json.loads(server.get("/v1/models")[1])["data"]
+    assert card["id"] == MODEL
+    assert Path(card["root"]) == model_folder
+    assert card["max_model_len"] == 2048
+    assert json.loads(server.get("/version")[1])["version"].count(".") == 2
+
+
+def test_under_load_the_metrics_show_what_runs_and_how_full_the_cache_is(server: VllmServer) -> None:
+    askers = [threading.Thread(target=server.chat, args=(f"Count to {n}.",), kwargs={"max_tokens": 48}) for n in range(8)]
+    for asker in askers:
+        asker.start()
+    assert until(lambda: server.metric("vllm:num_requests_running") >= 2, 10.0, 0.02)
+    assert 0.0 < server.metric("vllm:kv_cache_usage_perc") < 1.0
+    for asker in askers:
+        asker.join()
+    assert server.running() == 0
+
+
+def test_our_token_counts_agree_with_the_server_s(server: VllmServer, model_folder: Path) -> None:
+    counter = token_counter(LLMSettings(tokenizer=str(model_folder)), None)
+    for text in ("Toy Story (1995)", "Ein Film über Zürich, 2 € pro Stück", "電影 " * 30):
+        messages = [{"role": "system", "content": "You know movies well."}, {"role": "user", "content": text}]
+        status, counted = server.post("/tokenize", {"messages": messages})
+        assert status == 200
+        assert abs(counter.messages([m["content"] for m in messages]) - counted["count"]) <= 3
+
+
+def test_a_structured_answer_is_json_with_a_text_for_every_factor(server: VllmServer) -> None:
+    answer = server.chat("Describe the film Heat along these points.", max_tokens=400, structured_outputs={"json": schema()})
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    found = json.loads(answer["choices"][0]["message"]["content"])
+    assert list(found) == FACTORS
+    assert all(isinstance(text, str) for text in found.values())
+
+
+def test_guided_json_is_ignored_without_a_word(server: VllmServer) -> None:
+    """A trap: the field's old name is accepted and does nothing. If this test fails, vLLM has mended it."""
+    plain = server.chat("Say hello.", max_tokens=12)
+    guided = server.chat("Say hello.", max_tokens=12, guided_json=schema())
+    assert guided["choices"][0]["message"]["content"] == plain["choices"][0]["message"]["content"]
+    assert not guided["choices"][0]["message"]["content"].startswith("{")
+
+
+def test_a_prompt_seen_before_is_counted_as_cached(server: VllmServer) -> None:
+    prompt = "Write about the film Casino. " + "The catalogue says nothing else. " * 20
+    server.chat(prompt)
+    details = server.chat(prompt)["usage"]["prompt_tokens_details"]
+    assert details["cached_tokens"] > 100
+
+
+def test_log_likelihoods_of_a_prompt_are_given(server: VllmServer) -> None:
+    status, answer = server.post("/v1/completions", {"prompt": "Paris is the capital of France.", "max_tokens": 1, "prompt_logprobs": 0})
+    assert status == 200
+    first, *rest = answer["choices"][0]["prompt_logprobs"]
+    assert first is None
+    assert len(rest) >= 6
+    assert all(next(iter(token.values()))["logprob"] <= 0 for token in rest)
+
+
+def test_a_prompt_beyond_the_context_is_refused_with_400(server: VllmServer) -> None:
+    before = server.calls()
+    status, answer = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "word " * 3000}], "max_tokens": 5})
+    assert status == 400
+    assert "2048" in answer["error"]["message"]
+    assert server.calls() == before
