@@ -24,7 +24,7 @@ _FENCE = "```"
 _OPENS_JSON = re.compile(r'\s*(?:\{|\[\s*[{"]|```)')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _END = (".", "!", "?", "…", "。", "！", "？")
-_UNSURE = frozenset({"unknown", "unsure", "not sure", "n/a", "na", "not applicable", "not known", "-", "–", "…", "..."})
+_UNSURE = frozenset({"unknown", "unsure", "not sure", "n/a", "na", "not applicable", "not known"})
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,6 @@ def _ended(text: str) -> str:
 
 
 def _tidy(value: str) -> str:
-    """On one line, with nothing that no file can hold; empty if it says only that the model does not know."""
+    """On one line, with nothing that no file can hold; empty if it has no word, or says only that the model does not know."""
     text = " ".join(_SURROGATE.sub("\ufffd", value).replace("\x00", " ").split())
-    return "" if text.rstrip(".").casefold() in _UNSURE else text
+    return "" if text.rstrip(".").casefold() in _UNSURE or not any(c.isalnum() for c in text) else text

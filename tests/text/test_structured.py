@@ -110,12 +110,13 @@ def test_anything_else_is_not_read(text: str) -> None:
 def test_a_factor_that_the_model_does_not_know_is_empty() -> None:
     found = read_factors('{"genre": "", "mood": "Unknown.", "plot": "N/A"}', KEYS)
     assert found == {"genre": "", "mood": "", "plot": ""}
+    assert read_answer('{"genre": "horror", "mood": ",.", "plot": "…"}', KEYS).factors == {"genre": "horror"}
     assert read_answer('{"genre": "horror", "mood": "not sure", "plot": " "}', KEYS).factors == {"genre": "horror"}
 
 
 def test_a_lone_surrogate_and_a_nul_do_not_reach_the_tables() -> None:
-    found = read_factors('{"genre": "a \\ud83d b", "mood": "\\ud83d\\ude00", "plot": "x\\u0000y"}', KEYS)
-    assert found == {"genre": "a \ufffd b", "mood": "😀", "plot": "x y"}
+    found = read_factors('{"genre": "a \\ud83d b", "mood": "\\ud83d\\ude00 fun", "plot": "x\\u0000y"}', KEYS)
+    assert found == {"genre": "a \ufffd b", "mood": "😀 fun", "plot": "x y"}
     assert all(text.encode() for text in found.values())
 
 
