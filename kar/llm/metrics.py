@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 # figure → its names, newest first; counters come with and without `_total`. Sources: vLLM 0.32 v1/metrics/loggers.py
 # and the names it had before; SGLang 0.5, whose KV use is `token_usage` and whose preemptions are retractions.
-_ALIASES: dict[str, tuple[str, ...]] = {
+ALIASES: dict[str, tuple[str, ...]] = {
     "waiting": ("vllm:num_requests_waiting", "sglang:num_queue_reqs"),
     "running": ("vllm:num_requests_running", "sglang:num_running_reqs"),
     "kv_share": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage"),
@@ -29,7 +29,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     ),
 }
 _NEEDED = ("waiting", "running", "kv_share", "preemptions")
-_KNOWN = tuple(name for names in _ALIASES.values() for name in names)
+_KNOWN = tuple(name for names in ALIASES.values() for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def read(content: bytes) -> Reading | None:
         for family in text_string_to_metric_families("\n".join(lines) + "\n"):
             for sample in family.samples:
                 values.setdefault(sample.name, []).append(sample.value)
-        found = {figure: _figure(values, names, max if figure == "kv_share" else sum) for figure, names in _ALIASES.items()}
+        found = {figure: _figure(values, names, max if figure == "kv_share" else sum) for figure, names in ALIASES.items()}
         if any(found[figure] is None for figure in _NEEDED):
             return None
         counts = {figure: round(value or 0.0) for figure, value in found.items() if figure != "kv_share"}

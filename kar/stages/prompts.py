@@ -108,15 +108,19 @@ def _how_asked(night: Night, splits: list[Split]) -> dict[str, Any]:
     return {"forms": forms, "structured_by": night.settings.llm.structured_by, "thinking": night.model.thinking.said}
 
 
-def night_of(inputs: Inputs, settings: Settings) -> Night:
-    """Tonight's tables and model, and what last night left. `kar plan --why` looks at one subject through it."""
+def night_of(inputs: Inputs, settings: Settings, only: str | None = None) -> Night:
+    """Tonight's tables and model, and what last night left.
+
+    Args:
+        only: a subject whose past is enough (`kar plan --why` looks at one); None: everybody's.
+    """
     views = asked_views(settings)
     world = World(
         history=lambda columns: inputs.stream("history", columns, PART_ROWS),
         item_profile=lambda columns: inputs.stream("item_profile", columns, PART_ROWS),
         user_attribute=lambda: inputs.table("user_attribute"),
         item_attribute=lambda: inputs.table("item_attribute"),
-        last=_last(inputs, views),
+        last=_last(inputs, views, only),
         refused=_refused(inputs) if inputs.facts.get("judged_alike") else {},
         cutoff_at=inputs.cutoff_at,
     )
@@ -130,11 +134,12 @@ def _model(settings: Settings, inputs: Inputs) -> Model:
     return Model(str(inputs.facts.get("model_revision", "")), token_counter(settings.llm, folder), switch_off(settings.llm, folder))
 
 
-def _last(inputs: Inputs, views: list[str]) -> dict[str, Last]:
+def _last(inputs: Inputs, views: list[str], only: str | None) -> dict[str, Last]:
     path = inputs.path("knowledge")
     if path is None:
         return {}
-    tables = {view: pq.read_table(path, columns=list(COLUMNS), filters=pc.field("view") == view) for view in views}
+    is_wanted = pc.scalar(True) if only is None else pc.field("subject_id") == only
+    tables = {view: pq.read_table(path, columns=list(COLUMNS), filters=(pc.field("view") == view) & is_wanted) for view in views}
     return {view: Last(table) for view, table in tables.items() if table.num_rows}
 
 

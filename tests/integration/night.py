@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kar.llm.ledger import Answer, look_up
 from kar.run import run_all
 from kar.settings import load
 from kar.store import Home, Manifest
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 COUNT = 200
 DATE = world.LAST_DAY
 AS_OF = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
-ANSWER_TOKENS = 24
+ANSWER_TOKENS = 16
 _SETTINGS = """
 [scenario]
 name = "world"
@@ -38,7 +38,7 @@ domain = "movies"
 folder = "{folder}/data"
 rating_range = [1, 5]
 users = {{path = "users.csv", format = "csv", columns = {{user_id = "user"}}}}
-items = {{path = "items.csv", format = "csv", columns = {{item_id = "item", title = "name", attributes = {{genre = "genre"}}}}}}
+items = {{path = "items.csv", format = "csv", columns = {{item_id = "item", title = "name", description = "plot", attributes = {{genre = "genre"}}}}}}
 [sources.interactions]
 path = "interactions.csv"
 format = "csv"
@@ -63,20 +63,16 @@ retry_truncated = false
 class Night:
     """A scenario in a folder of its own, planned and not yet asked."""
 
-    def __init__(self, folder: Path, base_url: str, tokenizer: Path, *, concurrency: int = 32) -> None:
+    def __init__(self, folder: Path, base_url: str, tokenizer: Path | str, *, items: int = COUNT, concurrency: int = 32) -> None:
         self.folder = folder
-        world.write(folder / "data", users=12, items=COUNT)
+        world.write(folder / "data", users=12, items=items)
         _short_answers(folder / "prompts")
         self.settings_path = folder / "world.toml"
         self.settings_path.write_text(
             _SETTINGS.format(folder=folder, model=MODEL, base_url=base_url, tokenizer=tokenizer, concurrency=concurrency)
         )
         self.home = Home(folder / "home", "world")
-        self.plan()
-
-    def plan(self) -> None:
-        """What comes before the asking."""
-        run_all(load(self.settings_path), self.home, DATE, lambda: AS_OF, ["sources", "histories", "prompts"])
+        self.describe({})
 
     def command(self) -> list[str]:
         where = ["--settings", str(self.settings_path), "--home", str(self.home.root), "--date", DATE.isoformat()]
@@ -99,42 +95,41 @@ class Night:
     def table(self, stage: str, name: str) -> pa.Table:
         return pq.read_table(self.home.partition(stage, DATE).path / f"{name}.parquet")
 
-    def keys(self) -> list[str]:
-        """Of the planned requests."""
-        return list(self.planned_tokens())
+    def bodies(self) -> dict[str, str]:
+        """Request key → the planned request's body, in the order to send."""
+        request = self.table("prompts", "request")
+        return dict(zip(request.column("request_key").to_pylist(), request.column("body").to_pylist(), strict=True))
 
     def planned_tokens(self) -> dict[str, int]:
         """Request key → tokens of its prompt, as the plan counts them."""
-        plan = self.table("prompts", "plan")
-        plan = plan.filter(pc.equal(plan.column("decision"), "ask"))
-        return dict(zip(plan.column("request_key").to_pylist(), plan.column("prompt_tokens").to_pylist(), strict=True))
+        request = self.table("prompts", "request")
+        return dict(zip(request.column("request_key").to_pylist(), request.column("prompt_tokens").to_pylist(), strict=True))
+
+    def paid(self) -> dict[str, Answer]:
+        """Request key → its good answer, of those planned."""
+        return look_up(self.home.ledger, list(self.bodies()))
 
     def bytes_of_tables(self) -> dict[str, bytes]:
-        """What the asking ends in."""
+        """What the asking ends in. How fast it went is no part of it."""
         return {name: (self.home.partition("knowledge", DATE).path / f"{name}.parquet").read_bytes() for name in ("knowledge", "refused")}
 
     def manifest(self, stage: str = "knowledge") -> Manifest:
         return Manifest.read(self.home.partition(stage, DATE).manifest_path)
 
-    def believe_in_a_longer_context(self) -> None:
-        """Tell the plan that the model takes more than it does."""
-        self.settings_path.write_text(self.settings_path.read_text().replace("[llm]", "[llm]\ncontext_tokens = 8192"))
-
-    def rename_item(self, item: int, title: str) -> None:
-        """Change one input and plan again."""
+    def describe(self, plots: dict[int, str]) -> None:
+        """Give items a description, and plan."""
         path = self.folder / "data" / "items.csv"
         with path.open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        rows[item - 1]["name"] = title
+            rows = [row | {"plot": plots.get(int(row["item"]), row.get("plot", ""))} for row in csv.DictReader(stream)]
         with path.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        self.plan()
+        run_all(load(self.settings_path), self.home, DATE, lambda: AS_OF, ["sources", "histories", "prompts"])
 
 
 def _short_answers(target: Path) -> None:
-    """The shipped prompts, word for word, but with answers of 24 tokens."""
+    """The shipped prompts, word for word, but with answers of 16 tokens."""
     shutil.copytree(ROOT / "prompts", target)
     path = target / "movies" / "item.facts.toml"
     text, changed = re.subn(r"^max_tokens = \d+$", f"max_tokens = {ANSWER_TOKENS}", path.read_text(), flags=re.MULTILINE)

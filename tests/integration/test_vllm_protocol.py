@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from kar.llm import metrics
 from kar.llm.key import body_bytes
+from kar.llm.likelihood import prompt_logprobs
 from kar.settings import LLMSettings
 from kar.text.asking import request_body
 from kar.text.factors import load_factors
+from kar.text.quality.likelihood import bodies, likelihood, token_logprobs
 from kar.text.structured import read_answer
 from kar.text.templates import load_template
 from kar.text.tokens import token_counter
@@ -37,15 +40,30 @@ def test_the_server_names_its_model_its_folder_its_context_and_its_version(serve
     assert json.loads(server.get("/version")[1])["version"].count(".") == 2
 
 
-def test_under_load_the_metrics_show_what_runs_and_how_full_the_cache_is(server: VllmServer) -> None:
+def test_under_load_the_metrics_that_steer_the_gate_are_read(server: VllmServer) -> None:
     askers = [threading.Thread(target=server.chat, args=(f"Count to {n}.",), kwargs={"max_tokens": 48}) for n in range(8)]
     for asker in askers:
         asker.start()
     assert until(lambda: server.metric("vllm:num_requests_running") >= 2, 10.0, 0.02)
-    assert 0.0 < server.metric("vllm:kv_cache_usage_perc") < 1.0
+    reading = metrics.read(server.get("/metrics")[1].encode())
     for asker in askers:
         asker.join()
-    assert server.running() == 0
+    assert reading is not None
+    assert 2 <= reading.running + reading.waiting <= 8
+    assert 0.0 < reading.kv_share < 1.0
+    assert reading.preemptions == 0
+    idle = metrics.read(server.get("/metrics")[1].encode())
+    assert idle is not None
+    assert (idle.running, idle.waiting) == (0, 0)
+    assert idle.prefix_queries == server.metric("vllm:prefix_cache_queries_total") > 0
+    assert idle.prefix_hits == server.metric("vllm:prefix_cache_hits_total") > 0
+
+
+def test_every_figure_of_the_gate_has_its_newest_name_at_this_server(server: VllmServer) -> None:
+    """If this fails, vLLM has renamed a metric: put the new name first in kar.llm.metrics and keep the old one."""
+    page = server.get("/metrics")[1]
+    for figure, names in metrics.ALIASES.items():
+        assert f"\n{names[0]}{{" in page, figure
 
 
 def test_our_token_counts_agree_with_the_server_s(server: VllmServer, model_folder: Path) -> None:
@@ -94,13 +112,18 @@ def test_a_prompt_seen_before_is_counted_as_cached(server: VllmServer) -> None:
     assert details["cached_tokens"] > 100
 
 
-def test_log_likelihoods_of_a_prompt_are_given(server: VllmServer) -> None:
-    status, answer = server.post("/v1/completions", {"prompt": "Paris is the capital of France.", "max_tokens": 1, "prompt_logprobs": 0})
-    assert status == 200
-    first, *rest = answer["choices"][0]["prompt_logprobs"]
-    assert first is None
-    assert len(rest) >= 6
-    assert all(next(iter(token.values()))["logprob"] <= 0 for token in rest)
+def test_an_answer_is_likelier_with_its_source_than_without(server: VllmServer) -> None:
+    """What the optional judge of the quality gate rests on."""
+    frame = "Describe the film of this entry in one sentence. Entry:"
+    source = "A lighthouse keeper on a Norwegian island finds a letter that his brother wrote before the war."
+    answer = "A lighthouse keeper on a Norwegian island finds a letter of his brother."
+    asked, blank = [{"role": "user", "content": f"{frame} {source}"}], [{"role": "user", "content": frame}]
+    rows = prompt_logprobs(bodies(MODEL, asked, blank, answer), LLMSettings(provider="openai", model=MODEL), server.base_url)
+    with_source, without_source, frame_only = (token_logprobs(found or []) for found in rows)
+    found = likelihood(with_source, without_source, len(frame_only))
+    assert found is not None
+    assert 10 <= found.tokens <= 25
+    assert found.gain > 1.0
 
 
 def test_a_prompt_beyond_the_context_is_refused_with_400(server: VllmServer) -> None:

@@ -40,7 +40,7 @@ def test_a_minimal_file_gets_the_defaults(file: Path) -> None:
         ("llm.token_buget=5", r"unknown key llm\.token_buget \(did you mean token_budget\?\)"),
         ("lmm.provider=local", r"unknown key lmm \(did you mean llm\?\)"),
         ("llm.concurrency=0", r"llm\.concurrency: .*greater than or equal to 1"),
-        ("llm.provider=vllm", r"llm\.provider: .*'local' or 'openai'"),
+        ("llm.provider=vllm", r"llm\.provider: .*'local', 'openai' or 'batch'"),
         ("examples.label=rating", "label rule is 'rating'"),
         ("examples.label=stars > 3", "label rule is 'stars > 3'"),
         ("histories.cap=many", r"histories\.cap: .*got 'many'"),

@@ -97,6 +97,7 @@ def judge_asked(inputs: Inputs, settings: Settings, spool: Mapping[str, Spool]) 
                 spool["accepted"].add(_accepted(rows, good, settings.llm.model))
                 spool["factors"].add(_factor_rows(rows, good))
                 spool["refused"].add(bad)
+        ledger.compact()  # after the last look: what is in Parquet is slower to find one by one
     judged.duplicates = gate.duplicates()
     judged.quality = gate.figures()
     return judged
