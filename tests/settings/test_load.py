@@ -126,3 +126,13 @@ def test_training_meets_older_knowledge_in_time_mode_only(file: Path) -> None:
     day = dt.date(2026, 11, 19)
     assert load(file, ["examples.window_days=7"]).snapshot_date(day) == dt.date(2026, 11, 12)
     assert load(file, ["histories.mode=per_user"]).snapshot_date(day) == day
+
+
+def test_a_batch_costs_its_share_of_the_model_s_prices() -> None:
+    from kar.settings import LLMSettings, Price
+
+    prices = {"gpt*": Price(prompt=4.0, cached=1.0, completion=8.0)}
+    assert LLMSettings(provider="openai", model="gpt-x", prices=prices).price() == prices["gpt*"]
+    assert LLMSettings(provider="batch", model="gpt-x", prices=prices).price() == Price(prompt=2.0, cached=0.5, completion=4.0)
+    single = LLMSettings(provider="batch", model="other", prices=prices, usd_per_million_prompt_tokens=3.0, batch_price_share=1.0)
+    assert single.price() == Price(prompt=3.0)
