@@ -33,9 +33,10 @@ def printed(nights: Nights) -> str:
 
 
 def row(text: str, *starts: str) -> list[str]:
-    """The columns of the only line of the table that holds all these words."""
+    """The columns, but for the form, of the only line of the table that holds all these words."""
     (line,) = [line for line in text.splitlines() if all(start in line for start in starts)]
-    return re.split(r"\s{2,}", line.strip())
+    view, _, *others = re.split(r"\s{2,}", line.strip())
+    return [view, *others]
 
 
 # ---- the bill
