@@ -76,8 +76,7 @@ def import_results(
     on, as_of = day(date), now()
     planned = planned_requests(place, on)
     with Results(files) as results, Ledger.open(place.ledger) as ledger:
-        made = take(pending(planned, {}, Counter()), results, ledger, as_of)
-        arrivals.note(place, on, "batch", made.keys, as_of)
+        made = take(pending(planned, {}, Counter()), results, ledger, as_of, lambda keys: arrivals.note(place, on, "batch", keys, as_of))
     say("\n".join(_taken(made, loaded)))
     if made.keys:
         say(f"then: kar run all --settings {settings} --date {on}")

@@ -23,11 +23,11 @@ def arrivals_path(home: Home, date: dt.date) -> Path:
 
 
 def note(home: Home, date: dt.date, what: str, keys: Collection[str], as_of: dt.datetime) -> None:
-    """Note that answers to a date's requests were added to the ledger. Call it while the ledger is open for writing.
+    """Note that answers to a date's requests come into the ledger; before they do, so that a kill cannot hide them.
 
     Args:
         what: how they came, in a few words.
-        keys: of the rows that were added; none: nothing is noted.
+        keys: of the rows; none: nothing is noted.
 
     Raises:
         LedgerError: the file is damaged, or cannot be written.

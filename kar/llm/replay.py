@@ -23,7 +23,8 @@ from kar.llm.budget import Stop
 from kar.llm.client import Request
 from kar.llm.deadletters import DeadLetter
 from kar.llm.key import body_bytes, request_key
-from kar.llm.ledger import Answer, Ledger
+from kar.llm.ledger import Answer
+from kar.llm.ledger.reading import Reading
 from kar.settings import LLMSettings
 from kar.store import Home
 
@@ -119,23 +120,25 @@ def replay(
     for revision, request in requests:
         by_revision.setdefault(revision, []).append(request)
     for revision, some in by_revision.items() if not is_dry else ():
+        with Reading(home.ledger) as ledger:
+            fresh = {request.key for request in some} - ledger.held([request.key for request in some])
+        arrivals.note(home, date, "replay", fresh, as_of)
         try:
             asked = ask(some, settings, home, revision, as_of, lambda request, answer: None, total=len(some))
             made.calls, made.usd, made.from_ledger = made.calls + asked.calls, made.usd + asked.usd, made.from_ledger + asked.from_ledger
             made.stopped_by = asked.stopped_by
         finally:
-            _note(some, home, date, as_of, made)
+            _count(some, home, as_of, made)
     return made
 
 
-def _note(requests: list[Request], home: Home, date: dt.date, as_of: dt.datetime, made: Replay) -> None:
-    """Count what this replay added to the ledger, and note it for the knowledge stage."""
-    with Ledger.open(home.ledger) as ledger:
-        found = ledger.find([request.key for request in requests])
-        rows = [row for key, rows in found.items() for row in rows if row.key == key and row.asked_at == as_of]
-        made.answered += sum(row.status == "ok" for row in rows)
-        made.failed += sum(row.status != "ok" for row in rows)
-        arrivals.note(home, date, "replay", [row.key for row in rows], as_of)
+def _count(requests: list[Request], home: Home, as_of: dt.datetime, made: Replay) -> None:
+    """What this replay added to the ledger."""
+    with Reading(home.ledger) as ledger:
+        found = ledger.every([request.key for request in requests])
+    rows = [row for key, rows in found.items() for row in rows if row.key == key and row.asked_at == as_of]
+    made.answered += sum(row.status == "ok" for row in rows)
+    made.failed += sum(row.status != "ok" for row in rows)
 
 
 def _again(letters: Iterable[DeadLetter], change: Change, settings: LLMSettings, made: Replay) -> Iterator[tuple[str, Request]]:

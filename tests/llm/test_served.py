@@ -66,3 +66,13 @@ def test_a_memory_that_cannot_be_read_is_none(home: Home, text: str) -> None:
     with loopback(card={"revision": "abc"}) as server:
         served_model(of(server.base_url), home)
     assert json.loads((home.ledger / "server.json").read_text()) == {"tiny": {"revision": "abc", "server_version": ""}}
+
+
+def test_a_batch_is_planned_for_the_model_last_seen_and_asks_nobody(home: Home) -> None:
+    with loopback(card={"revision": "abc"}) as server:
+        assert served_model(of(server.base_url, provider="batch"), home) == Served()
+        assert server.probes == 0
+        served_model(of(server.base_url), home)
+        probes = server.probes
+        assert served_model(of(server.base_url, provider="batch"), home).revision == "abc"
+        assert server.probes == probes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -11,6 +11,8 @@ import pyarrow as pa
 from kar.llm.batch.lines import Result, Sent, answer_of
 from kar.llm.batch.results import Faults, Results
 from kar.llm.ledger import Answer, Ledger
+
+Announce = Callable[[list[str]], None]
 
 
 @dataclass
@@ -41,12 +43,15 @@ class Imported:
     completion_tokens: int = 0
 
 
-def take(requests: Iterable[pa.Table], results: Results, ledger: Ledger, as_of: dt.datetime) -> Imported:
+def take(
+    requests: Iterable[pa.Table], results: Results, ledger: Ledger, as_of: dt.datetime, announce: Announce = lambda keys: None
+) -> Imported:
     """Match results to requests and put them into the ledger. A second time changes nothing.
 
     Args:
         requests: parts with the columns of `planned.COLUMNS`.
         as_of: the clock, UTC: when the answers were taken.
+        announce: told the keys of each part's new rows before they are added: a kill in between must not hide them.
 
     Raises:
         LedgerError.
@@ -55,7 +60,7 @@ def take(requests: Iterable[pa.Table], results: Results, ledger: Ledger, as_of: 
     for part in requests:
         rows = {row["request_key"]: _sent(row) for row in part.to_pylist()}
         found = results.of(list(rows))
-        good = ledger.held(rows)
+        good, answers = ledger.held(rows), list[Answer]()
         for key, sent in rows.items():
             if key not in found:
                 made.unanswered += key not in good
@@ -64,8 +69,12 @@ def take(requests: Iterable[pa.Table], results: Results, ledger: Ledger, as_of: 
             if key in good or (answer.status != "ok" and _is_known(answer, ledger)):
                 made.known += 1
                 continue
-            ledger.put(answer)
+            answers.append(answer)
             _count(made, answer)
+        if answers:
+            announce([answer.key for answer in answers])
+        for answer in answers:
+            ledger.put(answer)
         ledger.flush()  # a part at a time: files are read faster than a disk commits
     made.unknown = results.untaken()
     return made

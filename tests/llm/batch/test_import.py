@@ -150,6 +150,20 @@ def test_a_failure_never_hides_an_answer_and_an_answer_follows_a_failure(night: 
     assert [row.status for row in night.ledger()[night.keys[1]]] == ["exhausted", "ok"]
 
 
+def test_what_comes_is_announced_before_it_is_in_the_ledger(night: Night) -> None:
+    (night.folder / "r.jsonl").write_text("\n".join(openai_line(key, completion("x")) for key in night.keys[:2]))
+    requests = pending(night.folder / "request.parquet", {}, Counter())
+
+    def killed(keys: list[str]) -> None:
+        assert sorted(keys) == sorted(night.keys[:2])
+        assert look_up(night.folder / "ledger", night.keys) == {}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Results([night.folder / "r.jsonl"]) as results, Ledger.open(night.folder / "ledger") as ledger:
+        take(requests, results, ledger, NOW, killed)
+    assert night.ledger() == {}
+
+
 def test_what_nobody_asked_for_and_what_is_no_result_is_counted_and_named(night: Night) -> None:
     lines = [
         openai_line("somebody-else-s", completion("x")),
