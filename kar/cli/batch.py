@@ -117,7 +117,7 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
     """Show every open batch as the provider describes it now."""
     from kar.llm.batch import sending
     from kar.llm.batch.remote import BatchServer
-    from kar.show import aligned
+    from kar.show import columns
 
     loaded, place = open_scenario(settings, override, home)
     found = sending.refresh(place, loaded.llm, lambda: BatchServer(loaded.llm))
@@ -126,7 +126,7 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
         return
     rows = [("batch", "date", "status", "requests", "answered", "failed", "provider's id", "at")]
     rows += [(n.id, n.date, n.status, f"{n.requests:,}", f"{n.completed:,}", f"{n.failed:,}", n.batch_id or "–", n.base_url) for n in found]
-    say("\n".join([*aligned(rows), *(f"{n.id}: {n.detail}" for n in found if n.detail)]))
+    say("\n".join([*columns(rows), *(f"{n.id}: {n.detail}" for n in found if n.detail)]))
 
 
 @app.command("fetch")
@@ -195,6 +195,6 @@ def _left_out(counts: Counter[str]) -> str:
 
 
 def _money(settings: Settings, prompt_tokens: int, completion_tokens: int) -> str:
-    price, share = settings.llm.price(), settings.llm.batch_price_share
+    price, share = settings.llm.model_copy(update={"provider": "batch"}).price(), settings.llm.batch_price_share
     usd = (prompt_tokens * price.prompt + completion_tokens * price.completion) / 1e6
-    return f"{usd * share:,.4f} USD ({share:.0%} of the price per token in [llm])" if usd else "no price per token is set in [llm]"
+    return f"{usd:,.4f} USD ({share:.0%} of the price per token in [llm])" if usd else "no price per token is set in [llm]"
