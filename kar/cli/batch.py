@@ -117,7 +117,7 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
     """Show every open batch as the provider describes it now."""
     from kar.llm.batch import sending
     from kar.llm.batch.remote import BatchServer
-    from kar.show import columns
+    from kar.show import aligned
 
     loaded, place = open_scenario(settings, override, home)
     found = sending.refresh(place, loaded.llm, lambda: BatchServer(loaded.llm))
@@ -126,7 +126,7 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
         return
     rows = [("batch", "date", "status", "requests", "answered", "failed", "provider's id", "at")]
     rows += [(n.id, n.date, n.status, f"{n.requests:,}", f"{n.completed:,}", f"{n.failed:,}", n.batch_id or "–", n.base_url) for n in found]
-    say("\n".join([*columns(rows), *(f"{n.id}: {n.detail}" for n in found if n.detail)]))
+    say("\n".join([*aligned(rows), *(f"{n.id}: {n.detail}" for n in found if n.detail)]))
 
 
 @app.command("fetch")

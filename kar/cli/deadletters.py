@@ -36,7 +36,7 @@ def list_letters(
     from itertools import islice
 
     from kar.llm.deadletters import counts, letters, refused_partition
-    from kar.show import columns
+    from kar.show import aligned
 
     _, place = open_scenario(settings, override, home)
     partition, choice = refused_partition(place, None if date is None else day(date)), _choice(view, reason)
@@ -46,7 +46,7 @@ def list_letters(
     if not total:
         return
     rows = [(r["view"], r["reason"], f"{r['count_all']:,}", f"{r['has_fallback_sum']:,}") for r in groups]
-    say("\n".join(["", *columns([("view", "reason", "refused", "last good stands in"), *rows]), ""]))
+    say("\n".join(["", *aligned([("view", "reason", "refused", "last good stands in"), *rows]), ""]))
     for letter in islice(letters(place, partition, choice), limit):
         at = f"{letter.at:%Y-%m-%d %H:%M}" if letter.at else "imported"
         cost = f"{letter.attempts} attempts, {letter.tokens:,} tokens" if letter.rows else "not asked"
