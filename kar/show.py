@@ -1,4 +1,4 @@
-"""What the commands print: the bill of a plan, the state of the partitions, all that is known of one subject.
+"""What the commands print: the state of the partitions, all that is known of one subject.
 
 Reads finished partitions and releases; writes nothing, computes nothing that is not shown.
 """
@@ -41,47 +41,6 @@ def finished(home: Home, date: dt.date) -> str:
     return "\n".join(lines)
 
 
-def bill(settings: Settings, home: Home, date: dt.date) -> str:
-    """Tonight's plan: how many subjects per view, decision and reason, and what asking them costs."""
-    partition = _made(home, "prompts", date)
-    plan = pq.read_table(partition.table("plan"), columns=["view", "decision", "reason", "prompt_tokens", "answer_tokens"])
-    groups = plan.group_by(["view", "decision", "reason"]).aggregate(
-        [([], "count_all"), ("prompt_tokens", "sum"), ("answer_tokens", "sum")]
-    )
-    rows = sorted(groups.to_pylist(), key=lambda r: (r["view"], r["decision"], r["reason"]))
-    table = [("view", "decision", "reason", "subjects", "prompt tokens", "answer tokens at most")]
-    asked = [r for r in rows if r["decision"] == "ask"]
-    for r in rows:
-        counts = (r["prompt_tokens_sum"], r["answer_tokens_sum"]) if r["decision"] in ("ask", "over_budget") else (0, 0)
-        table.append((r["view"], r["decision"], r["reason"] or "–", f"{r['count_all']:,}", f"{counts[0]:,}", f"{counts[1]:,}"))
-    prompt = sum(r["prompt_tokens_sum"] for r in asked)
-    answer = sum(r["answer_tokens_sum"] for r in asked)
-    llm = settings.llm
-    usd = (prompt * llm.price().prompt + answer * llm.price().completion) / 1e6
-    budget = "no limit" if llm.token_budget is None else f"{llm.token_budget:,}"
-    lines = [
-        f"plan for {date}, model {llm.model} ({llm.provider})",
-        "",
-        *_columns(table),
-        "",
-        f"to ask   {sum(r['count_all'] for r in asked):,} requests, at most {prompt + answer:,} tokens (budget {budget})",
-        f"time     {_time(home, date, prompt + answer)}",
-        f"money    {usd:,.2f} USD at most" if usd else "money    none: no price per token is set in [llm]",
-    ]
-    return "\n".join(lines)
-
-
-def _time(home: Home, date: dt.date, tokens: int) -> str:
-    """Estimated from the newest night that asked anything; unknown before the first."""
-    for partition in reversed(home.partitions("knowledge")):
-        figures = Manifest.read(partition.manifest_path).figures
-        spent = figures.get("prompt_tokens", 0) + figures.get("completion_tokens", 0)
-        if spent and figures.get("seconds_asking"):
-            rate = spent / figures["seconds_asking"]
-            return f"about {tokens / rate:,.0f} s at the {rate:,.0f} tokens/s of {partition.date}"
-    return "unknown until one night has been asked"
-
-
 def overview(settings: Settings, home: Home) -> str:
     """Stages × dates: rows and seconds of what is made, and the current release."""
     lines = [f"scenario {settings.scenario.name} in {home.path}", ""]
@@ -95,7 +54,7 @@ def overview(settings: Settings, home: Home) -> str:
             rows = sum(t["rows"] for t in made.tables.values())
             rejected = sum(made.rejected.values())
             table.append((stage.name, made.date, f"{rows:,}", f"{rejected:,}", f"{made.seconds:,.1f}", made.made_at[:19]))
-    return "\n".join([*lines, *_columns(table), "", releases(home)])
+    return "\n".join([*lines, *aligned(table), "", releases(home)])
 
 
 def releases(home: Home) -> str:
@@ -117,7 +76,7 @@ def releases(home: Home) -> str:
                 "yes" if entry.is_reconstructed else "",
             )
         )
-    return "\n".join(_columns(table))
+    return "\n".join(aligned(table))
 
 
 def release(home: Home, release_id: str | None) -> str:
@@ -151,9 +110,9 @@ def subject(settings: Settings, home: Home, side: Side, subject_id: str, date: d
     if date is None and not histories:
         raise NotMade("histories has not been made for any date", "run: kar run all")
     day = date or histories[-1].date
-    partition = _made(home, "histories", day)
+    partition = made(home, "histories", day)
     name = "history" if side == "user" else "item_profile"
-    rows = _rows(partition, name, subject_id)
+    rows = rows_of(partition, name, subject_id)
     if not rows:
         raise SourceError(f"{side} {subject_id!r} is not in the histories of {day}", "look the id up as the source writes it")
     lines = [f"{side} {subject_id} on {day}", ""]
@@ -166,12 +125,13 @@ def subject(settings: Settings, home: Home, side: Side, subject_id: str, date: d
     ):
         part = home.partition(stage, day)
         if part.exists():
-            for row in _rows(part, table, subject_id, side):
+            for row in rows_of(part, table, subject_id, side):
                 lines += ["", *shown(row, home)]
     return "\n".join([*lines, "", _in_release(home, side, rows[0][f"{side}_id"])])
 
 
-def _rows(partition: Partition, table: str, subject_id: str, side: str | None = None) -> list[dict[str, Any]]:
+def rows_of(partition: Partition, table: str, subject_id: str, side: str | None = None) -> list[dict[str, Any]]:
+    """One subject's rows of a table; of a table with views those of the side's."""
     condition = pc.field("subject_id") == subject_id
     if side is not None:
         condition = condition & pc.starts_with(pc.field("view"), f"{side}.")
@@ -236,7 +196,8 @@ def _in_release(home: Home, side: Side, subject_id: object) -> str:
     return f"release {opened.id}: {', '.join(parts)}"
 
 
-def _made(home: Home, stage: str, date: dt.date) -> Partition:
+def made(home: Home, stage: str, date: dt.date) -> Partition:
+    """A finished partition. Raises NotMade."""
     partition = home.partition(stage, date)
     if not partition.exists():
         raise NotMade(f"{stage} has not been made for {date}", f"run: kar run {stage} --date {date}")
@@ -251,11 +212,8 @@ def _wrapped(text: str) -> list[str]:
     ]
 
 
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Align; columns of numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     is_number = [all(not row[i] or row[i][0].isdigit() for row in rows[1:]) and len(rows) > 1 for i in range(len(rows[0]))]
     return ["  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, is_number, strict=True)).rstrip() for row in rows]
-
-
-aligned = _columns  # for the commands that print tables of their own

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kar import flow
-from kar.cli import batch, deadletters, release
+from kar.cli import batch, deadletters, ledger, release
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.errors import KarError
 from kar.untrusted import shown
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
 app.add_typer(release.app, name="release")
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(batch.app, name="batch")
 app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(factors_app, name="factors")
@@ -59,15 +60,32 @@ def run(
 
 
 @app.command()
-def plan(settings: SettingsPath, date: Date = None, override: Overrides = None, home: Root = None) -> None:
+def plan(
+    settings: SettingsPath,
+    date: Date = None,
+    why: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--why",
+            metavar="user|item ID",
+            help="Say of one user or item why it is asked tonight, or why not.",
+            show_default="all, counted",
+        ),
+    ] = None,
+    override: Overrides = None,
+    home: Root = None,
+) -> None:
     """Say what would be asked tonight, and what it would cost in tokens, time and money. Asks nothing."""
     from kar import run as runner
-    from kar.show import bill
+    from kar.bill import bill
+    from kar.why import why as told
 
+    if why is not None and why[0] not in ("user", "item"):
+        raise typer.BadParameter("say user ID or item ID", param_hint="--why")
     loaded, place = open_scenario(settings, override, home)
     on = day(date)
     runner.run_all(loaded, place, on, now, ["sources", "histories", "prompts"])
-    say(bill(loaded, place, on))
+    say(bill(loaded, place, on) if why is None else told(loaded, place, "user" if why[0] == "user" else "item", why[1], on))
 
 
 @app.command()

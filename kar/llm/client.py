@@ -22,14 +22,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kar import log
-from kar.errors import KarError, ServerRefused, ServerUnreachable
+from kar.errors import KarError
 from kar.llm.breaker import Breaker
 from kar.llm.budget import Budget, Reservation, Stop
 from kar.llm.endpoints import Endpoint, Endpoints
-from kar.llm.identity import ServerIdentity, identify
 from kar.llm.ledger import Answer, Ledger, Status
 from kar.llm.outcome import Outcome, outcome_of
+from kar.llm.record import answer_of
 from kar.llm.stream import Request, Stream
 from kar.llm.transport import TransportFault
 
@@ -57,7 +56,6 @@ class Client:
         endpoints: the servers, with their gates.
         ledger: takes every outcome.
         budget: of the run.
-        model: whose identity the servers are asked for.
         revision: of the model, as in the request keys.
         as_of: the run's clock, kept with each answer.
         timeout_s: of one attempt, from sending to the last byte.
@@ -73,7 +71,6 @@ class Client:
         ledger: Ledger,
         budget: Budget,
         *,
-        model: str,
         revision: str,
         as_of: dt.datetime,
         timeout_s: float = 120.0,
@@ -82,44 +79,13 @@ class Client:
         patience_s: float = 600.0,
         secret: str = "",
     ) -> None:
-        self._endpoints, self._ledger, self._budget, self._model = endpoints, ledger, budget, model
+        self._endpoints, self._ledger, self._budget = endpoints, ledger, budget
         self._revision, self._as_of, self._timeout_s, self._max_attempts = revision, as_of, timeout_s, max_attempts
         self._backoff_s, self._secret = backoff_s, secret
         self._breaker = Breaker(endpoints.addresses, endpoints.limit, patience_s)
         self._floor, self._settled = asyncio.Lock(), asyncio.Event()
         self._stop: Stop = "none"
         self.tally = Tally()
-
-    async def greet(self) -> ServerIdentity:
-        """See which servers answer at all; those that do not are left out until they do.
-
-        Raises:
-            ServerUnreachable: none answers.
-            ServerRefused: one wants another key.
-        """
-        ends = await asyncio.gather(*(self._identify(e) for e in self._endpoints.all), return_exceptions=True)
-        for end in ends:
-            if isinstance(end, BaseException) and not isinstance(end, ServerUnreachable):
-                raise end
-        known = [end for end in ends if isinstance(end, ServerIdentity)]
-        if not known:
-            assert isinstance(ends[0], ServerUnreachable)
-            raise ends[0]
-        if len({(i.root, i.revision) for i in known}) > 1:
-            log.warning("servers: they report different models", roots=[f"{i.root}@{i.revision}" for i in known])
-        return known[0]
-
-    async def _identify(self, endpoint: Endpoint) -> ServerIdentity:
-        try:
-            identity = await identify(endpoint.transport, endpoint.base_url, self._model)
-        except ServerUnreachable:
-            if len(self._endpoints) > 1:
-                self._endpoints.leave_out(endpoint)
-            raise
-        except ServerRefused as error:
-            raise ServerRefused(self._shown(error.what), error.do) from None
-        endpoint.server_version = identity.server_version
-        return identity
 
     async def ask_all(self, stream: Stream, on_end: Callable[[Answer], None]) -> Stop:
         """Ask in the stream's order, as many at a time as the gates let in.
@@ -250,37 +216,21 @@ class Client:
 
     def _record(self, request: Request, outcome: Outcome, endpoint: Endpoint, attempts: int, lost: int, started_at: dt.datetime) -> Answer:
         """Put the row's end into the ledger; stop the run if too many rows end badly."""
-        parsed = outcome.parsed
-        status: Status = "ok" if outcome.kind == "ok" else "bad_request" if outcome.kind == "permanent" else "exhausted"
-        prompt = completion = 0
-        if parsed is not None:
-            prompt = parsed.prompt_tokens if parsed.prompt_tokens >= 0 else request.prompt_tokens
-            completion = parsed.completion_tokens if parsed.completion_tokens >= 0 else -(-len(parsed.text) // 4)
-            self._budget.spend(prompt, completion, parsed.cached_tokens)
-            endpoint.answered += 1
-            endpoint.completion_tokens += completion
-        answer = Answer(
-            key=request.key,
-            body=request.body.decode(),
-            text=parsed.text if parsed else "",
-            finish_reason=parsed.finish_reason if parsed else "",
-            prompt_tokens=prompt,
-            cached_tokens=parsed.cached_tokens if parsed else 0,
-            completion_tokens=completion,
-            reasoning_tokens=parsed.reasoning_tokens if parsed else 0,
-            lost_tokens=lost,
-            model=parsed.model if parsed else "",
-            revision=self._revision,
-            template_version=request.template_version,
+        answer = answer_of(
+            request,
+            outcome,
             attempts=attempts,
-            status=status,
+            lost_tokens=lost,
             detail=self._shown(outcome.detail),
+            revision=self._revision,
+            server_version=endpoint.server_version,
             asked_at=self._as_of,
             started_at=started_at,
-            ended_at=_now(),
-            server_version=endpoint.server_version,
-            retry_of=request.retry_of,
         )
+        if answer.status == "ok":
+            self._budget.spend(answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
+            endpoint.answered += 1
+            endpoint.completion_tokens += answer.completion_tokens
         self._ledger.put(answer)
         self.tally.ended[answer.status] += 1
         self._breaker.ended(answer, has_reply=outcome.has_reply)

@@ -22,6 +22,7 @@ from kar.llm.budget import Budget, Stop
 from kar.llm.client import Client
 from kar.llm.endpoints import GONE_PATIENCE_S, Endpoint, Endpoints
 from kar.llm.gate import Gate
+from kar.llm.greeting import greet
 from kar.llm.identity import ServerIdentity
 from kar.llm.ledger import Answer, Ledger
 from kar.llm.pace import Watch
@@ -67,6 +68,7 @@ class Session:
     def __init__(self, runner: asyncio.Runner, settings: LLMSettings, ledger: Ledger, server_start_seconds: float) -> None:
         self._runner, self._settings, self._ledger = runner, settings, ledger
         self.budget = Budget.of(settings)
+        self._secret = os.environ.get(settings.api_key_env, "")
         self.identity: ServerIdentity | None = None
         self.server_start_seconds = server_start_seconds
         self.seconds = 0.0
@@ -85,12 +87,11 @@ class Session:
             self.endpoints,
             self._ledger,
             self.budget,
-            model=settings.model,
             revision=revision,
             as_of=as_of,
             timeout_s=settings.timeout_s,
             max_attempts=settings.max_attempts,
-            secret=os.environ.get(settings.api_key_env, ""),
+            secret=self._secret,
         )
 
     async def close(self) -> None:
@@ -123,7 +124,7 @@ class Session:
     async def _round(self, stream: Stream, total: int | None) -> Stop:
         with self._signals_held():
             if self.identity is None:
-                self.identity = await self.client.greet()
+                self.identity = await greet(self.endpoints, self._settings.model, self._secret)
             await self.watch.look()
             with log.Progress("answers", total) as progress:
                 beside = [asyncio.create_task(self.watch.run()), asyncio.create_task(_tick(progress))]

@@ -15,9 +15,9 @@ from itertools import islice
 
 from kar.llm.ledger import Answer, Ledger
 
-_CHUNK = 512
+_CHUNK = 4096  # keys are random, so each look into the ledger touches all of it: the fewer looks the better
 _CROWD = 8  # a family of no more requests needs nobody ahead
-_MOST_PARKED = 4 * _CHUNK
+_MOST_PARKED = _CHUNK
 _LONGEST_WARM_UP_S = 20.0
 _REMEMBERED_FAMILIES = 4096
 
@@ -103,8 +103,8 @@ class Stream:
     def ended(self, request: Request, answer: Answer | None) -> None:
         """A request that was taken has ended, with a row in the ledger or (the run is stopping) without."""
         self._open.discard(request.key)
-        if answer is not None:
-            self._note(request, answer)
+        if answer is not None and answer.status == "ok":
+            self._note(request, answer.finish_reason)
         if self._leads:
             self._release(request.key)
 
@@ -112,10 +112,10 @@ class Stream:
         """Read one chunk. False: there was none."""
         chunk = list(islice(self._requests, _CHUNK))
         new = {request.key: request for request in chunk if request.key not in self._open}
-        held = self._ledger.held(new)
+        held = self._ledger.endings(new)
         self.from_ledger += len(held)
-        for key, answer in self._ledger.get_many(held).items() if held else ():
-            self._note(new.pop(key), answer)
+        for key, finish_reason in held.items():
+            self._note(new.pop(key), finish_reason)
         self._open |= new.keys()
         self._line_up(list(new.values()))
         return bool(chunk)
@@ -146,7 +146,8 @@ class Stream:
             del self._warm[next(iter(self._warm))]
         self._released.set()
 
-    def _note(self, request: Request, answer: Answer) -> None:
-        if answer.status == "ok" and answer.finish_reason == "length":
+    def _note(self, request: Request, finish_reason: str) -> None:
+        """Keep in mind a good answer that was cut."""
+        if finish_reason == "length":
             key = bytes.fromhex(request.key)
             self.cut.append(Cut(key, request.prompt_tokens, request.answer_tokens, request.template_version, request.family))

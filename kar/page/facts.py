@@ -38,7 +38,7 @@ class Facts:
         metric, comparison, epoch, release: whole tables, as declared.
         example: columns split, label, user_id, has_user_knowledge, has_item_knowledge.
         plan: without the bodies and the evidence.
-        knowledge: without the texts and the evidence.
+        knowledge: without the texts and the evidence, but with their `words`.
         refused, pace: whole tables.
         knowledge_vector: columns view, n_tokens, truncated.
         user_count: users with a history.

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kar.page import arms, cost, coverage, numbers, pace, protocol, provenance, reading, turned_away
+from kar.page import arms, cost, coverage, numbers, pace, protocol, provenance, reading, templates, turned_away
 from kar.page.facts import Facts
 from kar.untrusted import shown
 from kar.verdict import Verdict, verdict
@@ -81,6 +81,7 @@ def _sections(facts: Facts) -> dict[str, Any]:
         "total_seconds": cost.total_seconds(facts),
         "asking": cost.asking(facts),
         "servers": pace.servers(facts),
+        "templates": templates.templates(facts),
         "rejected": turned_away.rejected(facts),
         "clean_stages": turned_away.clean_stages(facts),
         "refused": turned_away.refused(facts),

@@ -37,8 +37,10 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
     users = _columns(inputs, "history", ["subject_id"]).column("subject_id").to_pylist()
     items = _columns(inputs, "item_profile", ["subject_id"]).column("subject_id").to_pylist()
     knowledge = _columns(
-        inputs, "knowledge", ["view", "subject_id", "origin", "model", "model_revision", "prompt_tokens", "completion_tokens"]
-    )
+        inputs,
+        "knowledge",
+        ["view", "subject_id", "origin", "model", "model_revision", "template_version", "prompt_tokens", "completion_tokens"],
+    ).append_column("words", _words(inputs))
     return Facts(
         date=inputs.date,
         as_of=inputs.as_of,
@@ -49,7 +51,7 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         comparison=inputs.table("comparison"),
         epoch=inputs.table("epoch"),
         example=_columns(inputs, "example", ["split", "label", "user_id", "has_user_knowledge", "has_item_knowledge"]),
-        plan=_columns(inputs, "plan", ["view", "subject_id", "decision", "history_shown", "history_dropped"]),
+        plan=_columns(inputs, "plan", ["view", "subject_id", "decision", "template_version", "history_shown", "history_dropped"]),
         knowledge=knowledge,
         refused=inputs.table("refused"),
         pace=inputs.table("pace"),
@@ -90,6 +92,12 @@ def _both(inputs: Inputs, table: str, users: list[str], items: list[str]) -> pa.
         for side, ids in (("user.", users), ("item.", items))
     ]
     return pq.read_table(inputs.path(table), filters=sides[0] | sides[1])
+
+
+def _words(inputs: Inputs) -> pa.ChunkedArray:
+    """int32: words of each text of table knowledge, without holding the texts."""
+    counts = [pc.count_substring_regex(part.column("text"), r"\S+").combine_chunks() for part in inputs.stream("knowledge", ["text"])]
+    return pa.chunked_array(counts, pa.int32())
 
 
 def _columns(inputs: Inputs, table: str, columns: list[str]) -> pa.Table:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.in_process import kar
 from tests.llm.batch.conftest import completion, vllm_line
+from tests.llm.batch_server import batch_server
 from tests.llm.loopback import answer_to
-from tests.test_cli import DATE, kar, shop
+from tests.test_cli import DATE, shop
 
 __all__ = ["shop"]
 WORLD = ["-s", "world.toml"]
@@ -63,3 +65,55 @@ def test_a_wrong_file_is_a_named_error(shop: Path, arguments: tuple[str, ...], s
     assert says in done.stderr
     assert "\n  do: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_night_is_submitted_once_watched_and_fetched(shop: Path) -> None:
+    kar(shop, "plan", *WORLD, *DATE)
+    assert "no batch is open" in kar(shop, "batch", "status", *WORLD).stdout
+    with batch_server("expired", answers=lambda place: place < 30) as server:
+        at = [*WORLD, "--set", f"llm.base_url={server.base_url}", "--set", "llm.provider=batch"]
+        sent = kar(shop, "batch", "submit", *at, *DATE)
+        assert sent.returncode == 0, sent.stderr
+        assert "is validating as batch_1: 32 requests of 2026-11-19" in sent.stdout
+        assert "32 requests sent" in sent.stdout
+        again = kar(shop, "batch", "submit", *at, *DATE)
+        assert "0 requests sent, 32 in an open batch" in again.stdout
+        assert "0 requests to send, 32 in an open batch" in kar(shop, "batch", "export", *at, *DATE).stdout
+        seen = kar(shop, "batch", "status", *at)
+        assert "2026-11-19" in seen.stdout
+        assert "in_progress" in seen.stdout
+        early = kar(shop, "batch", "fetch", *at)
+        assert "finalizing, 0 of 32 answered; fetch it later" in early.stdout
+        night = kar(shop, "run", "knowledge", *at, *DATE)
+        assert "awaits_batch" in night.stderr, night.stderr
+        done = kar(shop, "batch", "fetch", *at)
+        assert done.returncode == 0, done.stderr
+        assert "expired\n  answers added           30" in done.stdout
+        assert "without an answer       2" in done.stdout
+        assert "then: kar run all --settings world.toml --date 2026-11-19" in done.stdout
+        made = kar(shop, "run", "knowledge", *at, *DATE)
+        assert "'exhausted': 2" in made.stderr, made.stderr
+        assert "no batch is open" in kar(shop, "batch", "fetch", *at).stdout
+        rest = kar(shop, "batch", "submit", *at, *DATE)
+        assert "2 requests sent, 30 in the ledger already" in rest.stdout
+        name = next(word for word in rest.stdout.split() if word.startswith("2026-11-19-"))
+        assert "2 requests go with the next batch" in kar(shop, "batch", "forget", name, *at).stdout
+
+
+@pytest.mark.parametrize(
+    ("llm", "says"),
+    [
+        ("base_url=https://api.openai.com/v1", "the environment variable KAR_LLM_API_KEY is empty"),
+        ("base_url=http://127.0.0.1:9/v1", "POST /files at http://127.0.0.1:9/v1 failed"),
+    ],
+)
+def test_a_submit_without_key_or_server_is_a_named_error(shop: Path, llm: str, says: str) -> None:
+    kar(shop, "plan", *WORLD, *DATE)
+    done = kar(shop, "batch", "submit", *WORLD, *DATE, "--set", f"llm.{llm}", "--set", "llm.max_attempts=1")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "\n  do: " in done.stderr
+    assert "Traceback" not in done.stderr
+    unknown = kar(shop, "batch", "forget", "nothing", *WORLD)
+    assert unknown.returncode == 1
+    assert "no open batch is called nothing" in unknown.stderr

@@ -80,6 +80,17 @@ def test_every_kar_command_that_the_readme_names_exists() -> None:
     assert named <= commands
 
 
+@pytest.mark.parametrize("group", ["batch", "deadletters"])
+def test_the_readme_has_a_row_for_each_command_of_a_group_and_for_no_other(group: str) -> None:
+    import typer
+
+    from kar.cli import app
+
+    commands = set(typer.main.get_command(app).commands[group].commands)  # type: ignore[attr-defined]
+    assert len(commands) >= 3
+    assert set(re.findall(rf"^\| `kar {group} ([a-z]+)", README, re.MULTILINE)) == commands
+
+
 def test_the_lock_names_no_path_and_no_index_and_pins_what_pyproject_pins() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     assert not re.search(r"https?:|file:|--index|--extra-index|--find-links|@ ", lock)

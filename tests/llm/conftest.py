@@ -13,6 +13,7 @@ from kar.llm.budget import Budget, Stop
 from kar.llm.client import Client, Request, Tally
 from kar.llm.endpoints import Endpoint, Endpoints
 from kar.llm.gate import Gate
+from kar.llm.greeting import greet
 from kar.llm.key import body_bytes, request_key
 from kar.llm.ledger import Answer, Ledger
 from kar.llm.pace import Watch
@@ -58,7 +59,6 @@ class Asker:
                 endpoints,
                 ledger,
                 budget or Budget(),
-                model="tiny",
                 revision="r1",
                 as_of=NOW,
                 timeout_s=timeout_s,
@@ -69,7 +69,7 @@ class Asker:
             )
             self.tally = client.tally
             try:
-                await client.greet()
+                await greet(endpoints, "tiny", secret)
                 return await client.ask_all(Stream(requests, ledger), self.ends.append)
             finally:
                 watching.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,26 @@ def test_money_is_counted_at_the_prices_of_the_settings() -> None:
     assert isinstance(budget.reserve(0, 1_000), Reservation)
     budget.spend(1_000, 100)
     assert budget.usd == 0.003
+
+
+def test_the_price_table_goes_before_the_single_prices_and_its_first_fit_counts() -> None:
+    prices = {"big-1": {"prompt": 5.0}, "big-*": {"prompt": 3.0, "cached": 1.0, "completion": 9.0}}
+    single = {"usd_per_million_prompt_tokens": 2.0, "usd_per_million_completion_tokens": 10.0, "prices": prices}
+    found = {name: LLMSettings.model_validate({"model": name, **single}).price() for name in ("big-1", "big-2", "small")}
+    assert {name: (p.prompt, p.cached, p.completion) for name, p in found.items()} == {
+        "big-1": (5.0, None, 0.0),
+        "big-2": (3.0, 1.0, 9.0),
+        "small": (2.0, None, 10.0),
+    }
+
+
+def test_cached_tokens_have_a_price_of_their_own() -> None:
+    budget = Budget.of(LLMSettings.model_validate({"model": "m", "prices": {"m": {"prompt": 4.0, "cached": 1.0, "completion": 10.0}}}))
+    budget.spend(1_000_000, 100_000, 600_000)
+    assert budget.usd == pytest.approx(0.4 * 4 + 0.6 * 1 + 0.1 * 10)
+    dearer = Budget.of(LLMSettings.model_validate({"model": "m", "prices": {"m": {"prompt": 4.0}}}))
+    dearer.spend(1_000_000, 0, 600_000)
+    assert dearer.usd == pytest.approx(4)
 
 
 def test_the_deadline_runs_from_the_start() -> None:

@@ -13,10 +13,15 @@ import pytest
 
 from kar import run as runner
 from kar.errors import ServerUnreachable, SettingsError
-from kar.llm.ledger import look_up
+from kar.llm import arrivals
+from kar.llm.batch.importing import take
+from kar.llm.batch.planned import stream
+from kar.llm.batch.results import Results
+from kar.llm.ledger import Ledger, look_up
 from kar.settings import Settings
 from kar.store import Home, Manifest
 from tests import world
+from tests.llm.batch.conftest import completion, openai_line
 from tests.llm.loopback import Behaviour, Call, Server, answer_to, loopback
 
 DAY = world.LAST_DAY
@@ -438,3 +443,43 @@ def test_how_the_asking_went_is_written_down_look_by_look(shop: Shop) -> None:
     assert looks[-1]["answered"] == 14
     assert {look["endpoint"] for look in looks} == {0}
     assert [look["second"] for look in looks] == sorted(look["second"] for look in looks)
+
+
+def test_with_the_batch_provider_nothing_is_asked_and_what_has_come_is_taken(shop: Shop) -> None:
+    with loopback() as server:
+        shop.run(server.base_url)
+    earlier = shop.rows("knowledge")
+    batch = {"provider": "batch", "revision": "r9"}  # another revision: the ledger's answers are not those
+    manifest = shop.run(llm=batch)
+    assert manifest.rejected == {"awaits_batch": 14}
+    assert (manifest.figures["calls"], manifest.figures["from_ledger"], manifest.figures["over_budget"]) == (0, 0, {})
+    assert manifest.figures["awaits_batch"] == {"item.facts": 8, "user.preference": 6}
+    assert (shop.rows("knowledge"), shop.rows("refused")) == ({}, {})
+
+    requests = shop.home.partition("prompts", DAY).table("request")
+    rows = pq.read_table(requests).to_pylist()
+    lines = [openai_line(row["request_key"], completion(f"{answer_to(row['body'])}")) for row in rows[:9]]
+    lines += [openai_line(rows[9]["request_key"], {"error": {"message": "too long"}}, status=400)]
+    (shop.folder / "results.jsonl").write_text("\n".join(lines))
+    with Results([shop.folder / "results.jsonl"]) as results, Ledger.open(shop.home.ledger) as ledger:
+        made = take(stream(requests), results, ledger, NOW - dt.timedelta(hours=2))
+        arrivals.note(shop.home, DAY, "batch", made.keys, NOW)
+    manifest = shop.run(llm=batch)
+    assert manifest.rejected == {"awaits_batch": 4, "bad_request": 1}
+    assert manifest.figures["from_ledger"] == 9
+    found = shop.rows("knowledge")
+    assert {row["text"] for row in found.values()} == {answer_to(row["body"]) for row in rows[:9]}
+    assert {row["origin"] for row in found.values()} == {"tonight"}
+    assert [row["detail"] for row in shop.rows("refused").values()] == ['400 {"error":{"message":"too long"}}']
+    assert len(earlier) == 14
+
+
+def test_while_a_batch_is_out_the_last_good_knowledge_stands_in(shop: Shop) -> None:
+    with loopback() as server:
+        shop.run(server.base_url)
+    later = DAY + dt.timedelta(days=5)
+    batch = {"provider": "batch", "extra_body": {"seed": 7}}  # another body: the ledger does not hold its answer
+    manifest = shop.run(date=later, now=NOW + dt.timedelta(days=5), prompts={"max_age_days": 1}, llm=batch)
+    assert manifest.rejected == {"awaits_batch": 14}
+    assert {row["origin"] for row in shop.rows("knowledge", later).values()} == {"last_good"}
+    assert len(shop.rows("knowledge", later)) == 14

@@ -411,6 +411,47 @@ def test_the_same_night_planned_twice_is_the_same_plan(ask: Asking) -> None:
     assert ask(llm={"token_budget": 1000}).table.equals(ask(llm={"token_budget": 1000}).table)
 
 
+# ---- parts and order
+
+
+@pytest.mark.parametrize("part_rows", [1, 2, 3])
+@pytest.mark.parametrize("budget", [None, 1000])
+def test_how_the_tables_are_cut_changes_nothing(
+    ask: Asking, knowledge_of: Callable[..., pa.Table], part_rows: int, budget: int | None
+) -> None:
+    users = {**USERS, 20: [(11, 3.0)], 100: [(12, 1.0), (10, 2.0)]}  # as text, 100 and 20 come before 3
+    known = knowledge_of(ask().table.slice(0, 2), "m", "r1")
+    whole, cut = (ask(users=users, known=known, part_rows=rows, llm={"token_budget": budget}) for rows in (None, part_rows))
+    assert cut.table.equals(whole.table)
+    assert cut.requests.equals(whole.requests)
+    assert cut.figures == whole.figures
+    assert {reason: count for reason, (count, _) in cut.rejected.items()} == {
+        reason: count for reason, (count, _) in whole.rejected.items()
+    }
+
+
+def test_prefix_order_keeps_families_together_within_bands_of_value_longest_first(ask: Asking) -> None:
+    users = {n: [(10 + k, 4.0) for k in range(n)] for n in range(1, 13)}
+    items = {10 + n: (f"Film {n}", f"Film {n}. " + "word " * (n * 7 % 12), n) for n in range(12)}
+    by_value = {(r["view"], r["subject_id"]): n for n, r in enumerate(ask(users=users, items=items).requests.to_pylist())}
+    made = ask(users=users, items=items, prompts={"order": "prefix", "value_bands": 3}).requests.to_pylist()
+    assert len(made) == len(by_value) == 24
+    for band in range(3):
+        sent = made[band * 8 : band * 8 + 8]
+        assert {by_value[r["view"], r["subject_id"]] // 8 for r in sent} == {band}
+        families = [r["family"] for r in sent]
+        assert families == sorted(families, key=families.index), "a family is not left and entered again"
+        for family in set(families):
+            tokens = [r["prompt_tokens"] for r in sent if r["family"] == family]
+            assert tokens == sorted(tokens, reverse=True)
+
+
+def test_the_order_of_sending_does_not_change_who_is_asked(ask: Asking) -> None:
+    one, two = (ask(llm={"token_budget": 900}, prompts={"order": order}) for order in ("value", "prefix"))
+    assert set(one.requests.column("request_key").to_pylist()) == set(two.requests.column("request_key").to_pylist())
+    assert one.figures == two.figures
+
+
 # ---- the stage
 
 

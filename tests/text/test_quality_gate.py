@@ -320,6 +320,7 @@ def test_figures_count_what_was_judged_and_accepted() -> None:
     gate = gate_for()
     for place, text in enumerate([GOOD, "", "I'm sorry, but I can't help with that.", GOOD]):
         candidate = Candidate("user.preference", str(place), text)
+        gate.look(candidate)  # counts nothing
         if gate.judge(candidate) is None:
             gate.remember(candidate)
     figures = gate.figures()["user.preference"]

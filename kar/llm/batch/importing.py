@@ -55,7 +55,7 @@ def take(requests: Iterable[pa.Table], results: Results, ledger: Ledger, as_of: 
     for part in requests:
         rows = {row["request_key"]: _sent(row) for row in part.to_pylist()}
         found = results.of(list(rows))
-        good = ledger.get_many(rows)
+        good = ledger.held(rows)
         for key, sent in rows.items():
             if key not in found:
                 made.unanswered += key not in good
@@ -66,7 +66,7 @@ def take(requests: Iterable[pa.Table], results: Results, ledger: Ledger, as_of: 
                 continue
             ledger.put(answer)
             _count(made, answer)
-    ledger.flush()
+        ledger.flush()  # a part at a time: files are read faster than a disk commits
     made.unknown = results.untaken()
     return made
 

@@ -95,6 +95,12 @@ class Ledger:
         waiting = {key for key in wanted if self._writer.waiting(key) is not None}
         return waiting | self._reading.held(wanted - waiting)
 
+    def endings(self, keys: Iterable[str]) -> dict[str, str]:
+        """The finish reason of a good answer to each key that has one: what `held` says, and which of them were cut."""
+        wanted = set(keys)
+        waiting = {key: answer.finish_reason for key in wanted if (answer := self._writer.waiting(key)) is not None}
+        return self._reading.endings(wanted - waiting.keys()) | waiting
+
     def get(self, key: str) -> Answer | None:
         """The good answer to a request, or None. What failed is not an answer: it may be asked again."""
         return self.get_many([key]).get(key)

@@ -114,7 +114,10 @@ def _of_sqlite(path: Path, error: sqlite3.Error) -> LedgerError:
         return LedgerError(f"there is no room to write the ledger {path}: {error}", _MAKE_ROOM)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or type(error) is sqlite3.DatabaseError:
         return LedgerError(f"the ledger {path} is damaged: {error}", RESCUE)
-    return LedgerError(f"the ledger {path} cannot be written or read: {error}", "look at the disk's space and permissions")
+    return LedgerError(
+        f"the ledger {path} cannot be written or read: {error}",
+        "look at the disk's space, quota, permissions and health, then run again: every answer that was committed is kept",
+    )
 
 
 def _first_line(error: BaseException) -> str:

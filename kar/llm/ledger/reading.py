@@ -53,6 +53,22 @@ class Reading:
                     found.update(table["key"].filter(pc.equal(table["status"], "ok")).to_pylist())
         return found.intersection(wanted)
 
+    def endings(self, keys: Iterable[str]) -> dict[str, str]:
+        """The finish reason of a good answer to each key that has one. Reads no text."""
+        wanted = sorted(set(keys))
+        found: dict[str, str] = {}
+        with self.moment() as (shards, parts):
+            for shard in shards:
+                found.update(shard.endings(wanted))
+            for part in parts:
+                left = [key for key in wanted if key not in found] if found else wanted
+                asked = pa.array(left, pa.string())
+                for table in part.read(part.find(left), ["key", "status", "finish_reason"]):
+                    fits = pc.and_(pc.equal(table["status"], "ok"), pc.is_in(table["key"], value_set=asked))
+                    good = table.filter(fits)
+                    found.update(zip(good["key"].to_pylist(), good["finish_reason"].to_pylist(), strict=True))
+        return found
+
     def good(self, keys: Iterable[str]) -> dict[str, Answer]:
         """The first good answer to each key that has one."""
         wanted = sorted(set(keys))

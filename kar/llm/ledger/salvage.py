@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from kar.errors import LedgerError
-from kar.llm.ledger.answer import SCHEMA, STORED, of_stored, stored, table_of
+from kar.llm.ledger.answer import SCHEMA, STORED, fault, of_stored, table_of
 from kar.llm.ledger.parts import Part
 from kar.llm.ledger.places import part_paths, shard_paths
 from kar.llm.ledger.shard import STREAM_ROWS, Shard, connected
 
-_ROWS_A_PAGE = 64  # more than fit: an answer has a body
+_LARGEST_HOLE_ROWS = 20_000  # behind so many that cannot be read, no more are looked for
 
 
 class Salvage:
@@ -98,7 +98,10 @@ def _of_shard(path: Path) -> Iterator[pa.Table]:
         for suffix in ("", "-wal"):
             if (found := path.with_name(path.name + suffix)).exists():
                 shutil.copyfile(found, copy.with_name(copy.name + suffix))
-        header = copy.open("rb").read(100)
+        with copy.open("rb") as stream:
+            header = stream.read(512)
+        if len(header) < 512:
+            return
         size = int.from_bytes(header[16:18]) * int.from_bytes(header[28:32])
         if copy.stat().st_size < size < 2**44:
             os.truncate(copy, size)
@@ -108,29 +111,34 @@ def _of_shard(path: Path) -> Iterator[pa.Table]:
 
 def _rows(connection: sqlite3.Connection) -> Iterator[list[Any]]:
     """Rows by number; behind each one that cannot be read, the next is tried."""
-    at = 0
+    at = hole = 0
     try:
         columns = {row[1] for row in connection.execute("PRAGMA table_info(answer)")}
-        last = int(connection.execute("PRAGMA page_count").fetchone()[0]) * _ROWS_A_PAGE
     except sqlite3.DatabaseError:
         return
     wanted = ", ".join(name if name in columns else "NULL" if name == "digest" else "''" for name in STORED)
-    while at < last:
+    while hole < _LARGEST_HOLE_ROWS:
         try:
             for rowid, *row in connection.execute(f"SELECT rowid, {wanted} FROM answer WHERE rowid > ? ORDER BY rowid", [at]):
-                at = rowid
+                if rowid <= at:  # damaged pages may lead in a circle
+                    break
+                at, hole = rowid, 0
                 yield row
-            return
+            else:
+                return
         except sqlite3.DatabaseError:
-            at += 1
+            pass
+        at, hole = at + 1, hole + 1
 
 
 def _in_tables(rows: Iterator[list[Any]]) -> Iterator[pa.Table]:
     batch: list[list[Any]] = []
     for row in rows:
         try:
-            stored(of_stored(row)[0])
-        except (TypeError, ValueError):  # a value of another type: not what was written
+            is_sound = not fault(*of_stored(row))
+        except (AttributeError, TypeError, ValueError):  # a value of another type: not what was written
+            is_sound = False
+        if not is_sound:
             continue
         batch.append(row)
         if len(batch) == STREAM_ROWS:

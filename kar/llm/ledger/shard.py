@@ -23,6 +23,7 @@ FORMAT = 2
 STREAM_ROWS = 1024
 _KEYS_AT_ONCE = 5_000
 _CHECK_WHOLE_BELOW_BYTES = 256 * 2**20
+_LEAST_BYTES = 512  # SQLite's smallest page
 _ADDED = ("server_version", "retry_of")  # in format 2
 _INDEXES = (
     "CREATE INDEX IF NOT EXISTS answer_key ON answer (key, status)",
@@ -72,6 +73,13 @@ class Shard:
                 row[0] for row in self._rows("SELECT key FROM answer WHERE status = 'ok' AND key IN (SELECT value FROM json_each(?))", part)
             )
         return found
+
+    def endings(self, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Key and finish reason of every good row of the keys."""
+        for part in _slices(keys):
+            yield from self._rows(
+                "SELECT key, finish_reason FROM answer WHERE status = 'ok' AND key IN (SELECT value FROM json_each(?))", part
+            )
 
     def good(self, keys: Sequence[str]) -> Iterator[tuple[Answer, bytes]]:
         """Every good row of the keys."""
@@ -166,7 +174,13 @@ def opened(path: Path) -> sqlite3.Connection:
 
 
 def connected(path: Path) -> sqlite3.Connection:
-    """A plain connection. Text that is not UTF-8 does not raise: the row's digest tells."""
+    """A plain connection. Text that is not UTF-8 does not raise: the row's digest tells.
+
+    Raises:
+        sqlite3.DatabaseError: the file was cut to nearly nothing; SQLite would take it for a new one.
+    """
+    if path.exists() and 0 < path.stat().st_size < _LEAST_BYTES:
+        raise sqlite3.DatabaseError(f"only {path.stat().st_size} bytes are left of it")
     connection = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     return connection

@@ -149,12 +149,13 @@ class QualityGate:
         self._alike: dict[str, np.ndarray] = {}
 
     def judge(self, candidate: Candidate) -> Refusal | None:
-        """Why the answer is not accepted, None: it may become knowledge. Counts it for the figures."""
-        refusal = self._refusal(candidate)
+        """Why the answer is not accepted, None: it may become knowledge. Counts it for the figures: call it once a subject."""
+        refusal = self.look(candidate)
         self._figures.judged(candidate.view, refusal.reason if refusal else None)
         return refusal
 
-    def _refusal(self, candidate: Candidate) -> Refusal | None:
+    def look(self, candidate: Candidate) -> Refusal | None:
+        """As `judge`, without counting: for a subject's other answers, and the whole sentences of a cut one."""
         rules = self._rules.get(candidate.view, self._settings)
         refusal = judge(candidate.text, candidate.finish_reason, candidate.prompt, rules, candidate.form)
         if refusal is not None and refusal.reason != "truncated":

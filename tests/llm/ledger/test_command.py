@@ -1,0 +1,109 @@
+"""`kar ledger` as its user meets it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kar.llm.ledger import Ledger
+from kar.llm.ledger.places import part_paths
+from tests.llm.ledger.rows import ROOT, answer, failed, key
+
+SETTINGS = """
+[scenario]
+name = "shop"
+domain = "movies"
+[sources]
+folder = "."
+[sources.interactions]
+path = "interactions.csv"
+format = "csv"
+columns = {user_id = "user", item_id = "item", event_at = "at"}
+[llm]
+usd_per_million_prompt_tokens = 1000.0
+usd_per_million_completion_tokens = 10000.0
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A folder with settings and a ledger of three rows in two files."""
+    (tmp_path / "shop.toml").write_text(SETTINGS)
+    with Ledger.open(tmp_path / "home" / "shop" / "ledger") as ledger:
+        ledger.put(answer("a"))
+        ledger.compact()
+        ledger.put(answer("b", after_s=2))
+        ledger.put(failed("b"))
+    return tmp_path
+
+
+def kar(folder: Path, *arguments: str, home: str = "home") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KAR_HOME": str(folder / home), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "kar", "ledger", *arguments, "--settings", "shop.toml"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_stats_show_rows_tokens_and_money(shop: Path) -> None:
+    done = kar(shop, "stats")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[1] == "rows     3 (1 exhausted, 2 ok)"
+    assert lines[2] == "keys     2 different requests"
+    assert lines[3].endswith("in 1 shards and 1 parts")
+    assert lines[4] == "money    0.18 USD at the prices in [llm]"
+    assert lines[-2].split() == [
+        "model",
+        "template",
+        "version",
+        "day",
+        "rows",
+        "good",
+        *["prompt", "cached", "completion", "reasoning", "lost", "USD"],
+    ]
+    assert lines[-1].split() == ["tiny", "t@1:abc", "2026-11-20", "3", "2", "33", "15", "14", "9", "6", "0.1790"]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_a_ledger_moves_to_another_machine_and_a_second_import_adds_nothing(shop: Path, suffix: str) -> None:
+    out = kar(shop, "export", f"rows.{suffix}")
+    assert (out.returncode, out.stdout) == (0, f"3 rows written to rows.{suffix}\n")
+    first, second = (kar(shop, "import", f"rows.{suffix}", home="elsewhere") for _ in range(2))
+    assert (first.returncode, first.stdout) == (0, "3 rows read, 3 added, 0 were there already\n")
+    assert (second.returncode, second.stdout) == (0, "3 rows read, 0 added, 3 were there already\n")
+    assert kar(shop, "verify", home="elsewhere").stdout.startswith("3 rows: every key")
+
+
+@pytest.mark.parametrize("verb", [("stats",), ("verify",), ("export", "rows.parquet")])
+def test_without_a_ledger_the_commands_say_so(shop: Path, verb: tuple[str, ...]) -> None:
+    done = kar(shop, *verb, home="empty")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no ledger" in done.stderr
+    assert "do:" in done.stderr
+    assert not (shop / "empty").exists()
+
+
+@pytest.mark.parametrize(("name", "says"), [("missing.parquet", "there is no file"), ("shop.toml", "no known format")])
+def test_an_import_of_what_is_no_ledger_says_so(shop: Path, name: str, says: str) -> None:
+    done = kar(shop, "import", name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_part_is_named_by_each_command_and_the_rest_can_be_saved(shop: Path) -> None:
+    [part] = part_paths(shop / "home" / "shop" / "ledger")
+    part.write_bytes(part.read_bytes()[:-20])
+    for verb in ("stats", "verify"):
+        done = kar(shop, verb)
+        assert done.returncode == 1
+        assert part.name in done.stderr
+        assert "kar ledger export" in done.stderr
+        assert "Traceback" not in done.stderr
+    done = kar(shop, "export", "rows.parquet")
+    assert (done.returncode, done.stdout) == (0, "2 rows written to rows.parquet\n")
+    assert part.name in done.stderr
+    assert key("a") not in done.stdout
