@@ -53,7 +53,7 @@ views = {views}
 order = "{order}"
 value_bands = 1
 [llm]
-provider = "openai"
+provider = "{provider}"
 model = "{model}"
 base_url = "{base_url}"
 tokenizer = "{tokenizer}"
@@ -85,19 +85,29 @@ class Night:
         answer_tokens: int = ANSWER_TOKENS,
         order: str = "value",
         concurrency: int = 32,
+        provider: str = "openai",
     ) -> None:
         self.folder = folder
         world.write(folder / "data", users=users, items=items)
         _short_answers(folder / "prompts", answer_tokens)
-        chosen = {"model": MODEL, "base_url": base_url, "tokenizer": tokenizer, "concurrency": concurrency, "order": order}
+        chosen = {"model": MODEL, "base_url": base_url, "tokenizer": tokenizer, "concurrency": concurrency}
+        chosen |= {"order": order, "provider": provider}
         self.settings_path = folder / "world.toml"
         self.settings_path.write_text(_SETTINGS.format(folder=folder, views=json.dumps(list(views)), **chosen))
         self.home = Home(folder / "home", "world")
         self.describe({})
 
-    def command(self) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
+        """A kar command about this night; `run knowledge` if nothing is said."""
         where = ["--settings", str(self.settings_path), "--home", str(self.home.root), "--date", DATE.isoformat()]
-        return [sys.executable, "-m", "kar", "run", "knowledge", *where]
+        return [sys.executable, "-m", "kar", *(arguments or ("run", "knowledge")), *where]
+
+    def kar(self, *arguments: str) -> str:
+        """Run a kar command to its end; what it prints."""
+        ours = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, env=ours, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def start(self) -> subprocess.Popen[str]:
         """Begin to ask; the caller waits or sends signals."""
