@@ -23,7 +23,7 @@ from kar.llm.budget import Stop
 from kar.llm.client import Request
 from kar.llm.deadletters import DeadLetter
 from kar.llm.key import body_bytes, request_key
-from kar.llm.ledger import Answer
+from kar.llm.ledger import Answer, Ledger
 from kar.llm.ledger.reading import Reading
 from kar.settings import LLMSettings
 from kar.store import Home
@@ -129,6 +129,9 @@ def replay(
             made.stopped_by = asked.stopped_by
         finally:
             _count(some, home, as_of, made)
+    if by_revision and not is_dry:
+        with Ledger.open(home.ledger) as opened:
+            opened.compact()
     return made
 
 
