@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from kar.settings import Settings
-from kar.show import columns, made
+from kar.show import aligned, made
 from kar.store import Home, Manifest, Partition
 
 _GROUP = ["view", "template_version", "decision", "reason"]
@@ -51,7 +51,7 @@ def bill(settings: Settings, home: Home, date: dt.date) -> str:
             part.answer_tokens += answer
     paid = Bill(*(getattr(whole, n) - getattr(held, n) for n in ("requests", "prompt_tokens", "answer_tokens")))
     model = " ".join(filter(None, (settings.llm.model, figures.get("model_revision", ""), figures.get("server_version", ""))))
-    lines = [f"plan for {date}, model {model} ({settings.llm.provider})", "", *columns(_table(settings, partition)), ""]
+    lines = [f"plan for {date}, model {model} ({settings.llm.provider})", "", *aligned(_table(settings, partition)), ""]
     lines.append(f"to ask   {whole.requests:,} requests, at most {whole.tokens:,} tokens ({_budget(settings, figures)})")
     if held.requests:
         lines.append(f"free     {held.requests:,} of them are in the ledger already, {held.tokens:,} tokens: they are not sent")

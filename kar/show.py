@@ -54,7 +54,7 @@ def overview(settings: Settings, home: Home) -> str:
             rows = sum(t["rows"] for t in made.tables.values())
             rejected = sum(made.rejected.values())
             table.append((stage.name, made.date, f"{rows:,}", f"{rejected:,}", f"{made.seconds:,.1f}", made.made_at[:19]))
-    return "\n".join([*lines, *columns(table), "", releases(home)])
+    return "\n".join([*lines, *aligned(table), "", releases(home)])
 
 
 def releases(home: Home) -> str:
@@ -76,7 +76,7 @@ def releases(home: Home) -> str:
                 "yes" if entry.is_reconstructed else "",
             )
         )
-    return "\n".join(columns(table))
+    return "\n".join(aligned(table))
 
 
 def release(home: Home, release_id: str | None) -> str:
@@ -212,11 +212,8 @@ def _wrapped(text: str) -> list[str]:
     ]
 
 
-def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Align; columns of numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     is_number = [all(not row[i] or row[i][0].isdigit() for row in rows[1:]) and len(rows) > 1 for i in range(len(rows[0]))]
     return ["  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, is_number, strict=True)).rstrip() for row in rows]
-
-
-aligned = _columns  # for the commands that print tables of their own

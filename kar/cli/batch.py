@@ -195,6 +195,6 @@ def _left_out(counts: Counter[str]) -> str:
 
 
 def _money(settings: Settings, prompt_tokens: int, completion_tokens: int) -> str:
-    price, share = settings.llm.price(), settings.llm.batch_price_share
+    price, share = settings.llm.model_copy(update={"provider": "batch"}).price(), settings.llm.batch_price_share
     usd = (prompt_tokens * price.prompt + completion_tokens * price.completion) / 1e6
-    return f"{usd * share:,.4f} USD ({share:.0%} of the price per token in [llm])" if usd else "no price per token is set in [llm]"
+    return f"{usd:,.4f} USD ({share:.0%} of the price per token in [llm])" if usd else "no price per token is set in [llm]"

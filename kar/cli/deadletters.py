@@ -137,18 +137,18 @@ def _shown(letter: DeadLetter) -> list[str]:
     if not letter.rows:
         return [*lines, "imported; the refused text:", *_wrapped(letter.answer)]
     for row in letter.rows:
-        lines += ["", *_row(row, is_refused=row.key == letter.request_key)]
+        lines += ["", *_row(row, is_planned=row.key == letter.planned_key)]
     return lines
 
 
-def _row(row: Answer, *, is_refused: bool) -> list[str]:
+def _row(row: Answer, *, is_planned: bool) -> list[str]:
     """One row of the ledger: what was sent, and what came."""
     body = json.loads(row.body)
     rest = {name: value for name, value in body.items() if name != "messages"}
     again = f", asks {row.retry_of[:16]} again" if row.retry_of else ""
     tokens = f"{row.prompt_tokens} + {row.completion_tokens} tokens" + (f", {row.lost_tokens} lost" if row.lost_tokens else "")
     lines = [
-        f"{row.key}{' (refused)' if is_refused else ''}{again}",
+        f"{row.key}{' (planned)' if is_planned else ''}{again}",
         f"  {row.status}{f', {row.finish_reason}' if row.finish_reason else ''}, asked {row.asked_at:%Y-%m-%d %H:%M}, "
         f"{row.attempts} attempts, {tokens}, {_plain(row.model) or 'no model'}",
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, say
 from kar.errors import LedgerError
+from kar.untrusted import shown
 
 if TYPE_CHECKING:
     from kar.llm.ledger import Stats
@@ -40,7 +40,7 @@ def export(
 
     place = open_scenario(settings, override, home)[1]
     exported = ledger.export(place.ledger, path)
-    typer.echo(f"{exported.rows:,} rows written to {path}")
+    say(f"{exported.rows:,} rows written to {path}")
     _warn("left out", exported.left_out)
 
 
@@ -56,7 +56,7 @@ def import_(
 
     place = open_scenario(settings, override, home)[1]
     merged = ledger.merge(place.ledger, source)
-    typer.echo(f"{merged.read:,} rows read, {merged.added:,} added, {merged.known:,} were there already")
+    say(f"{merged.read:,} rows read, {merged.added:,} added, {merged.known:,} were there already")
     _warn("left out", merged.left_out)
 
 
@@ -74,7 +74,7 @@ def verify(settings: SettingsPath, override: Overrides = None, home: Root = None
             "no row with a fault is ever used; save the others with: kar ledger export FILE.parquet, move the ledger folder away, "
             "then: kar ledger import FILE.parquet",
         )
-    typer.echo(f"{found.rows:,} rows: every key is that of its body, every digest and page as it was written")
+    say(f"{found.rows:,} rows: every key is that of its body, every digest and page as it was written")
 
 
 def _figures(found: Stats, llm: LLMSettings) -> list[str]:
@@ -86,6 +86,8 @@ def _figures(found: Stats, llm: LLMSettings) -> list[str]:
         f"keys     {found.keys:,} different requests",
         f"on disk  {found.bytes / 1e6:,.1f} MB in {found.shards:,} shards and {found.parts:,} parts",
     ]
+    from kar.show import aligned
+
     table: list[tuple[str, ...]] = [
         ("model", "template version", "day", "rows", "good", "prompt", "cached", "completion", "reasoning", "lost", "USD")
     ]
@@ -98,19 +100,12 @@ def _figures(found: Stats, llm: LLMSettings) -> list[str]:
         lines.append(f"money    {sum(group.usd(*prices) for group in found.groups):,.2f} USD at the prices in [llm]")
     else:
         lines.append("money    no price per token is set in [llm]")
-    return [*lines, "", *_aligned(table)] if found.groups else lines
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
-    """Words to the left, figures (from the fourth column on) to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.rjust(w) if i > 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+    return [*lines, "", *aligned(table)] if found.groups else lines
 
 
 def _warn(what: str, found: list[str]) -> None:
     """Say on stderr what a command could not take along."""
     for line in found[:_SHOWN]:
-        typer.echo(f"{what}: {line}", err=True)
+        typer.echo(shown(f"{what}: {line}"), err=True)
     if len(found) > _SHOWN:
-        typer.echo(f"{what}: {len(found) - _SHOWN:,} more", err=True)
+        say(f"{what}: {len(found) - _SHOWN:,} more", err=True)

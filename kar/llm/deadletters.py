@@ -25,7 +25,7 @@ class DeadLetter:
 
     Args:
         answer: first 2,000 characters.
-        request_key: of the refused answer, or of an imported line.
+        request_key: of the planned request or of one that asked it again, or of an imported line.
         has_fallback: whether the last good knowledge stands in.
         rows: what the ledger holds of the planned request and of whatever asked it again, oldest first; none: imported.
     """
@@ -40,14 +40,14 @@ class DeadLetter:
     rows: tuple[Answer, ...]
 
     @property
-    def refused(self) -> Answer | None:
-        """The row that was refused; None for an imported text."""
-        return next((row for row in reversed(self.rows) if row.key == self.request_key), None)
-
-    @property
     def planned_key(self) -> str:
         """The key of the request as it was planned."""
-        return (row.retry_of or row.key) if (row := self.refused) else self.request_key
+        return (self.rows[0].retry_of or self.rows[0].key) if self.rows else self.request_key
+
+    @property
+    def first(self) -> Answer | None:
+        """The request as it was planned; None for an imported text."""
+        return next((row for row in self.rows if row.key == self.planned_key), self.rows[0] if self.rows else None)
 
     @property
     def attempts(self) -> int:

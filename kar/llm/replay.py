@@ -142,35 +142,37 @@ def _again(letters: Iterable[DeadLetter], change: Change, settings: LLMSettings,
     """(revision, request) for each dead letter that can be asked again; each key once."""
     seen: set[str] = set()
     for letter in letters:
-        refused = letter.refused
-        if refused is None:
+        first = letter.first
+        if first is None:
             made.left_out["imported, so there is no request: mend the imported file"] += 1
             continue
-        request = changed(letter, refused, change, settings)
+        request = changed(letter, first, change, settings)
         if isinstance(request, str):
             made.left_out[request] += 1
         elif request.key not in seen:
             seen.add(request.key)
-            yield refused.revision, request
+            yield first.revision, request
 
 
-def changed(letter: DeadLetter, refused: Answer, change: Change, settings: LLMSettings) -> Request | str:
+def changed(letter: DeadLetter, first: Answer, change: Change, settings: LLMSettings) -> Request | str:
     """The request to ask for a dead letter, or why there is none.
 
     Args:
-        refused: its row in the ledger.
+        first: its planned request, as the ledger has it.
     """
-    body: dict[str, Any] = orjson.loads(refused.body)
-    if body.get("model") != settings.model or (settings.revision and settings.revision != refused.revision):
+    body: dict[str, Any] = orjson.loads(first.body)
+    if body.get("model") != settings.model or (settings.revision and settings.revision != first.revision):
         return f"asked of another model than llm.model ({settings.model}): plan the date anew"
     before = dict(body)
     name = next((n for n in _LENGTH_FIELDS if isinstance(body.get(n), int)), "max_tokens")
-    tokens, room = change.max_tokens, settings.context_tokens - refused.prompt_tokens
+    prompt_tokens = max(row.prompt_tokens for row in letter.rows)
+    tokens, room = change.max_tokens, settings.context_tokens - prompt_tokens
+    had = max([int(orjson.loads(row.body).get(name) or 0) for row in letter.rows if row.finish_reason == "length"], default=0)
     if tokens is None and change.is_none and letter.reason in CUT:
-        tokens = 2 * int(body.get(name) or 0) or room
+        tokens = 2 * had or room
     if tokens is not None:
         body[name] = min(tokens, room)
-        if letter.reason in CUT and body[name] <= int(before.get(name) or 0):
+        if letter.reason in CUT and body[name] <= had:
             return "cut, and no more tokens than it had: raise --max-tokens or llm.context_tokens"
     body |= {field: value for field, value in (("temperature", change.temperature), ("seed", change.seed)) if value is not None}
     if letter.reason not in WITHOUT_ANSWER:
@@ -179,13 +181,13 @@ def changed(letter: DeadLetter, refused: Answer, change: Change, settings: LLMSe
         if body | {"seed": None} == before | {"seed": None} and body.get("temperature") == 0:
             return "at temperature 0 a seed changes nothing: give --temperature too"
     raw = body_bytes(body)
-    key = request_key(raw, refused.revision)
+    key = request_key(raw, first.revision)
     return Request(
         key,
         raw,
-        refused.prompt_tokens or len(raw) // 4,
+        prompt_tokens or len(raw) // 4,
         int(body.get(name) or 0),
-        refused.template_version,
-        family=refused.template_version,
+        first.template_version,
+        family=first.template_version,
         retry_of=letter.planned_key if key != letter.planned_key else "",
     )

@@ -40,6 +40,8 @@ def served_model(settings: LLMSettings, home: Home, timeout_s: float = _TIMEOUT_
     if settings.provider == "local" or settings.revision:
         return Served(key_revision(settings, home))
     path, seen = home.ledger / _FILE, _read(home.ledger / _FILE)
+    if settings.provider == "batch":
+        return seen.get(settings.model, Served())  # nobody is there to be asked
     try:
         identity = server_identity(settings, timeout_s=timeout_s)
     except (ServerUnreachable, ServerRefused) as error:

@@ -151,9 +151,7 @@ class LLMSettings(Section):
     max_attempts: int = Field(3, ge=1, json_schema_extra=_NOT_IN_RECIPE)
     usd_per_million_prompt_tokens: float = Field(0.0, ge=0)
     usd_per_million_completion_tokens: float = Field(0.0, ge=0)
-    batch_price_share: float = Field(
-        0.5, ge=0, le=1, description="what a batch costs, as a share of the prices above", json_schema_extra=_NOT_IN_RECIPE
-    )
+    batch_price_share: float = Field(0.5, ge=0, le=1, description="what a batch costs, as a share of these prices")
     prices: dict[str, Price] = Field(
         default_factory=dict,
         description="model name or pattern (gpt-4o*) = its prices; the first that matches goes before the two fields above",
@@ -167,11 +165,14 @@ class LLMSettings(Section):
         return value
 
     def price(self) -> Price:
-        """The model's prices: the first entry of `prices` whose pattern fits, else the two single fields."""
-        for pattern, price in self.prices.items():
-            if fnmatchcase(self.model, pattern):
-                return price
-        return Price(prompt=self.usd_per_million_prompt_tokens, completion=self.usd_per_million_completion_tokens)
+        """The model's prices: the first entry of `prices` whose pattern fits, else the two single fields; of a batch, its share."""
+        single = Price(prompt=self.usd_per_million_prompt_tokens, completion=self.usd_per_million_completion_tokens)
+        found = next((price for pattern, price in self.prices.items() if fnmatchcase(self.model, pattern)), single)
+        if self.provider != "batch":
+            return found
+        share = self.batch_price_share
+        cached = None if found.cached is None else found.cached * share
+        return Price(prompt=found.prompt * share, cached=cached, completion=found.completion * share)
 
 
 class Variant(Section):

@@ -24,6 +24,7 @@ two stand some numbers a subject, never its history or its text.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ import pyarrow.parquet as pq
 from kar import flow
 from kar.llm import local
 from kar.llm.key import body_bytes, request_key
+from kar.llm.ledger.reading import Reading
 from kar.llm.served import served_model
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output, json_sha
@@ -47,7 +49,8 @@ from kar.text.tokens import token_counter
 from kar.text.variants import Split, asked_views, load_splits
 from kar.text.views import Model, Night, World
 
-PART_ROWS = 2_048
+PART_ROWS = 8_192
+_LOOKED_UP = 1_000
 ASKED_AGAIN = frozenset({"bad_request", "exhausted", "over_budget"})
 """Reasons for a refused row that say nothing of an answer: such requests are asked again."""
 
@@ -59,7 +62,7 @@ def files(settings: Settings, _inputs: Inputs) -> list[Path]:
 
 
 def facts(settings: Settings, inputs: Inputs) -> dict[str, object]:
-    """Which model is served, and whether last night's answers were judged as tonight's would be."""
+    """Which model is served; whether last night's answers were judged as tonight's would be; what was replayed since."""
     if not asked_views(settings):
         return {}
     served = served_model(settings.llm, inputs.home)
@@ -67,6 +70,7 @@ def facts(settings: Settings, inputs: Inputs) -> dict[str, object]:
         "model_revision": served.revision,
         "server_version": served.server_version,
         "judged_alike": _judged_alike(settings, inputs),
+        "replayed_sha": json_sha(sorted(_replayed(inputs, _refused_rows(inputs)))),
     }
 
 
@@ -131,16 +135,37 @@ def _last(inputs: Inputs, views: list[str], only: str | None) -> dict[str, Last]
 
 
 def _refused(inputs: Inputs) -> dict[str, dict[str, frozenset[str]]]:
-    """View → subject → keys of its requests whose answers were refused for what they say."""
-    path = inputs.path("refused")
-    if path is None:
-        return {}
-    is_said = ~pc.field("reason").isin(pa.array(sorted(ASKED_AGAIN)))
-    rows = pq.read_table(path, columns=["view", "subject_id", "request_key"], filters=is_said)
+    """View → subject → keys of its requests whose answers were refused for what they say, and not asked again since."""
+    rows = _refused_rows(inputs)
+    replayed = _replayed(inputs, rows)
     found: dict[str, dict[str, frozenset[str]]] = {}
     for view, subject, key in zip(*(rows.column(c).to_pylist() for c in rows.column_names), strict=True):
-        own = found.setdefault(view, {})
-        own[subject] = own.get(subject, frozenset()) | {key}
+        if key not in replayed:
+            own = found.setdefault(view, {})
+            own[subject] = own.get(subject, frozenset()) | {key}
+    return found
+
+
+def _refused_rows(inputs: Inputs) -> pa.Table:
+    """Last night's refusals for what an answer says: view, subject_id, request_key."""
+    path, names = inputs.path("refused"), ["view", "subject_id", "request_key"]
+    if path is None:
+        return pa.table({name: pa.array([], pa.string()) for name in names})
+    return pq.read_table(path, columns=names, filters=~pc.field("reason").isin(pa.array(sorted(ASKED_AGAIN))))
+
+
+def _replayed(inputs: Inputs, refused: pa.Table) -> set[str]:
+    """Of the refused requests those that have a newer answer than last night judged (`kar deadletters replay`)."""
+    folder = inputs.folder("knowledge")
+    keys = refused.column("request_key").to_pylist()
+    if folder is None or not keys:
+        return set()
+    judged_at = dt.datetime.fromisoformat(Manifest.read(folder / "manifest.json").made_at)
+    found: set[str] = set()
+    with Reading(inputs.home.ledger) as ledger:
+        for start in range(0, len(keys), _LOOKED_UP):
+            answers = ledger.every(keys[start : start + _LOOKED_UP])
+            found |= {key for key, own in answers.items() if any(a.status == "ok" and a.asked_at > judged_at for a in own)}
     return found
 
 

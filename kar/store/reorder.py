@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-_HELD_BYTES = 24 * 2**20
+_HELD_BYTES = 32 * 2**20
 _MOST_BUCKETS = 256  # each may keep a file open
 _PLACE = "_place"
 
@@ -20,7 +20,7 @@ class Reorder:
     """Takes rows with their places 0 … count-1 in any order, gives them back in order of place.
 
     Each row goes to the bucket of its place; a bucket is small enough to be sorted in memory. Buckets lie in memory
-    until they are 24 MiB together, then in files, so that few rows never touch the disk.
+    until they are 32 MiB together, then in files, so that few rows never touch the disk.
 
     Args:
         folder: for the files; they are gone when the `with` block ends.
@@ -85,6 +85,7 @@ class Reorder:
                 self._writers[number].write_table(table)
                 held.clear()
         self._held = 0
+        pa.default_memory_pool().release_unused()  # else what many threads allocated stays with each of them
 
     def _read(self, number: int) -> list[pa.Table]:
         if number not in self._writers:

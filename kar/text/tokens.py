@@ -19,7 +19,9 @@ CHARS_PER_TOKEN = 4.0
 MESSAGE_TOKENS = 5  # a chat template's own tokens around one message; ChatML: <|im_start|> role \n … <|im_end|> \n
 REPLY_TOKENS = 3  # and those that open the answer
 _FILE = "tokenizer.json"
-_CHUNK = 20_000
+_CHUNK = 5_000
+_REMEMBERED = 100_000  # texts, about 15 MB
+_REMEMBERED_CHARS = 200
 
 
 class TokenCounter:
@@ -33,6 +35,7 @@ class TokenCounter:
     def __init__(self, tokenizer: Tokenizer | None, nature: str) -> None:
         self._tokenizer, self.nature = tokenizer, nature
         self.is_estimate = tokenizer is None
+        self._known: dict[str, int] = {}  # short texts: a history's lines come again with every part of the table
 
     def __call__(self, text: str) -> int:
         return int(self.many([text])[0])
@@ -41,9 +44,22 @@ class TokenCounter:
         """int64 [N]."""
         if self._tokenizer is None:
             return np.fromiter((math.ceil(len(text) / CHARS_PER_TOKEN) for text in texts), np.int64, len(texts))
+        known = self._known
+        counts = np.fromiter((known.get(text, -1) for text in texts), np.int64, len(texts))
+        if len(missing := np.flatnonzero(counts < 0)):
+            fresh = [texts[n] for n in missing.tolist()]
+            counts[missing] = self._count(self._tokenizer, fresh)
+            if len(known) + len(fresh) > _REMEMBERED:
+                known.clear()
+            pairs = zip(fresh[:_REMEMBERED], counts[missing].tolist(), strict=False)
+            known.update((text, count) for text, count in pairs if len(text) <= _REMEMBERED_CHARS)
+        return counts
+
+    @staticmethod
+    def _count(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
         counts = np.empty(len(texts), np.int64)
-        for start in range(0, len(texts), _CHUNK):  # an encoding keeps strings and offsets; 20,000 at a time keep memory small
-            encoded = self._tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False)
+        for start in range(0, len(texts), _CHUNK):  # an encoding keeps strings and offsets; 5,000 at a time keep memory small
+            encoded = tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False)
             counts[start : start + len(encoded)] = [len(e) for e in encoded]
         return counts
 

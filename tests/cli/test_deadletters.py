@@ -46,7 +46,7 @@ def test_refused_answers_are_listed_shown_replayed_and_gone(shop: Path) -> None:
         assert "<U+001B>[31mRed" in shown.stdout
         assert "\x1b" not in shown.stdout
         assert "\u202e" not in shown.stdout
-        key = next(line.split()[0] for line in shown.stdout.splitlines() if line.endswith("(refused)"))
+        key = next(line.split()[0] for line in shown.stdout.splitlines() if line.endswith("(planned)"))
         assert kar(shop, "deadletters", "show", key, *at).stdout == shown.stdout
         assert kar(shop, "deadletters", "show", key[:16], *at).stdout == shown.stdout
 

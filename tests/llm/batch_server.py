@@ -58,6 +58,7 @@ def batch_server(
     answers: Callable[[int], bool] = lambda place: True,
     refuses: Callable[[int], bool] = lambda place: False,
     cuts: bool = False,
+    checks: int = 0,
 ) -> Iterator[Calls]:
     """Run the server in a thread while the block lasts.
 
@@ -67,14 +68,16 @@ def batch_server(
         answers: which places of a file get an answer before the batch ends; the others expire, or are cancelled.
         refuses: which places get a 400.
         cuts: answers stop at the token limit.
+        checks: looks at a file before it is processed; no batch starts before that (Azure).
     """
     calls, ready, stop = Calls(), threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
-    routes = _Routes(calls, ends, fault, answers, refuses, cuts)
+    routes = _Routes(calls, ends, fault, answers, refuses, cuts, checks)
 
     async def serve() -> None:
         app = web.Application(client_max_size=2**26, middlewares=[routes.faults])
         app.router.add_post("/v1/files", routes.upload)
+        app.router.add_get("/v1/files/{id}", routes.file)
         app.router.add_get("/v1/files/{id}/content", routes.content)
         app.router.add_post("/v1/batches", routes.create)
         app.router.add_get("/v1/batches", routes.list)
@@ -105,10 +108,11 @@ def batch_server(
 
 class _Routes:
     def __init__(
-        self, calls: Calls, ends: str, fault: Fault, answers: Callable[[int], bool], refuses: Callable[[int], bool], cuts: bool
+        self, calls: Calls, ends: str, fault: Fault, answers: Callable[[int], bool], refuses: Callable[[int], bool], cuts: bool, checks: int
     ) -> None:
         self._calls, self._ends, self._fault = calls, ends, fault
-        self._answers, self._refuses, self._cuts = answers, refuses, cuts
+        self._answers, self._refuses, self._cuts, self._checks = answers, refuses, cuts, checks
+        self._shown: dict[str, dict[str, Any]] = {}
 
     @web.middleware
     async def faults(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
@@ -138,22 +142,29 @@ class _Routes:
         file_id = f"file-{len(self._calls.files) + 1}"
         self._calls.files[file_id] = upload.file.read()
         self._calls.purposes.append(str(form["purpose"]))
-        return web.json_response(
-            {
-                "id": file_id,
-                "object": "file",
-                "bytes": len(self._calls.files[file_id]),
-                "created_at": int(time.time()),
-                "filename": upload.filename,
-                "purpose": form["purpose"],
-                "status": "processed",
-            }
-        )
+        self._shown[file_id] = {
+            "id": file_id,
+            "object": "file",
+            "bytes": len(self._calls.files[file_id]),
+            "created_at": int(time.time()),
+            "filename": upload.filename,
+            "purpose": form["purpose"],
+            "status": "pending" if self._checks else "processed",
+        }
+        return web.json_response(self._shown[file_id])
+
+    async def file(self, request: web.Request) -> web.Response:
+        shown = self._shown[request.match_info["id"]]
+        self._checks -= 1
+        shown["status"] = "running" if self._checks > 0 else "processed"
+        return web.json_response(shown)
 
     async def create(self, request: web.Request) -> web.Response:
         asked = await request.json()
         if asked["input_file_id"] not in self._calls.files:
             return web.json_response({"error": {"message": "no such file"}}, status=400)
+        if self._shown[asked["input_file_id"]]["status"] != "processed":
+            return web.json_response({"error": {"message": "the file is not processed"}}, status=400)
         batch = {
             "id": f"batch_{len(self._calls.batches) + 1}",
             "object": "batch",

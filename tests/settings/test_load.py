@@ -76,6 +76,33 @@ def test_an_import_of_a_view_keeps_the_dot_of_its_name(file: Path) -> None:
     assert settings.knowledge.imports == {"item.facts": "facts.jsonl"}
 
 
+def test_a_variant_of_a_view_is_set_key_by_key(file: Path) -> None:
+    keys = [("template", '"item.facts.b"'), ("share", "0.25"), ("salt", '"x"')]
+    variant = load(file, [f"prompts.variants.item.facts.{key}={value}" for key, value in keys]).prompts.variants["item.facts"]
+    assert (variant.template, variant.share, variant.salt) == ("item.facts.b", 0.25, "x")
+
+
+@pytest.mark.parametrize(
+    ("view", "template", "share", "message"),
+    [
+        ("item.tags", "item.tags.b", "0.5", r"variants names view 'item\.tags', which is not among views"),
+        ("item.facts", "user.preference.b", "0.5", r"variants\.item\.facts: the template's file is item\.facts\.<name>"),
+        ("item.facts", "item.facts.b", "1.5", r"prompts\.variants\.item\.facts\.share: Input should be less than or equal to 1"),
+        ("item.facts", "item.facts", "0.5", r"prompts\.variants\.item\.facts\.template: String should match pattern"),
+        ("item.facts", "../b", "0.5", r"String should match pattern"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_named(file: Path, view: str, template: str, share: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load(file, [f'prompts.variants.{view}.template="{template}"', f"prompts.variants.{view}.share={share}"])
+
+
+@pytest.mark.parametrize("override", ["prompts.max_drift=0", "prompts.max_drift=1.1", "prompts.order=longest", "prompts.value_bands=0"])
+def test_a_setting_of_the_plan_that_cannot_be_is_named(file: Path, override: str) -> None:
+    with pytest.raises(SettingsError, match=override.split("=")[0].replace(".", r"\.")):
+        load(file, [override])
+
+
 def test_what_cannot_change_the_output_is_not_in_the_recipe() -> None:
     import tomllib
 
@@ -99,3 +126,13 @@ def test_training_meets_older_knowledge_in_time_mode_only(file: Path) -> None:
     day = dt.date(2026, 11, 19)
     assert load(file, ["examples.window_days=7"]).snapshot_date(day) == dt.date(2026, 11, 12)
     assert load(file, ["histories.mode=per_user"]).snapshot_date(day) == day
+
+
+def test_a_batch_costs_its_share_of_the_model_s_prices() -> None:
+    from kar.settings import LLMSettings, Price
+
+    prices = {"gpt*": Price(prompt=4.0, cached=1.0, completion=8.0)}
+    assert LLMSettings(provider="openai", model="gpt-x", prices=prices).price() == prices["gpt*"]
+    assert LLMSettings(provider="batch", model="gpt-x", prices=prices).price() == Price(prompt=2.0, cached=0.5, completion=4.0)
+    single = LLMSettings(provider="batch", model="other", prices=prices, usd_per_million_prompt_tokens=3.0, batch_price_share=1.0)
+    assert single.price() == Price(prompt=3.0)

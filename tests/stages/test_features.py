@@ -190,6 +190,16 @@ def test_a_row_says_what_it_has_seen_when_it_was_asked_and_who_wrote_it(scene: S
     assert items["Z"]["facts_evidence_newest_at"] is None
 
 
+def test_a_text_that_the_budget_left_unrenewed_carries_its_age_into_the_release(scene: Scene) -> None:
+    asked, seen = NOW - dt.timedelta(days=40), CUTOFF - dt.timedelta(days=41)
+    old = _knowledge("user.preference", "2", seen, origin="last_good") | {"asked_at": asked}
+    scene.write("knowledge", knowledge=[KNOWLEDGE[0], old, KNOWLEDGE[2]])
+    scene.publish()
+    users = {row["user_id"]: row for row in scene.release().table("user").to_pylist()}
+    told = {user: (users[user]["preference_asked_at"], users[user]["preference_evidence_newest_at"]) for user in (2, 7, 10)}
+    assert told == {2: (asked, seen), 7: (None, None), 10: (NOW, CUTOFF - dt.timedelta(days=1))}
+
+
 def test_the_release_row_and_the_manifest_agree(scene: Scene) -> None:
     row, out = scene.publish()
     release = scene.release()

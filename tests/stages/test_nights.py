@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from kar.llm.key import request_key
+from kar.llm.ledger import Ledger
 from kar.text.variants import point
 from tests import world
 from tests.stages.nights import PLANNING, Nights
@@ -126,6 +129,24 @@ def test_a_refused_request_is_judged_again_when_the_gate_changed_and_costs_nothi
     assert nights(knowledge={"min_words": 13}) == 0
     assert nights.decided("ask") == {("item.facts", "3"): "new"}
     assert nights.figures("knowledge")["from_ledger"] == 1
+
+
+def test_a_refused_request_that_was_asked_again_by_hand_is_judged_the_next_night(nights: Nights) -> None:
+    nights(lambda call: "refusal" if about(3)(call.prompt) else "ok")
+    first = nights.rows("knowledge", "knowledge")
+    (refusal,) = nights.rows("knowledge", "refused").values()
+    assert nights() == 0
+    with Ledger.open(nights.home.ledger) as ledger:
+        (refused,) = ledger.find([refusal["request_key"]])[refusal["request_key"]]
+        later = refused.ended_at.replace(year=2030)
+        text = first["item.facts", "4"]["text"].replace("Film 4", "Film 3")
+        body = refused.body.replace('"temperature":0.0', '"temperature":0.5')
+        key = request_key(body.encode(), refused.revision)
+        ledger.put(dataclasses.replace(refused, key=key, body=body, retry_of=refused.key, text=text, asked_at=later, ended_at=later))
+    assert nights() == 0
+    assert nights.decided("ask") == {("item.facts", "3"): "new"}
+    assert nights.rows("knowledge", "knowledge")["item.facts", "3"]["text"] == text
+    assert nights.rows("knowledge", "refused") == {}
 
 
 @pytest.mark.parametrize("mode", ["400", "500"])

@@ -24,6 +24,7 @@ from kar.settings import LLMSettings
 
 if TYPE_CHECKING:
     import openai
+    from openai.types import FileObject
 
 T = TypeVar("T")
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -32,6 +33,8 @@ OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 _ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _CLOCK_SKEW = dt.timedelta(hours=1)
 _METADATA = "kar_batch"
+_UNCHECKED = ("pending", "running")  # Azure looks at a file first, and starts no batch before that
+_LONGEST_CHECK_S = 300.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LONGEST_PAUSE_S = 30.0
 _SHOWN_CHARS = 300
@@ -98,13 +101,18 @@ class BatchServer:
         self._client.close()
 
     def upload(self, path: Path) -> str:
-        """Upload a file of requests; its id. A repeated upload costs nothing."""
+        """Upload a file of requests, and wait until the provider has looked at it; its id. A repeated upload costs nothing."""
 
-        def send() -> str:
+        def send() -> FileObject:
             with path.open("rb") as stream:
-                return _id(self._client.files.create(file=(path.name, stream, "application/jsonl"), purpose="batch"))
+                return self._client.files.create(file=(path.name, stream, "application/jsonl"), purpose="batch")
 
-        return self._try(send, "POST /files")
+        made = self._try(send, "POST /files")
+        file_id, until = _id(made), time.monotonic() + _LONGEST_CHECK_S
+        while getattr(made, "status", "") in _UNCHECKED and time.monotonic() < until:
+            time.sleep(min(self._backoff_s, 5.0))
+            made = self._try(lambda: self._client.files.retrieve(file_id), f"GET /files/{file_id}")
+        return file_id
 
     def create(self, file_id: str, own_id: str, since: dt.datetime) -> RemoteBatch:
         """Start a batch over an uploaded file, once.

@@ -94,6 +94,13 @@ def test_a_night_is_sent_waited_for_and_its_answers_end_in_the_ledger(shop: Shop
         assert server.count("POST /batches") == 1
 
 
+def test_a_provider_that_looks_at_a_file_first_is_waited_for(shop: Shop) -> None:
+    with batch_server(checks=3) as server:
+        made = shop.submit(server)
+        assert [n.batch_id for n in made.started] == ["batch_1"]
+        assert server.count("GET /files/file-1") == 3
+
+
 def test_a_second_submit_sends_nothing_that_an_open_batch_holds(shop: Shop) -> None:
     with batch_server() as server:
         shop.submit(server, most_requests=3)
