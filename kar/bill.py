@@ -13,7 +13,7 @@ from kar.settings import Settings
 from kar.show import aligned, made
 from kar.store import Home, Manifest, Partition
 
-_GROUP = ["view", "template_version", "decision", "reason"]
+_GROUP = ["view", "form", "template_version", "decision", "reason"]
 _COSTLY = ("ask", "over_budget")
 
 
@@ -59,6 +59,7 @@ def bill(settings: Settings, home: Home, date: dt.date) -> str:
     usd = paid.usd(settings)
     most = "" if settings.llm.usd_budget is None else f" (budget {settings.llm.usd_budget:,.2f} USD)"
     lines.append(f"money    {usd:,.2f} USD at most{most}" if whole.usd(settings) else "money    none: no price per token is set in [llm]")
+    lines += _how_it_is_asked(figures)
     return "\n".join(lines)
 
 
@@ -66,13 +67,24 @@ def _table(settings: Settings, partition: Partition) -> list[tuple[str, ...]]:
     plan = pq.read_table(partition.table("plan"), columns=[*_GROUP, "prompt_tokens", "answer_tokens"])
     groups = plan.group_by(_GROUP).aggregate([([], "count_all"), ("prompt_tokens", "sum"), ("answer_tokens", "sum")])
     table: list[tuple[str, ...]] = [
-        ("view", "template", "decision", "reason", "subjects", "prompt tokens", "answer tokens at most", "USD at most")
+        ("view", "form", "template", "decision", "reason", "subjects", "prompt tokens", "answer tokens at most", "USD at most")
     ]
     for row in sorted(groups.to_pylist(), key=lambda r: [r[name] for name in ("view", "decision", "reason", "template_version")]):
         cost = Bill(row["count_all"], row["prompt_tokens_sum"], row["answer_tokens_sum"]) if row["decision"] in _COSTLY else Bill()
         counts = (f"{row['count_all']:,}", f"{cost.prompt_tokens:,}", f"{cost.answer_tokens:,}", f"{cost.usd(settings):,.2f}")
-        table.append((row["view"], row["template_version"] or "–", row["decision"].replace("_", " "), row["reason"] or "–", *counts))
+        why = (row["decision"].replace("_", " "), row["reason"] or "–")
+        table.append((row["view"], row["form"], row["template_version"] or "–", *why, *counts))
     return table if any(row[-1] != "0.00" for row in table[1:]) else [row[:-1] for row in table]
+
+
+def _how_it_is_asked(figures: dict[str, Any]) -> list[str]:
+    """What is done about reasoning, and which views get prose although factors are wanted."""
+    lines = [f"thinking {figures['thinking']}"] if "thinking" in figures else []
+    if unserved := [view for view, form in figures.get("forms", {}).items() if form["wanted"] != form["got"]]:
+        lines.append(
+            f"form     {', '.join(unserved)} in prose: factors are wanted, and the server cannot be held to a schema (llm.structured)"
+        )
+    return lines
 
 
 def _requests(home: Home, partition: Partition) -> Iterator[tuple[str, int, int, bool]]:

@@ -113,7 +113,7 @@ PROMPTS = Stage(
 KNOWLEDGE = Stage(
     name="knowledge",
     title="ask the language model, keep every answer, accept what passes the quality gate",
-    version=2,
+    version=3,
     reads=(
         Read("prompts", "plan"),
         Read("prompts", "request"),
@@ -121,9 +121,10 @@ KNOWLEDGE = Stage(
         Read("histories", "item_profile"),
         Read("sources", "interaction"),
         Read("knowledge", "knowledge", "previous"),
+        Read("knowledge", "factor_knowledge", "previous"),
         Read("knowledge", "refused", "previous"),
     ),
-    writes=("knowledge", "refused", "pace"),
+    writes=("knowledge", "factor_knowledge", "refused", "pace"),
     rejects={
         "empty": "the answer holds no text",
         "refusal": "the model declined",
@@ -135,6 +136,7 @@ KNOWLEDGE = Stage(
         "repetition": "the answer loops",
         "empty_list": "a list or an object without any entry",
         "not_a_list": "a list or an object was asked for, the answer is none",
+        "broken_json": "JSON that is not the object of factors that was asked for",
         "wrong_language": "surely in none of the languages that knowledge.languages names",
         "off_domain": "more words of other things than of this kind of item",
         "entity_mismatch": "about titles that the user never met, or about another item than its own",
@@ -157,9 +159,10 @@ KNOWLEDGE = Stage(
 VECTORS = Stage(
     name="vectors",
     title="encode each accepted text once",
-    version=1,
+    version=2,
     reads=(
         Read("knowledge", "knowledge"),
+        Read("knowledge", "factor_knowledge"),
         Read("histories", "history"),
         Read("histories", "item_profile"),
         Read("vectors", "knowledge_vector", "previous"),
@@ -232,6 +235,7 @@ REPORT = Stage(
         Read("prompts", "plan"),
         Read("prompts", "request"),
         Read("knowledge", "knowledge"),
+        Read("knowledge", "factor_knowledge"),
         Read("knowledge", "refused"),
         Read("knowledge", "pace"),
         Read("vectors", "knowledge_vector"),

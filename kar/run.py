@@ -83,7 +83,8 @@ def resolve(stage: Stage, settings: Settings, home: Home, date: dt.date) -> dict
 
 def _partition(stage: Stage, read: Read, settings: Settings, home: Home, date: dt.date) -> Partition | None:
     if read.at == "previous":
-        return home.latest(read.stage, date, before=True)
+        earlier = home.latest(read.stage, date, before=True)
+        return earlier if earlier is not None and _holds(earlier, read.table) else None
     if read.at == "latest":
         found = home.latest(read.stage, date)
     else:
@@ -93,7 +94,17 @@ def _partition(stage: Stage, read: Read, settings: Settings, home: Home, date: d
         when = "at or before " + date.isoformat() if read.at == "latest" else found.date.isoformat() if found else ""
         command = f"kar run {read.stage} --date {found.date if found else date}"
         raise NotMade(f"{stage.name} reads {read.stage}, which has not been made for {when}", f"run: {command}")
+    if not _holds(found, read.table):
+        raise NotMade(
+            f"{stage.name} reads {read.table}, and {read.stage} of {found.date} was made by an earlier version, which wrote none",
+            f"run: kar run {read.stage} --date {found.date}",
+        )
     return found
+
+
+def _holds(partition: Partition, table: str) -> bool:
+    """Whether a finished partition has the table; one that an earlier version made may lack a new one."""
+    return table in Manifest.read(partition.manifest_path).tables
 
 
 def _make(

@@ -127,6 +127,8 @@ def subject(settings: Settings, home: Home, side: Side, subject_id: str, date: d
         if part.exists():
             for row in rows_of(part, table, subject_id, side):
                 lines += ["", *shown(row, home)]
+                if table == "knowledge":
+                    lines += _factors(part, row)
     return "\n".join([*lines, "", _in_release(home, side, rows[0][f"{side}_id"])])
 
 
@@ -170,6 +172,19 @@ def _knowledge(row: dict[str, Any], home: Home) -> list[str]:
     if answer is not None and answer.text.strip() != row["text"].strip():
         lines += ["  the answer as it came:", *_wrapped(answer.text)]
     return lines
+
+
+def _factors(partition: Partition, row: dict[str, Any]) -> list[str]:
+    """The factors of a text that has them, one a line."""
+    if not partition.table("factor_knowledge").is_file():  # made by an earlier version
+        return []
+    is_its = (pc.field("view") == row["view"]) & (pc.field("subject_id") == row["subject_id"]) & (pc.field("factor") != "")
+    found = pq.read_table(partition.table("factor_knowledge"), filters=is_its).to_pylist()
+    if not found:
+        return []
+    named = [(told["factor"].replace("_", " "), told["text"]) for told in found]
+    width = max(len(name) for name, _ in named)
+    return [f"  in {len(found)} factors:", *(f"    {name.ljust(width)}  {text}" for name, text in named)]
 
 
 def _refused(row: dict[str, Any], _: Home) -> list[str]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import kar.release
-from kar import flow
+from kar import flow, show
 from kar import run as runner
 from kar.settings import Settings
 from kar.store import Home, Manifest
@@ -138,3 +138,34 @@ def test_imported_texts_need_no_server(settings: Settings, tmp_path: Path) -> No
     assert {row["model"] for row in knowledge} == {"a careful friend"}
     _, is_missing = kar.release.open(home.published).vectors("item", "item.facts", [1, 3, 4, 20])
     assert is_missing.tolist() == [True, True, False, False]
+
+
+def test_a_night_in_factors_ends_in_the_same_tables_with_vectors_and_a_release_of_single_factors(
+    settings: Settings, tmp_path: Path
+) -> None:
+    home = Home.of("world", tmp_path / "home")
+    by_factor = world.settings(
+        tmp_path / "data",
+        prompts={"form": {"item.facts": "factors", "user.preference": "factors"}},
+        vectors={"per_factor": ["item.facts", "user.preference"]},
+        adaptor={"item_views": ["item.facts", "item.facts:mood"], "user_views": ["user.preference:mood"]},
+    )
+    with loopback() as server:
+        runner.run_all(at(by_factor, server.base_url), home, DAY, lambda: NOW)
+        assert server.calls == 60
+        runner.run_all(at(by_factor, server.base_url), home, DAY, lambda: NOW + dt.timedelta(hours=1))
+        assert server.calls == 60
+    factors = pq.read_table(home.partition("knowledge", DAY).table("factor_knowledge"))
+    assert factors.num_rows == 60 * 9
+    assert pq.read_table(home.partition("knowledge", DAY).table("knowledge")).num_rows == 60
+    vectors = pq.read_table(home.partition("vectors", DAY).table("knowledge_vector"), columns=["view"]).column("view").to_pylist()
+    assert vectors.count("item.facts:mood") == 20
+    assert vectors.count("user.preference:director_and_cast") == 40
+    release = kar.release.open(home.published, verify=True)
+    found, is_missing = release.vectors("item", "item.facts:mood", [1, 20, 99])
+    assert found.shape == (3, 8)
+    assert is_missing.tolist() == [False, False, True]
+    assert "Where preference and facts meet" in (home.partition("report", DAY).path / "index.html").read_text()
+    shown = show.subject(by_factor, home, "item", "3", DAY)
+    assert shown.count("in 9 factors:") == 1
+    assert "director and cast" in shown

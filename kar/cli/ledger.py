@@ -108,4 +108,4 @@ def _warn(what: str, found: list[str]) -> None:
     for line in found[:_SHOWN]:
         typer.echo(shown(f"{what}: {line}"), err=True)
     if len(found) > _SHOWN:
-        say(f"{what}: {len(found) - _SHOWN:,} more", err=True)
+        typer.echo(f"{what}: {len(found) - _SHOWN:,} more", err=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from kar.page.factors import ByFactor
 from kar.settings import Settings
 from kar.store import Manifest
 
@@ -44,6 +45,7 @@ class Facts:
         user_count: users with a history.
         item_count: items.
         chosen: what is printed in full.
+        by_factor: what the texts say factor by factor.
     """
 
     date: dt.date
@@ -64,6 +66,7 @@ class Facts:
     user_count: int
     item_count: int
     chosen: Chosen
+    by_factor: ByFactor = field(default_factory=ByFactor)
 
     def ran_with(self, stage: str, section: str, key: str) -> Any:
         """A setting as the stage's recipe recorded it, else as the settings say now."""

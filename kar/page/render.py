@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kar.page import arms, cost, coverage, numbers, pace, protocol, provenance, reading, templates, turned_away
+from kar.page import arms, cost, coverage, factors, numbers, pace, protocol, provenance, reading, templates, turned_away
 from kar.page.facts import Facts
 from kar.untrusted import shown
 from kar.verdict import Verdict, verdict
@@ -77,6 +77,8 @@ def _sections(facts: Facts) -> dict[str, Any]:
         "views": coverage.views(facts),
         "known": coverage.KNOWN,
         "unknown": coverage.UNKNOWN,
+        "by_factor": facts.by_factor,
+        "factors_sampled": factors.SAMPLED,
         "stages": cost.stages(facts),
         "total_seconds": cost.total_seconds(facts),
         "asking": cost.asking(facts),

@@ -7,7 +7,8 @@
     published/releases/<id>/users.<v>.adapted.npy         the same floats as the Parquet column; row n = row n of the table
     published/releases/<id>/stats.json                    norms, effective rank, cosine, missing share
 
-A view `user.preference` gives the columns `preference_adapted_vector`, `preference_is_missing`, …
+A view `user.preference` gives the columns `preference_adapted_vector`, `preference_is_missing`, …; one of its factors,
+`user.preference:mood`, gives `preference_mood_adapted_vector`, …
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ STATS = "stats.json"
 ROW_GROUP = 131_072
 ROWS_PER_PART = 8 * ROW_GROUP
 TIME = pa.timestamp("us", tz="UTC")
-_VIEW = re.compile(r"^(user|item)\.([a-z0-9_]+)$")
+_VIEW = re.compile(r"^(user|item)\.([a-z0-9_]+)(?::[a-z0-9_]+)?$")
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,21 @@ def side_of(view: str) -> Side:
     """The side a view is about. Raises ReleaseError for a name that is no view or cannot be a column name."""
     match = _VIEW.match(view)
     if match is None:
-        raise ReleaseError(f"{view!r} cannot be a published view", "name views user.<name> or item.<name>, name of a-z, 0-9 and _")
+        raise ReleaseError(
+            f"{view!r} cannot be a published view",
+            "name views user.<name> or item.<name>, or one factor, item.<name>:<factor>; names of a-z, 0-9 and _",
+        )
     return "user" if match.group(1) == "user" else "item"
 
 
 def short(view: str) -> str:
-    """The part of a view's name after the dot: what its columns and files begin with."""
-    return view.split(".", 1)[1]
+    """The part of a view's name after the dot: what its columns and files begin with. No colon: not every file system takes one."""
+    return view.split(".", 1)[1].replace(":", "_")
+
+
+def whole(view: str) -> str:
+    """The view that a factor belongs to: item.facts:mood → item.facts; a view that is no factor's is whole itself."""
+    return view.partition(":")[0]
 
 
 def column(view: str, part: str) -> str:

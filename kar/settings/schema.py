@@ -10,12 +10,17 @@ import datetime as dt
 import re
 from fnmatch import fnmatchcase
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _NOT_IN_RECIPE: dict[str, Any] = {"recipe": False}
 View = str
+Form = Literal["prose", "factors"]
+Structured = Literal["structured_outputs", "response_format", "none"]
 Arm = Literal["base", "text", "knowledge", "permuted"]
+_HOSTED = ("api.openai.com",)
+_HOSTED_BELOW = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _LABEL = re.compile(r"^\s*(rating|click)\s*(?:(>=|>|==)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
 
@@ -129,6 +134,15 @@ class LLMSettings(Section):
     )
     context_tokens: int = Field(2048, ge=128, description="prompt and answer together")
     extra_body: dict[str, Any] = Field(default_factory=dict, description="sent as it is with every request, e.g. chat_template_kwargs")
+    structured: Literal["auto", "structured_outputs", "response_format", "none"] = Field(
+        "auto",
+        description="how the server is held to a JSON schema where an answer is wanted in factors: structured_outputs (vLLM), response_format "
+        "(hosted), none (it cannot be). auto: none for provider local, response_format at OpenAI and Azure, else structured_outputs",
+    )
+    thinking: Literal["auto", "off:enable_thinking", "off:thinking", "off:reasoning_effort", "leave"] = Field(
+        "auto",
+        description="reasoning before the answer. auto: off where the chat template in the tokenizer's folder names a switch, else left alone",
+    )
     token_budget: int | None = Field(None, ge=0, description="prompt + answer tokens a run may spend; none: no limit")
     usd_budget: float | None = Field(None, ge=0, description="money a run may spend at the prices below; none: no limit")
     deadline_s: float | None = Field(
@@ -174,6 +188,21 @@ class LLMSettings(Section):
         cached = None if found.cached is None else found.cached * share
         return Price(prompt=found.prompt * share, cached=cached, completion=found.completion * share)
 
+    @property
+    def structured_by(self) -> Structured:
+        """The field of the request body that holds the server to a schema; none: there is none, so prose is asked for."""
+        if self.structured != "auto":
+            return self.structured
+        if self.provider == "local":
+            return "none"
+        hosts = [urlsplit(url).hostname or "" for url in [e.base_url for e in self.endpoints] or [self.base_url]]
+        is_hosted = any(host in _HOSTED or host.endswith(_HOSTED_BELOW) for host in hosts)
+        return "response_format" if is_hosted else "structured_outputs"
+
+    def recipe(self) -> dict[str, Any]:
+        """The address is in no recipe, but what it says about the server decides what is asked, and so is."""
+        return {**super().recipe(), "structured": self.structured_by}
+
 
 class Variant(Section):
     """[prompts.variants."VIEW"]: a second template for part of a view's subjects."""
@@ -189,6 +218,10 @@ class PromptsSettings(Section):
     """[prompts]"""
 
     views: list[View] = ["user.preference", "item.facts"]
+    form: dict[View, Form] = Field(
+        default_factory=dict,
+        description="view = prose or factors: in which form its answers are wanted; a view that is not named: as its template says",
+    )
     min_new_events: int = Field(5, ge=1, description="a user is due again after this many new events in the history")
     drift_attribute: str = Field(
         "", description="item attribute, e.g. genre: a user is due again when its mixture over the history moves; empty: not measured"
@@ -204,6 +237,12 @@ class PromptsSettings(Section):
     )
     value_bands: int = Field(10, ge=1, description="order prefix: bands of like value; a deadline cuts the last of them")
     folder: str = Field("prompts", description="where <domain>/ lies", json_schema_extra=_NOT_IN_RECIPE)
+
+    @model_validator(mode="after")
+    def _forms_are_of_views(self) -> PromptsSettings:
+        if strange := sorted(set(self.form) - set(self.views)):
+            raise ValueError(f"form names {', '.join(strange)}, not among the views {self.views}")
+        return self
 
     @model_validator(mode="after")
     def _variants_are_of_their_views(self) -> PromptsSettings:
@@ -255,6 +294,10 @@ class VectorsSettings(Section):
         "float32", description="bfloat16: twice the speed where the processor has it (AMX, AVX512-BF16), vectors within 0.00003 of cosine"
     )
     raw_views: bool = Field(True, description="also encode item.raw and user.raw, for the text arm")
+    per_factor: list[View] = Field(
+        default_factory=list,
+        description="views whose factors are also encoded each for itself, as views like item.facts:mood; only where the answers are in factors",
+    )
     max_truncated_share: float = Field(0.05, ge=0, le=1, description="a larger share of cut texts in a view is a CheckFailed")
 
 
@@ -366,6 +409,14 @@ class Settings(Section):
     adaptor: AdaptorSettings = AdaptorSettings()
     features: FeaturesSettings = FeaturesSettings()
     report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="after")
+    def _factor_views_are_encoded(self) -> Settings:
+        for view in [*self.adaptor.user_views, *self.adaptor.item_views]:
+            base, colon, _ = view.partition(":")
+            if colon and base not in self.vectors.per_factor:
+                raise ValueError(f"the adaptor is to use {view}, and vectors.per_factor does not name {base}")
+        return self
 
     def snapshot_date(self, date: dt.date) -> dt.date:
         """The date whose knowledge the training examples of `date` may meet."""

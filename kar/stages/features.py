@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 import kar
 from kar.errors import ModelError, NotMade, SpaceMismatch
-from kar.release.layout import Side, side_of
+from kar.release.layout import Side, side_of, whole
 from kar.release.publish import Published, publish
 from kar.release.rows import Facts, SideRows, ViewRows
 from kar.settings import Settings
@@ -74,7 +74,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         ModelError: the checkpoint does not know the views that the settings publish.
     """
     wanted: dict[Side, list[str]] = {"user": settings.adaptor.user_views, "item": settings.adaptor.item_views}
-    knowledge = _of_views(inputs.table("knowledge"), [*wanted["user"], *wanted["item"]])
+    knowledge = _of_views(inputs.table("knowledge"), [whole(view) for view in [*wanted["user"], *wanted["item"]]])
     vectors = _of_views(inputs.table("knowledge_vector"), [*wanted["user"], *wanted["item"]])
     _check_fit(checkpoint, wanted, vectors)
     sides = (
@@ -125,11 +125,12 @@ def _side(
     return SideRows(
         side,
         ordered,
-        tuple(_view(view, subjects, _of_views(knowledge, [view]), _of_views(vectors, [view]), checkpoint, out) for view in views),
+        tuple(_view(view, subjects, _of_views(knowledge, [whole(view)]), _of_views(vectors, [view]), checkpoint, out) for view in views),
     )
 
 
 def _view(view: str, subjects: pa.Array, knowledge: pa.Table, vectors: pa.Table, checkpoint: Adapting, out: Output) -> ViewRows:
+    # a factor's vectors come from the same answer as the whole text's, so its knowledge row tells what they have seen
     # row of each subject in the two tables; null where it is in neither
     vector_rows = pc.index_in(subjects, value_set=vectors.column("subject_id").combine_chunks())
     knowledge_rows = pc.index_in(subjects, value_set=knowledge.column("subject_id").combine_chunks())

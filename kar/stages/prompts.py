@@ -45,6 +45,7 @@ from kar.text.factors import Message
 from kar.text.planning import Plan
 from kar.text.staleness import COLUMNS, Last
 from kar.text.templates import Template, template_paths
+from kar.text.thinking import switch_off, template_files
 from kar.text.tokens import token_counter
 from kar.text.variants import Split, asked_views, load_splits
 from kar.text.views import Model, Night, World
@@ -56,9 +57,11 @@ ASKED_AGAIN = frozenset({"bad_request", "exhausted", "over_budget"})
 
 
 def files(settings: Settings, _inputs: Inputs) -> list[Path]:
-    """The template and factors files of the views that are asked."""
+    """The template and factors files of the views that are asked, and the served model's chat template where it is looked into."""
     names = [template.path.stem for split in load_splits(settings) for template in split.templates]
-    return template_paths(Path(settings.prompts.folder), settings.scenario.domain, names) if names else []
+    paths = template_paths(Path(settings.prompts.folder), settings.scenario.domain, names) if names else []
+    is_read = bool(names) and settings.llm.thinking == "auto" and settings.llm.tokenizer
+    return paths + (template_files(Path(settings.llm.tokenizer).expanduser()) if is_read else [])
 
 
 def facts(settings: Settings, inputs: Inputs) -> dict[str, object]:
@@ -93,10 +96,20 @@ def plan(night: Night, splits: list[Split], folder: Path) -> Iterator[Plan]:
     """
 
     def body_of(template: Template, messages: list[Message]) -> bytes:
-        return body_bytes(asking.request_body(template, messages, night.settings.llm))
+        return body_bytes(asking.request_body(template, messages, night.settings.llm, night.model.thinking.body))
 
     with planning.planned(night, splits, body_of, lambda body: request_key(body, night.model.revision), folder) as made:
+        made.figures.update(_how_asked(night, splits))
         yield made
+
+
+def _how_asked(night: Night, splits: list[Split]) -> dict[str, Any]:
+    """The form that each view's templates want and get, what holds the server to it, and what is done about reasoning."""
+    forms = {}
+    for split in splits:
+        wanted = sorted({asking.wanted_form(night.settings, template) for template in split.templates})
+        forms[split.view] = {"wanted": " · ".join(wanted), "got": " · ".join(sorted({template.form for template in split.templates}))}
+    return {"forms": forms, "structured_by": night.settings.llm.structured_by, "thinking": night.model.thinking.said}
 
 
 def night_of(inputs: Inputs, settings: Settings, only: str | None = None) -> Night:
@@ -122,7 +135,7 @@ def _model(settings: Settings, inputs: Inputs) -> Model:
     """The served model; nothing of it is looked up if no view is asked."""
     is_local = settings.llm.provider == "local" and bool(asked_views(settings))
     folder = local.model_folder(inputs.home, settings.llm.model) if is_local else None
-    return Model(str(inputs.facts.get("model_revision", "")), token_counter(settings.llm, folder))
+    return Model(str(inputs.facts.get("model_revision", "")), token_counter(settings.llm, folder), switch_off(settings.llm, folder))
 
 
 def _last(inputs: Inputs, views: list[str], only: str | None) -> dict[str, Last]:

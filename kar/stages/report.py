@@ -1,6 +1,6 @@
 """report: one page that says whether the knowledge helped, and what it cost.
 
-reads   interaction, history, item_profile, plan, request, knowledge, refused, pace, knowledge_vector, example, metric, comparison, epoch, release
+reads   interaction, history, item_profile, plan, request, knowledge, factor_knowledge, refused, pace, knowledge_vector, example, metric, comparison, epoch, release
 writes  index.html beside the manifest; no table
 """
 
@@ -60,7 +60,18 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         user_count=len(users),
         item_count=len(items),
         chosen=_chosen(inputs, settings, users, items, knowledge),
+        by_factor=_by_factor(inputs, knowledge),
     )
+
+
+def _by_factor(inputs: Inputs, knowledge: pa.Table) -> page.ByFactor:
+    """The texts and vectors of single factors, counted as they stream past."""
+    told = page.tally(inputs.stream("factor_knowledge", ["view", "factor", "text"]))
+    if not told:
+        return page.ByFactor()
+    counted = knowledge.group_by("view").aggregate([([], "count_all")]).to_pylist()
+    middle = page.centres(inputs.stream("knowledge_vector", ["view", "vector"]))
+    return page.by_factor(told, {row["view"]: row["count_all"] for row in counted}, middle)
 
 
 def _chosen(inputs: Inputs, settings: Settings, users: list[str], items: list[str], knowledge: pa.Table) -> Chosen:

@@ -1,12 +1,15 @@
 """vectors: encode each accepted text once; one vector per view and subject, views are never joined into one text.
 
-reads   knowledge, history, item_profile, knowledge_vector (previous)
+reads   knowledge, factor_knowledge, history, item_profile, knowledge_vector (previous)
 writes  knowledge_vector
 rejects empty_text   nothing to encode
 
 Beside the knowledge, for the text arm: `item.raw`, the item's own text, and `user.raw`, the titles and stars of the
 history, newest kept, as many as the encoder can read. A vector is taken over from the partition before, or from the one
 that this run replaces, where text and encoder are the same.
+
+Of the views that `vectors.per_factor` names, each factor's text is encoded too, as a view of its own: `item.facts:mood`. A
+subject of which a factor says nothing has no vector there.
 """
 
 from __future__ import annotations
@@ -60,9 +63,10 @@ def files(settings: Settings, _inputs: Inputs) -> list[Path]:
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     encoder = load_encoder(settings.vectors.encoder, settings.vectors.batch_size, settings.vectors.precision)
-    texts, empty = gather(
-        inputs.table("knowledge"), inputs.table("history"), inputs.table("item_profile"), encoder, settings.vectors
-    ).split_empty()
+    gathered = gather(inputs.table("knowledge"), inputs.table("history"), inputs.table("item_profile"), encoder, settings.vectors)
+    if settings.vectors.per_factor:
+        add_factors(gathered, inputs.table("factor_knowledge"), settings.vectors.per_factor)
+    texts, empty = gathered.split_empty()
     table, figures = vectorise(texts, encoder, _earlier(inputs))
     for sentence in judge(figures["views"], settings.vectors.max_truncated_share):
         out.warn(sentence)
@@ -89,6 +93,19 @@ def gather(knowledge: pa.Table, history: pa.Table, item_profile: pa.Table, encod
         texts.add("item.raw", item_profile.column("subject_id").to_pylist(), item_profile.column("text").to_pylist())
         texts.add("user.raw", history.column("subject_id").to_pylist(), user_raw(history, encoder))
     return texts
+
+
+def add_factors(texts: Texts, factor_knowledge: pa.Table, views: list[str]) -> None:
+    """The factors' own texts of these views, each as a view named `view:factor`; texts about all factors are no factor's."""
+    is_own = pc.and_(
+        pc.is_in(factor_knowledge.column("view"), value_set=pa.array(views, pa.string())),
+        pc.not_equal(factor_knowledge.column("factor"), ""),
+    )
+    rows = factor_knowledge.filter(is_own)
+    names = pc.binary_join_element_wise(rows.column("view"), rows.column("factor"), ":")
+    texts.views.extend(names.to_pylist())
+    texts.subjects.extend(rows.column("subject_id").to_pylist())
+    texts.texts.extend(rows.column("text").to_pylist())
 
 
 def user_raw(history: pa.Table, encoder: Encoder) -> list[str]:

@@ -6,7 +6,7 @@ from kar.tables.schema import Column, Table
 
 _USER = Column("user_id", "user_id", "the user, as the source names them")
 _ITEM = Column("item_id", "item_id", "the item, as the source names it")
-_VIEW = Column("view", "string", "kind of knowledge, e.g. user.preference, item.facts")
+_VIEW = Column("view", "string", "kind of knowledge, e.g. user.preference, item.facts; of vectors also item.facts:mood, one factor of it")
 _SUBJECT = Column("subject_id", "string", "the user or item the view is about, as text")
 _EVENT_AT = Column("event_at", "time", "when the interaction happened, UTC")
 _CUTOFF = Column("cutoff_at", "time", "nothing at or after it was shown to the prompt; UTC")
@@ -113,6 +113,7 @@ _TABLES = (
             Column("request_key", "string", "digest of the request; empty unless it is asked, or was refused before"),
             Column("template_id", "string", "template that rendered it; empty if imported"),
             Column("template_version", "string", "version and digest of that template, as id@version:digest"),
+            Column("form", "string", "in which its answer is asked for: prose · factors (one text each); prose if imported"),
             Column("evidence_sha", "string", "digest of what the prompt saw of the subject"),
             Column("cutoff_at", "time", "nothing at or after it was shown; UTC"),
             *_EVIDENCE,
@@ -133,6 +134,7 @@ _TABLES = (
             Column("prompt_tokens", "int64", "as in the plan"),
             Column("answer_tokens", "int64", "as in the plan"),
             Column("template_version", "string", "as in the plan"),
+            Column("form", "string", "as in the plan"),
         ),
         row_group_rows=4_096,
     ),
@@ -156,6 +158,17 @@ _TABLES = (
             Column("prompt_tokens", "int64", "as the server counted; 0 for imports"),
             Column("completion_tokens", "int64", "as the server counted; 0 for imports"),
             *_EVIDENCE,
+        ),
+    ),
+    Table(
+        "factor_knowledge",
+        "one row per view, subject and factor with accepted text",
+        ("view", "subject_id", "factor"),
+        (
+            _VIEW,
+            _SUBJECT,
+            Column("factor", "string", "key of the domain's factor, e.g. mood; empty: one text about all of them (prose, imports)"),
+            Column("text", "string", "what is known of the subject in that factor"),
         ),
     ),
     Table(
@@ -195,7 +208,7 @@ _TABLES = (
     # ---- vectors
     Table(
         "knowledge_vector",
-        "one row per view and subject; views *.raw hold the text arm's vectors",
+        "one row per view and subject; views *.raw hold the text arm's vectors, views like item.facts:mood one factor's",
         ("view", "subject_id"),
         (
             _VIEW,

@@ -5,6 +5,7 @@ Shape suffixes: S subjects of the view, in the order given
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar.errors import SettingsError
-from kar.settings.schema import LLMSettings
+from kar.settings import LLMSettings, Settings
+from kar.settings.schema import Form
 from kar.text.clean import ATTRIBUTE_CHARS, TEXT_CHARS, TITLE_CHARS, clean
 from kar.text.factors import Factors, Message
 from kar.text.lines import HistoryLines, history_lines
@@ -22,6 +24,7 @@ from kar.text.templates import Template
 from kar.text.tokens import TokenCounter
 
 _PLANNED = ("model", "messages", "max_tokens", "stream", "n")  # the plan and the client rely on these; extra_body may not set them
+_SWITCHES = "chat_template_kwargs"
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,51 @@ class Prompts:
     write: Callable[[int], list[Message]]
 
 
-def request_body(template: Template, messages: list[Message], settings: LLMSettings) -> dict[str, Any]:
-    """The JSON body of one request. The settings' extra_body wins over the template's, also over its temperature.
+def served_form(settings: Settings, view: str) -> Form | None:
+    """The form in which a view is asked: as the settings say, prose where no schema can be had; None: as its template says."""
+    return "prose" if settings.llm.structured_by == "none" else settings.prompts.form.get(view)
+
+
+def wanted_form(settings: Settings, template: Template) -> Form:
+    """The form that the settings or the template's file want, whether the server can give it or not."""
+    return settings.prompts.form.get(template.view, template.file.output.form)
+
+
+def request_body(template: Template, messages: list[Message], settings: LLMSettings, thinking: dict[str, Any]) -> dict[str, Any]:
+    """The JSON body of one request. The settings' extra_body wins over the template's, both over everything but the plan's keys.
+
+    Args:
+        thinking: keys that switch reasoning off (`kar.text.thinking`); of its chat_template_kwargs those stay that extra_body does not set.
 
     Raises:
         SettingsError: llm.extra_body sets a key that the plan relies on.
     """
     if taken := sorted(set(_PLANNED) & set(settings.extra_body)):
         raise SettingsError(f"llm.extra_body sets {', '.join(taken)}, which kar sets itself", "remove the key")
-    return {
+    body = {
         "model": settings.model,
         "messages": messages,
         "max_tokens": template.output.max_tokens,
         "temperature": template.output.temperature,
+        **thinking,
+        **_held_to_schema(template, settings),
         **template.extra_body,
         **settings.extra_body,
     }
+    switches = [part.get(_SWITCHES) for part in (thinking, template.extra_body, settings.extra_body)]
+    if all(isinstance(part, dict) for part in switches if part is not None) and sum(part is not None for part in switches) > 1:
+        body[_SWITCHES] = {name: value for part in switches for name, value in (part or {}).items()}
+    return body
+
+
+def _held_to_schema(template: Template, settings: LLMSettings) -> dict[str, Any]:
+    """The part of the body that asks for an object with the template's factors; empty for prose."""
+    if template.form == "prose" or settings.structured_by == "none":
+        return {}
+    if settings.structured_by == "response_format":
+        named = {"name": re.sub(r"[^a-zA-Z0-9_-]", "_", template.view)[:64], "strict": True, "schema": template.strict_schema}
+        return {"response_format": {"type": "json_schema", "json_schema": named}}
+    return {"structured_outputs": {"json": template.schema_text}}
 
 
 def event_line(factors: Factors) -> Callable[[str, float], str]:

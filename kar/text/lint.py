@@ -15,7 +15,7 @@ def lint(folder: Path) -> list[str]:
     """What is wrong with the templates under prompts/, one sentence a fault; empty: nothing is.
 
     Every domain has factors and both views, every file loads (strict keys, known variables, constant part first),
-    every template renders a sample and speaks of every factor, and no two share an id.
+    every template renders a sample in each form it has words for and speaks of every factor, and no two share an id.
     """
     domains = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     faults = [] if domains else [f"{folder} holds no domain"]
@@ -26,22 +26,28 @@ def lint(folder: Path) -> list[str]:
         for view in views:
             try:
                 template = load_template(folder, domain.name, view)
+                forms = [template] + ([load_template(folder, domain.name, view, "factors")] if template.file.answer_form else [])
             except KarError as error:
                 faults.append(error.what)
                 continue
-            faults += _faults(template, seen)
+            faults += _twice(template, seen) + [fault for worded in forms for fault in _faults(worded)]
         if not views:
             faults += [f"{domain} has no templates"]
     return faults
 
 
-def _faults(template: Template, seen: dict[str, Path]) -> list[str]:
+def _twice(template: Template, seen: dict[str, Path]) -> list[str]:
+    first = seen.setdefault(template.id, template.path)
+    return [] if first == template.path else [f"{template.path}: id {template.id!r} is also that of {first}"]
+
+
+def _faults(template: Template) -> list[str]:
+    """Of one wording; a template that can be asked for factors has two."""
     faults = []
-    if template.id in seen:
-        faults.append(f"{template.path}: id {template.id!r} is also that of {seen[template.id]}")
-    seen[template.id] = template.path
     prompt = "\n".join(message["content"] for message in template.sample())
     silent = [factor.name for factor in template.factors.factors if factor.name not in prompt]
+    if template.form == "factors":
+        silent += [key for key in template.keys if key not in prompt]
     if silent:
         faults.append(f"{template.path}: the prompt does not name the factors {silent}")
     if template.output.min_words > template.output.words:

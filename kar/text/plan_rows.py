@@ -43,6 +43,7 @@ def request_rows(
         "prompt_tokens": made.prompts.prompt_tokens[asked],
         "answer_tokens": np.full(len(asked), template.output.max_tokens),
         "template_version": [template.version] * len(asked),
+        "form": [template.form] * len(asked),
     }
     return pa.table({name: columns[name] for name in _REQUEST.names}, schema=_REQUEST)
 
@@ -105,6 +106,7 @@ def _table(count: int, view: str, template: Template | None, **columns: Any) -> 
         "view": [view] * count,
         "template_id": [template.id if template else ""] * count,
         "template_version": [template.version if template else ""] * count,
+        "form": [template.form if template else "prose"] * count,
     }
     arrays = []
     for wanted in _PLAN:

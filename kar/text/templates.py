@@ -5,12 +5,16 @@ constant too (the task, the factors) and ends with the subject's own part, so th
 beginning and a server's prefix cache pays off; `load_template` holds files to that.
 
     domain variables    item · items · verb · words · factors (one a line) · factor_names (one line)
+                        factor_keys (JSON keys, one line) · factor_words (about how long the text of one factor is)
+    answer_form         the words under [answer_form] for the form in which the answer is asked for, prose or factors
     user variables      history (one event a line, oldest first) · profile (only with user_attributes)
     item variables      title · text (what the tables know: title, attributes, description or reviews)
 """
 
 from __future__ import annotations
 
+import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +25,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kar.errors import TemplateError
+from kar.settings.schema import Form
 from kar.store import json_sha
+from kar.text import structured
 from kar.text.factors import FILE, Factors, Message, load_factors, read_toml, strict
 
-DOMAIN_VARIABLES = ("item", "items", "verb", "words", "factors", "factor_names")
+DOMAIN_VARIABLES = ("item", "items", "verb", "words", "factors", "factor_names", "factor_keys", "factor_words")
 SUBJECT_VARIABLES = {"user": ("history",), "item": ("title", "text")}
 OWN_KEYS = frozenset({"model", "messages", "max_tokens", "temperature"})  # of the request body; a template's extra_body may not set them
-
+_ANSWER_FORM = re.compile(r"\{\{\s*answer_form\s*\}\}")
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
 _ENVIRONMENT.globals.clear()  # no range, no lipsum: a template names its variables and nothing else
 _SAMPLE = {
@@ -46,6 +52,8 @@ class OutputRules(BaseModel):
         max_tokens: most tokens of an answer.
         min_words: an answer with fewer is refused as too short.
         temperature: 0 is greedy: the same prompt gives the same answer.
+        form: what the template wants: prose, or factors, one text for each. The settings' prompts.form goes before it, and
+            a server that cannot be held to a schema is asked for prose.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +61,15 @@ class OutputRules(BaseModel):
     max_tokens: int = Field(ge=16)
     min_words: int = Field(ge=1)
     temperature: float = Field(0.0, ge=0, le=2)
+    form: Form = "prose"
+
+
+class AnswerForm(BaseModel):
+    """[answer_form]: the words that ask for either form; `{{ answer_form }}` in the user text stands for them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    prose: str = Field(min_length=1)
+    factors: str = Field(min_length=1)
 
 
 class TemplateFile(BaseModel):
@@ -67,6 +84,7 @@ class TemplateFile(BaseModel):
     system: str = ""
     user: str = Field(min_length=1)
     output: OutputRules
+    answer_form: AnswerForm | None = None
     extra_body: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("extra_body")
@@ -78,15 +96,24 @@ class TemplateFile(BaseModel):
 
 
 class Template:
-    """A loaded template with its domain's factors. Loading has checked it, so rendering does not fail on a variable."""
+    """A loaded template with its domain's factors. Loading has checked it, so rendering does not fail on a variable.
 
-    def __init__(self, file: TemplateFile, factors: Factors, path: Path) -> None:
+    Args:
+        form: in which the answer is asked for; None: as the file wants it.
+    """
+
+    def __init__(self, file: TemplateFile, factors: Factors, path: Path, form: Form | None = None) -> None:
         self.file, self.factors, self.path = file, factors, path
-        self.id, self.view, self.side, self.output = file.id, file.view, file.side, file.output
+        self.id, self.view, self.side, self.form = file.id, file.view, file.side, form or file.output.form
         self.user_attributes, self.extra_body = file.user_attributes, file.extra_body
+        self.keys = structured.factor_keys(factors)
+        self.factor_words = structured.factor_words(file.output.words, len(self.keys))
+        self.factor_chars = structured.most_chars(self.factor_words)
+        self.output = self._rules()
         self._check_keys()
+        self._source = self._worded()
         _check_variables(file.system, DOMAIN_VARIABLES, path, "system")
-        tree = _check_variables(file.user, (*DOMAIN_VARIABLES, *self.variables), path, "user")
+        tree = _check_variables(self._source, (*DOMAIN_VARIABLES, *self.variables), path, "user")
         self._check_order(tree)
         self._domain = {
             "item": factors.item.singular,
@@ -95,8 +122,10 @@ class Template:
             "words": file.output.words,
             "factors": factors.listed(),
             "factor_names": factors.names(),
+            "factor_keys": ", ".join(self.keys),
+            "factor_words": self.factor_words,
         }
-        self._user = _ENVIRONMENT.from_string(file.user, globals=self._domain)
+        self._user = _ENVIRONMENT.from_string(self._source, globals=self._domain)
         self.render(**dict.fromkeys(self.variables, "x"))
 
     @property
@@ -107,18 +136,39 @@ class Template:
     @cached_property
     def used(self) -> frozenset[str]:
         """The subject's own variables that the text really names."""
-        return frozenset(_names(_ENVIRONMENT.parse(self.file.user))) & frozenset(self.variables)
+        return frozenset(_names(_ENVIRONMENT.parse(self._source))) & frozenset(self.variables)
 
     @cached_property
     def version(self) -> str:
-        """`id@version:digest12`, over everything that shapes the request: both files' contents, not their comments."""
-        content = {"template": self.file.model_dump(mode="json"), "factors": self.factors.model_dump(mode="json", exclude={"vocabulary"})}
+        """`id@version:digest12`, over everything that shapes the request: both files' contents, not their comments.
+
+        Of the two wordings only the one that is asked counts, so a mended word for factors re-asks nobody who answered in prose.
+        """
+        file = {**self.file.model_dump(mode="json", exclude={"answer_form": True, "output": {"form"}}), "user": self._source}
+        content = {"template": file, "factors": self.factors.model_dump(mode="json", exclude={"vocabulary"})}
+        if self.form == "factors":
+            content["schema"] = self.schema
         return f"{self.id}@{self.file.version}:{json_sha(content)[:12]}"
 
     @cached_property
     def system(self) -> str:
         """The constant system message; empty: none is sent."""
         return self._rendered(_ENVIRONMENT.from_string(self.file.system, globals=self._domain), {})
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of an answer in factors."""
+        return structured.schema(self.keys, self.factor_chars)
+
+    @cached_property
+    def strict_schema(self) -> dict[str, Any]:
+        """The same without the longest length of a text: strict mode of hosted providers does not know every keyword."""
+        return structured.schema(self.keys, None)
+
+    @cached_property
+    def schema_text(self) -> str:
+        """The schema as text. The keys of a request body are sorted; in a text the factors keep their order, and a server writes them in it."""
+        return json.dumps(self.schema, ensure_ascii=False, separators=(",", ":"))
 
     def render(self, **subject: str) -> list[Message]:
         """The messages of one prompt.
@@ -145,6 +195,33 @@ class Template:
             raise TemplateError(f"{self.path}: {error}", "mend the template") from error
         except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:  # an expression in the template itself
             raise TemplateError(f"{self.path}: {type(error).__name__}: {error}", "mend the expression in the template") from error
+
+    def _rules(self) -> OutputRules:
+        """The file's, with room for the JSON around the texts where the answer has factors."""
+        rules = self.file.output
+        if self.form == "prose":
+            return rules
+        return rules.model_copy(update={"max_tokens": max(rules.max_tokens, structured.answer_tokens(self.keys, self.factor_chars))})
+
+    def _worded(self) -> str:
+        """The user text with the words for the answer's form in it. They are Jinja as the rest is, so they may name variables."""
+        words, source = self.file.answer_form, self.file.user
+        named = len(_ANSWER_FORM.findall(source))
+        if words is not None and named != 1:
+            raise TemplateError(
+                f"{self.path}: user names {{{{ answer_form }}}} {named} times", "name it once, where the words are to stand"
+            )
+        if self.form == "factors" and words is None:
+            raise TemplateError(
+                f"{self.path}: the answer is wanted in factors, and no words ask for them",
+                "add [answer_form] with prose and factors, and name {{ answer_form }} in user; prompts/movies shows how",
+            )
+        if self.form == "factors" and len(self.keys) > structured.MOST_KEYS:
+            raise TemplateError(
+                f"{self.path}: an answer in factors has {len(self.keys)} of them, at most {structured.MOST_KEYS} are asked at once",
+                "shorten the list of factors, or ask for prose",
+            )
+        return source if words is None else _ANSWER_FORM.sub(lambda _: words.prose if self.form == "prose" else words.factors, source)
 
     def _check_keys(self) -> None:
         is_own = self.path.stem == self.view or self.path.stem.startswith(f"{self.view}.")
@@ -173,21 +250,23 @@ class Template:
             )
 
 
-def load_template(folder: Path, domain: str, view: str) -> Template:
+def load_template(folder: Path, domain: str, view: str, form: Form | None = None) -> Template:
     """Read prompts/<domain>/<view>.toml and the domain's factors.
 
     Args:
         view: or `<view>.<name>`, a second template of the view.
+        form: in which the answer is asked for; None: as the file wants it.
 
     Raises:
-        TemplateError: no such file; no TOML; an unknown or missing key; bad Jinja; a variable that the view does not have.
+        TemplateError: no such file; no TOML; an unknown or missing key; bad Jinja; a variable that the view does not have;
+            factors are asked for and the file has no words for that.
     """
     path = folder / domain / f"{view}.toml"
     factors = load_factors(folder, domain)
     if not path.is_file():
         known = ", ".join(p.stem for p in view_files(folder / domain)) or "none"
         raise TemplateError(f"view {view!r} has no template {path}", f"views of this domain: {known}")
-    return Template(strict(TemplateFile, read_toml(path), path), factors, path)
+    return Template(strict(TemplateFile, read_toml(path), path), factors, path, form)
 
 
 def template_paths(folder: Path, domain: str, views: list[str]) -> list[Path]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from kar.errors import SettingsError, TemplateError
 from kar.settings import Settings
+from kar.text.asking import served_form
 from kar.text.templates import Template, load_template
 
 
@@ -61,11 +62,12 @@ def load_splits(settings: Settings) -> list[Split]:
         raise SettingsError(f"prompts.variants names {', '.join(stray)}, which is not asked", f"views that are asked: {', '.join(views)}")
     found = []
     for view in views:
-        templates = [load_template(folder, domain, view)]
+        form = served_form(settings, view)
+        templates = [load_template(folder, domain, view, form)]
         if (variant := variants.get(view)) is None:
             found.append(Split(view, tuple(templates)))
             continue
-        templates.append(load_template(folder, domain, variant.template))
+        templates.append(load_template(folder, domain, variant.template, form))
         if templates[1].view != view:
             raise TemplateError(
                 f"{templates[1].path} answers view {templates[1].view!r}, but prompts.variants gives it to {view!r}",

@@ -21,6 +21,7 @@ from kar.text.drift import Mixtures
 from kar.text.factors import Message
 from kar.text.staleness import Last, Standing, Tonight
 from kar.text.templates import Template
+from kar.text.thinking import Thinking
 from kar.text.tokens import TokenCounter
 
 Parts = Callable[[list[str] | None], Iterator[pa.Table]]
@@ -55,10 +56,11 @@ class World:
 
 @dataclass(frozen=True)
 class Model:
-    """The model to ask: its revision (empty: unknown) and how its tokens are counted."""
+    """The model to ask: its revision (empty: unknown), how its tokens are counted, and what is done about its reasoning."""
 
     revision: str
     counter: TokenCounter
+    thinking: Thinking = field(default_factory=lambda: Thinking("left alone"))
 
 
 @dataclass

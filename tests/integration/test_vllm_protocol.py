@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 
 import pytest
 
 from kar.llm import metrics
+from kar.llm.key import body_bytes
 from kar.llm.likelihood import prompt_logprobs
 from kar.settings import LLMSettings
+from kar.text.asking import request_body
 from kar.text.factors import load_factors
 from kar.text.quality.likelihood import bodies, likelihood, token_logprobs
+from kar.text.structured import read_answer
+from kar.text.templates import load_template
 from kar.text.tokens import token_counter
 from tests.integration.night import ROOT
 from tests.integration.vllm_server import MODEL, VllmServer, until
@@ -76,6 +81,20 @@ def test_a_structured_answer_is_json_with_a_text_for_every_factor(server: VllmSe
     found = json.loads(answer["choices"][0]["message"]["content"])
     assert list(found) == FACTORS
     assert all(isinstance(text, str) for text in found.values())
+
+
+def test_the_request_that_the_plan_writes_is_answered_in_factors_in_their_order(server: VllmServer) -> None:
+    """The body's keys are sorted, so the schema goes as text: a server writes the keys in the order in which it reads them."""
+    template = load_template(ROOT / "prompts", "movies", "item.facts", "factors")
+    settings = LLMSettings(provider="openai", model=MODEL)
+    messages = template.render(title="Heat (1995)", text="Heat (1995). genre: action, crime, thriller")
+    status, answer = server.post("/v1/chat/completions", json.loads(body_bytes(request_body(template, messages, settings, {}))))
+    assert status == 200
+    text, finish = answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]
+    assert finish == "length" or read_answer(text, template.keys).kind == "factors"
+    written = re.findall(r'"([a-z_]+)":', text)
+    assert len(written) > 1
+    assert written == list(template.keys)[: len(written)]
 
 
 def test_guided_json_is_ignored_without_a_word(server: VllmServer) -> None:

@@ -4,11 +4,12 @@
         …settings(base_url=server.base_url)…
     with loopback(lambda call: "500" if call.number == 1 else "ok") as server:
 
-What it says depends on the prompt alone. Modes:
+What it says depends on the prompt alone; a body with a JSON schema is answered by it. Modes:
     ok · slow (after 0.3 s) · never (no answer at all) · reset (the connection breaks) · truncated_json · wrong_type ·
     no_choices · huge (an answer of 64 MiB) · gzip_bomb (64 MiB in 64 kB) · empty · reasoned_out (no text, length) ·
-    refusal · echo · loop · length (cut) · no_usage · short · 429 · 429_after (Retry-After: 0.2) · 503 · and any other
-    status code as text
+    refusal · echo · loop · length (cut) · no_usage · short · schemaless (prose, whatever the schema
+    says) · empty_factors · other_json · 429 · 429_after (Retry-After: 0.2) · 503 · and any other status
+    code as text
 """
 
 from __future__ import annotations
@@ -79,6 +80,19 @@ def answer_to(prompt: str, count: int = 30) -> str:
     order = sorted(_WORDS, key=lambda word: hashlib.sha256(seed + word.encode()).digest())[:count]
     size = -(-count // 3)
     return " ".join(" ".join(order[i : i + size]).capitalize() + "." for i in range(0, count, size))
+
+
+def schema_of(body: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema that the body holds the answer to, as vLLM takes it (text or object) or as hosted providers do."""
+    found = body.get("structured_outputs", {}).get("json") or body.get("response_format", {}).get("json_schema", {}).get("schema")
+    schema: dict[str, Any] | None = orjson.loads(found) if isinstance(found, str) else found
+    return schema
+
+
+def answer_in_factors(prompt: str, schema: dict[str, Any]) -> str:
+    """The object that the schema asks for, keys in its order, six words each that depend on prompt and key."""
+    texts = {key: answer_to(f"{key}: {prompt}", 6)[: rule.get("maxLength")] for key, rule in schema["properties"].items()}
+    return orjson.dumps(texts).decode()
 
 
 @contextlib.contextmanager
@@ -195,7 +209,8 @@ class _Routes:
 
 
 async def _respond(request: web.Request, call: Call, mode: str) -> web.StreamResponse:
-    text, finish = answer_to(call.prompt), "stop"
+    schema = None if mode == "schemaless" else schema_of(call.body)
+    text, finish = answer_to(call.prompt) if schema is None else answer_in_factors(call.prompt, schema), "stop"
     if mode == "slow":
         await asyncio.sleep(0.3)
     elif mode == "never":
@@ -227,6 +242,12 @@ async def _respond(request: web.Request, call: Call, mode: str) -> web.StreamRes
         text = call.prompt
     elif mode == "loop":
         text = "The film is about a film that is about a film. " * 8
+    elif mode == "empty_factors" and schema is not None:
+        text = orjson.dumps(dict.fromkeys(schema["properties"], "")).decode()
+    elif mode == "other_json":
+        text = orjson.dumps({"title": text}).decode()
+    elif mode == "length" and schema is not None:
+        text, finish = text[:-20], "length"
     elif mode == "length":
         text, finish = text.rstrip(".") + " and then", "length"
     return _reply(call, mode, text, finish)

@@ -243,6 +243,7 @@ class _World:
             "request_key": text_sha(f"{view}{subject}") if decision == "ask" else "",
             "template_id": view,
             "template_version": f"{view}@1:0123456789ab",
+            "form": "prose" if view.startswith("user.") else "factors",
             "evidence_sha": text_sha(str(subject)),
             "cutoff_at": CUTOFF,
             **self._seen(view, subject),
@@ -287,7 +288,7 @@ class _World:
         for place, row in enumerate(asked):
             messages = self._messages(row["view"], int(row["subject_id"]))
             body = json.dumps({"model": "smollm2-135m-instruct", "messages": messages})
-            same = ("view", "subject_id", "request_key", "prompt_tokens", "answer_tokens", "template_version")
+            same = ("view", "subject_id", "request_key", "prompt_tokens", "answer_tokens", "template_version", "form")
             yield {**{c: row[c] for c in same}, "place": place, "revision": "", "family": row["template_version"], "body": body}
 
     def knowledge(self) -> Iterable[dict[str, Any]]:
@@ -310,6 +311,17 @@ class _World:
                         "completion_tokens": 118,
                         **self._seen(view, subject),
                     }
+
+    def factor_knowledge(self) -> Iterator[dict[str, Any]]:
+        """Users in prose, items in two factors: everybody's genre, and the mood of every second."""
+        for row in self.knowledge():
+            key = {"view": row["view"], "subject_id": row["subject_id"]}
+            if row["view"].startswith("user."):
+                yield {**key, "factor": "", "text": row["text"]}
+                continue
+            yield {**key, "factor": "genre", "text": f"A {self._genre(int(row['subject_id'])).lower()}."}
+            if int(row["subject_id"]) % 2:
+                yield {**key, "factor": "mood", "text": f"Wry and patient, like number {row['subject_id']}."}
 
     def _prose(self, view: str, subject: int) -> str:
         if view.startswith("user."):

@@ -16,7 +16,7 @@ import pytest
 
 import kar.release
 from kar import flow, run
-from kar.errors import ModelError, NotMade, SpaceMismatch
+from kar.errors import ModelError, NotMade, ReleaseError, SettingsError, SpaceMismatch
 from kar.settings import Settings, parse
 from kar.stages import features
 from kar.store import Home, Inputs, Manifest, Output
@@ -351,3 +351,41 @@ def test_a_training_without_a_checkpoint_says_what_to_run(scene: Scene) -> None:
     scene.settings = _settings(adaptor={"published_backbone": "din"})
     with pytest.raises(NotMade, match=r"checkpoint of din[\s\S]*do: train with the arm knowledge: kar run adaptor --date 2026-11-19"):
         features.files(scene.settings, scene.inputs())
+
+
+# ---- a factor as a view
+
+
+def _factor_scene(root: Path) -> Scene:
+    """item.facts:mood is published; its knowledge row is that of item.facts."""
+    scene = Scene(root, _settings(adaptor={"item_views": ["item.facts", "item.facts:mood"]}, vectors={"per_factor": ["item.facts"]}))
+    scene.checkpoint.views = {"user": ["user.preference"], "item": ["item.facts", "item.facts:mood"]}
+    scene.write("vectors", knowledge_vector=[*VECTORS, _vector("item.facts:mood", "Z", [1, 1, 2, 0, 0])])
+    return scene
+
+
+def test_a_factor_is_published_as_a_view_beside_the_whole(tmp_path: Path) -> None:
+    scene = _factor_scene(tmp_path)
+    scene.publish()
+    release = scene.release()
+    assert release.views("item") == ["item.facts", "item.facts:mood"]
+    adapted, is_missing = release.vectors("item", "item.facts:mood", ["Z", "a"])
+    assert adapted.tolist() == [[1, 1, 2], [0.75] * 3]
+    assert is_missing.tolist() == [False, True]
+    row = next(row for row in release.table("item").to_pylist() if row["item_id"] == "Z")
+    assert (row["facts_mood_origin"], row["facts_mood_model"], row["facts_mood_asked_at"]) == ("import", "big", NOW)
+    assert not [path.name for path in release.path.iterdir() if ":" in path.name]
+
+
+def test_a_factor_and_a_view_of_the_same_column_are_refused(tmp_path: Path) -> None:
+    scene = _factor_scene(tmp_path)
+    views = ["item.facts:mood", "item.facts_mood"]
+    scene.settings = _settings(adaptor={"item_views": views}, vectors={"per_factor": ["item.facts"]})
+    scene.checkpoint.views = {"user": ["user.preference"], "item": views}
+    with pytest.raises(ReleaseError, match="same column twice"):
+        scene.publish()
+
+
+def test_the_adaptor_takes_no_factor_that_nobody_encodes() -> None:
+    with pytest.raises(SettingsError, match=r"vectors\.per_factor does not name item\.facts"):
+        _settings(adaptor={"item_views": ["item.facts:mood"]})

@@ -21,6 +21,7 @@ from kar.stages.prompts import plan
 from kar.store import Home
 from kar.tables import TABLES, IdTypes
 from kar.text.staleness import Last
+from kar.text.thinking import switch_off
 from kar.text.tokens import token_counter
 from kar.text.variants import load_splits
 from kar.text.views import Model, Night, Parts, World
@@ -76,6 +77,7 @@ def ask(
         refused: dict[str, dict[str, frozenset[str]]] | None = None,
         genres: dict[int, str] | None = None,
         part_rows: int | None = None,
+        thinking_of: str | None = None,
         **sections: dict[str, Any],
     ) -> Made:
         own = {"llm": {"model": "m", **sections.get("llm", {})}, "prompts": {"folder": str(prompts_folder), **sections.get("prompts", {})}}
@@ -92,7 +94,8 @@ def ask(
             refused or {},
             cutoff_at,
         )
-        night = Night(world, Model(revision, token_counter(settings.llm, tokenizer_folder)), settings)
+        thinking = {"thinking": switch_off(settings.llm, Path(thinking_of))} if thinking_of else {}
+        night = Night(world, Model(revision, token_counter(settings.llm, tokenizer_folder), **thinking), settings)
         with plan(night, load_splits(settings), tmp_path) as made:
             parts, sent = list(made.rows), list(made.requests)
         schemas = [TABLES[name].schema(IdTypes()) for name in ("plan", "request")]
@@ -507,3 +510,144 @@ def test_prompts_are_planned_at_speed(ask: Asking, capsys: pytest.CaptureFixture
     with capsys.disabled():
         print(f"\n{made.figures['asked']} prompts of 30 events planned and written, {made.figures['asked'] / seconds:,.0f} a CPU second")
     assert made.figures["asked"] == 10_000
+
+
+# ---- the form of the answer, and reasoning
+
+WORDS = """
+[answer_form]
+prose = "About {{ words }} words."
+factors = "JSON with the keys {{ factor_keys }}."
+"""
+VLLM = {"provider": "openai", "base_url": "http://127.0.0.1:8000/v1"}
+
+
+@pytest.fixture
+def both_forms(prompts_folder: Path) -> None:
+    """user.preference can be asked in either form; item.facts has no words for factors."""
+    path = prompts_folder / "films" / "user.preference.toml"
+    path.write_text(path.read_text().replace("About {{ words }} words.", "{{ answer_form }}").replace("[output]", WORDS + "[output]"))
+
+
+def body(made: Any, subject: tuple[str, str] = ("user.preference", "1")) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(rows(made)[subject]["body"])
+    return found
+
+
+FACTORS = {"prompts": {"form": {"user.preference": "factors"}}}
+
+
+@pytest.mark.usefixtures("both_forms")
+def test_the_plan_says_which_form_each_view_gets(ask: Asking) -> None:
+    made = ask(llm=VLLM, **FACTORS)
+    assert {view: row["form"] for (view, _), row in rows(made).items()} == {"user.preference": "factors", "item.facts": "prose"}
+    assert {row["view"]: row["form"] for row in made.requests.to_pylist()} == {"user.preference": "factors", "item.facts": "prose"}
+    assert made.figures["forms"]["user.preference"] == {"wanted": "factors", "got": "factors"}
+    assert made.figures["structured_by"] == "structured_outputs"
+    assert "JSON with the keys genre, mood." in prompt(rows(made)["user.preference", "1"])
+    assert "structured_outputs" not in body(made, ("item.facts", "10"))
+
+
+@pytest.mark.usefixtures("both_forms")
+def test_vllm_gets_the_schema_as_text_so_that_the_factors_keep_their_order(ask: Asking, prompts_folder: Path) -> None:
+    path = prompts_folder / "films" / "factors.toml"
+    path.write_text(path.read_text().replace('name = "genre"', 'name = "zest"'))
+    schema = json.loads(body(ask(llm=VLLM, **FACTORS))["structured_outputs"]["json"])
+    assert list(schema["properties"]) == schema["required"] == ["zest", "mood"]
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["mood"] == {"type": "string", "maxLength": 420}
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize("address", ["https://api.openai.com/v1", "https://ours.openai.azure.com/openai/v1"])
+def test_hosted_providers_get_a_strict_response_format(ask: Asking, address: str) -> None:
+    sent = body(ask(llm={**VLLM, "base_url": address}, **FACTORS))
+    assert sent["response_format"]["type"] == "json_schema"
+    named = sent["response_format"]["json_schema"]
+    assert (named["name"], named["strict"]) == ("user_preference", True)
+    assert named["schema"]["properties"] == {"genre": {"type": "string"}, "mood": {"type": "string"}}
+    assert "structured_outputs" not in sent
+
+
+@pytest.mark.usefixtures("both_forms")
+@pytest.mark.parametrize("llm", [{"provider": "local"}, {**VLLM, "structured": "none"}])
+def test_a_server_that_cannot_be_held_to_a_schema_is_asked_for_prose_and_the_plan_says_so(ask: Asking, llm: dict[str, Any]) -> None:
+    made, plain = ask(llm=llm, **FACTORS), ask(llm=llm)
+    assert made.requests.equals(plain.requests)
+    assert made.figures["forms"]["user.preference"] == {"wanted": "factors", "got": "prose"}
+    assert {row["form"] for row in rows(made).values()} == {"prose"}
+
+
+@pytest.mark.usefixtures("both_forms")
+def test_another_form_asks_exactly_that_views_subjects_again(ask: Asking, knowledge_of: Callable[..., pa.Table]) -> None:
+    known = knowledge_of(ask(llm=VLLM).table, "m", "r1")
+    assert reasons(ask(llm=VLLM, known=known)) == {}
+    assert reasons(ask(llm=VLLM, known=known, **FACTORS)) == {("user.preference", s): "template" for s in "123"}
+
+
+@pytest.mark.usefixtures("both_forms")
+def test_a_prompt_for_factors_leaves_room_for_the_whole_object(ask: Asking) -> None:
+    row = rows(ask(llm={**VLLM, "context_tokens": 500}, **FACTORS))["user.preference", "3"]
+    assert row["answer_tokens"] > 200
+    assert row["prompt_tokens"] + row["answer_tokens"] <= 500
+
+
+def test_a_form_for_a_view_that_nobody_asks_is_a_mistake(ask: Asking) -> None:
+    with pytest.raises(SettingsError, match=r"user\.taste"):
+        ask(prompts={"form": {"user.taste": "factors"}})
+
+
+def test_factors_that_the_template_has_no_words_for_are_a_mistake(ask: Asking) -> None:
+    with pytest.raises(TemplateError, match="no words ask for them"):
+        ask(llm=VLLM, prompts={"form": {"item.facts": "factors"}})
+
+
+@pytest.fixture
+def thinking_folder(tokenizer_folder: Path, tmp_path: Path) -> str:
+    """A served model's folder whose chat template can switch reasoning off."""
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())
+    (tmp_path / "served" / "chat_template.jinja").write_text("{% if enable_thinking %}<think>{% endif %}{{ messages }}")
+    return str(tmp_path / "served")
+
+
+def test_reasoning_is_off_where_the_template_knows_how_and_the_figures_say_by_what(ask: Asking, thinking_folder: str) -> None:
+    made = ask(llm={**VLLM, "tokenizer": thinking_folder}, thinking_of=thinking_folder)
+    assert body(made)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert made.figures["thinking"] == "off by enable_thinking"
+
+
+def test_extra_body_wins_over_the_switch_and_keeps_the_rest(ask: Asking, thinking_folder: str) -> None:
+    for own, sent in (
+        ({"enable_thinking": True}, {"enable_thinking": True}),
+        ({"style": "short"}, {"enable_thinking": False, "style": "short"}),
+    ):
+        llm = {**VLLM, "tokenizer": thinking_folder, "extra_body": {"chat_template_kwargs": own}}
+        assert body(ask(llm=llm, thinking_of=thinking_folder))["chat_template_kwargs"] == sent
+
+
+def test_a_request_to_a_model_without_a_switch_is_byte_for_byte_as_before(ask: Asking) -> None:
+    made = ask(llm=VLLM)
+    assert set(body(made)) == {"model", "messages", "max_tokens", "temperature"}
+    assert made.figures["thinking"] == "left alone"
+
+
+def test_the_stage_reads_the_served_models_chat_template_into_its_recipe(
+    settings_of: Callable[..., Settings], prompts_folder: Path, thinking_folder: str
+) -> None:
+    from kar.stages import prompts
+
+    inputs: Any = None  # files asks them nothing
+    one = settings_of(prompts={"folder": str(prompts_folder)}, llm={**VLLM, "tokenizer": thinking_folder})
+    assert Path(thinking_folder) / "chat_template.jinja" in prompts.files(one, inputs)
+    left = settings_of(prompts={"folder": str(prompts_folder)}, llm={**VLLM, "tokenizer": thinking_folder, "thinking": "leave"})
+    assert Path(thinking_folder) / "chat_template.jinja" not in prompts.files(left, inputs)
+
+
+def test_the_recipe_knows_what_the_address_says_of_the_server(settings_of: Callable[..., Settings]) -> None:
+    one, two, hosted = (
+        settings_of(llm={"provider": "openai", "base_url": url}).llm.recipe()
+        for url in ("http://a:1/v1", "http://b:2/v1", "https://api.openai.com/v1")
+    )
+    assert one == two
+    assert hosted != one

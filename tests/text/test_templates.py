@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kar.errors import TemplateError
+from kar.store import json_sha
 from kar.text.lint import lint, main
 from kar.text.templates import load_template
 
@@ -113,7 +114,7 @@ def test_an_unknown_variable_is_told_with_the_known_ones(prompts_folder: Path, e
     with pytest.raises(TemplateError) as error:
         load_template(prompts_folder, "films", "item.facts")
     assert "item.facts.toml: user names director" in error.value.what
-    assert error.value.do == "known here: item, items, verb, words, factors, factor_names, title, text"
+    assert error.value.do == "known here: item, items, verb, words, factors, factor_names, factor_keys, factor_words, title, text"
 
 
 def test_a_view_without_a_template_is_an_error_that_names_the_views_there_are(prompts_folder: Path) -> None:
@@ -189,3 +190,100 @@ def test_the_command_line_of_lint_ends_with_1_at_a_fault(prompts_folder: Path, c
     assert main([str(prompts_folder)]) == 1
     assert "lacks item.facts.toml" in capsys.readouterr().err
     assert main([]) == 2
+
+
+# ---- the form of the answer
+
+# what kar 0.1 asked: template version, and digest of the sample prompt. Another version asks everybody again.
+ASKED = {
+    "books item.facts": ("books.item.facts@1:0cdcf192a27c", "b45fd3144e2e0a10"),
+    "books user.preference": ("books.user.preference@1:fad9f9038e8e", "a223bbb2de961115"),
+    "movies item.facts": ("movies.item.facts@1:4d929bb7e025", "ada1c837ae9e4a1f"),
+    "movies user.preference": ("movies.user.preference@1:d24ed3a009f9", "ae1afb741a3b804a"),
+    "news item.facts": ("news.item.facts@1:882e957f16d1", "d3f46f0dc52b0a34"),
+    "news user.preference": ("news.user.preference@1:2c8ae70c0c9b", "f0b09929d8eeb486"),
+    "products item.facts": ("products.item.facts@1:6585726a1114", "a73683c90e55812e"),
+    "products user.preference": ("products.user.preference@1:d7196a408e49", "702afcce1aacb07e"),
+}
+FORMS = """
+[answer_form]
+prose = "About {{ words }} words."
+factors = "JSON with the keys {{ factor_keys }}, {{ factor_words }} words each."
+"""
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_prompt_for_prose_is_byte_for_byte_what_was_asked_before_there_were_forms(name: str) -> None:
+    template = load_template(REPO_PROMPTS, *name.split())
+    assert template.form == "prose"
+    assert (template.version, json_sha(template.sample())[:16]) == ASKED[name]
+
+
+@pytest.fixture
+def both_forms(prompts_folder: Path, edit: Edit) -> Path:
+    """The films domain with words for either form in user.preference."""
+    edit("user.preference.toml", "About {{ words }} words.", "{{ answer_form }}")
+    edit("user.preference.toml", "[output]", FORMS + "[output]")
+    return prompts_folder
+
+
+def test_the_words_for_the_form_stand_where_the_template_says(both_forms: Path) -> None:
+    prose, factors = (load_template(both_forms, "films", "user.preference", form) for form in ("prose", "factors"))
+    words = [t.sample()[-1]["content"].split("\n<list>")[0].splitlines()[-1] for t in (prose, factors)]
+    assert words == ["About 60 words.", "JSON with the keys genre, mood, 30 words each."]
+    assert factors.schema["required"] == ["genre", "mood"]
+    assert factors.output.max_tokens > prose.output.max_tokens == 100
+
+
+def test_the_template_says_which_form_it_wants(both_forms: Path, edit: Edit) -> None:
+    assert load_template(both_forms, "films", "user.preference").form == "prose"
+    edit("user.preference.toml", "min_words = 10", 'min_words = 10\nform = "factors"')
+    assert load_template(both_forms, "films", "user.preference").form == "factors"
+    assert load_template(both_forms, "films", "user.preference", "prose").form == "prose"
+
+
+def test_only_the_words_that_are_asked_make_the_version(both_forms: Path, edit: Edit) -> None:
+    def versions() -> list[str]:
+        return [load_template(both_forms, "films", "user.preference", form).version for form in ("prose", "factors")]  # type: ignore[arg-type]
+
+    first = versions()
+    assert first[0] != first[1]
+    edit("user.preference.toml", "JSON with the keys", "One JSON object with the keys")
+    second = versions()
+    assert (second[0], second[1] != first[1]) == (first[0], True)
+    edit("user.preference.toml", "About {{ words }} words.", "Some {{ words }} words.")
+    assert versions()[1] == second[1]
+
+
+def test_factors_need_words_that_ask_for_them(prompts_folder: Path) -> None:
+    with pytest.raises(TemplateError, match="no words ask for them"):
+        load_template(prompts_folder, "films", "item.facts", "factors")
+
+
+def test_words_for_a_form_must_have_a_place(prompts_folder: Path, edit: Edit) -> None:
+    edit("user.preference.toml", "[output]", FORMS + "[output]")
+    with pytest.raises(TemplateError, match="answer_form }} 0 times"):
+        load_template(prompts_folder, "films", "user.preference")
+
+
+def test_a_hole_for_the_form_needs_words(prompts_folder: Path, edit: Edit) -> None:
+    edit("user.preference.toml", "About {{ words }} words.", "{{ answer_form }}")
+    with pytest.raises(TemplateError, match="answer_form, which nobody fills"):
+        load_template(prompts_folder, "films", "user.preference")
+
+
+def test_more_than_twelve_factors_are_not_asked_at_once(both_forms: Path) -> None:
+    path = both_forms / "films" / "factors.toml"
+    path.write_text(path.read_text() + "".join(f'[[factors]]\nname = "more {n}"\n' for n in range(11)))
+    assert load_template(both_forms, "films", "user.preference").form == "prose"
+    with pytest.raises(TemplateError, match="13 of them, at most 12"):
+        load_template(both_forms, "films", "user.preference", "factors")
+
+
+def test_the_words_for_factors_are_linted_as_the_others_are(both_forms: Path, edit: Edit) -> None:
+    edit("factors.toml", 'name = "mood"', 'name = "mood and tone"')
+    assert lint(both_forms) == []
+    edit("user.preference.toml", "the keys {{ factor_keys }}", "some keys")
+    assert [fault.split(": ", 1)[1] for fault in lint(both_forms)] == ["the prompt does not name the factors ['mood_and_tone']"]
+    edit("user.preference.toml", "words each.", "words each. {{ unheard }}")
+    assert any("unheard" in fault for fault in lint(both_forms))

@@ -16,7 +16,7 @@ from kar.errors import CheckFailed, ModelError
 from kar.flow import VECTORS
 from kar.settings import Settings
 from kar.stages import vectors
-from kar.stages.vectors import Texts, gather, judge, user_raw, vectorise
+from kar.stages.vectors import Texts, add_factors, gather, judge, user_raw, vectorise
 from kar.store import Home, Inputs, Output, text_sha
 from kar.tables import IdTypes
 from kar.text.encoders import Advance, Encoded, Encoder, HashEncoder, load_encoder
@@ -234,3 +234,47 @@ def test_gather_leaves_no_subject_out(
         ("item.raw", "11"),
         ("user.raw", "1"),
     ]
+
+
+# ---- factor by factor
+
+FACTORS = pa.table(
+    {
+        "view": ["item.facts", "item.facts", "item.facts", "user.preference", "user.preference"],
+        "subject_id": ["10", "10", "11", "1", "2"],
+        "factor": ["genre", "mood", "genre", "mood", ""],
+        "text": ["A horror film.", "Dark.", "A comedy.", "Likes it dark.", "Likes everything."],
+    }
+)
+
+
+def test_the_factors_of_the_views_that_are_named_are_views_of_their_own() -> None:
+    found = Texts([], [], [])
+    add_factors(found, FACTORS, ["item.facts"])
+    assert list(zip(found.views, found.subjects, found.texts, strict=True)) == [
+        ("item.facts:genre", "10", "A horror film."),
+        ("item.facts:mood", "10", "Dark."),
+        ("item.facts:genre", "11", "A comedy."),
+    ]
+
+
+def test_a_text_about_all_factors_is_no_factors_vector() -> None:
+    found = Texts([], [], [])
+    add_factors(found, FACTORS, ["user.preference"])
+    assert found.subjects == ["1"]
+
+
+def test_only_a_changed_factor_is_encoded_the_next_night() -> None:
+    first, second = Texts([], [], []), Texts([], [], [])
+    add_factors(first, FACTORS, ["item.facts"])
+    add_factors(second, FACTORS.set_column(3, "text", pa.array(["A horror film.", "Bleak.", "A comedy.", "", ""])), ["item.facts"])
+    before, _ = vectorise(first, Counting(), [])
+    encoder = Counting()
+    table, _ = vectorise(second, encoder, [before])
+    assert encoder.seen == ["Bleak."]
+    assert by_key(table)["item.facts:genre", "11"]["vector"] == by_key(before)["item.facts:genre", "11"]["vector"]
+
+
+def test_a_factors_view_is_cut_and_judged_as_any_knowledge() -> None:
+    with pytest.raises(CheckFailed, match=r"item\.facts:mood"):
+        judge({"item.facts:mood": {"truncated_share": 0.5}}, 0.05)

@@ -1,7 +1,7 @@
 """knowledge: ask the language model, keep every answer, accept what passes the quality gate.
 
-reads   plan, request, history, item_profile, interaction, knowledge (previous), refused (previous)
-writes  knowledge, refused, pace
+reads   plan, request, history, item_profile, interaction, knowledge (previous), factor_knowledge (previous), refused (previous)
+writes  knowledge, factor_knowledge, refused, pace
 rejects empty                   the answer holds no text
         refusal                 the model declined
         asks_for_input          the model asked back instead of answering
@@ -12,6 +12,7 @@ rejects empty                   the answer holds no text
         repetition              the answer loops
         empty_list              a list or an object without any entry
         not_a_list              a list or an object was asked for, the answer is none
+        broken_json             JSON that is not the object of factors that was asked for
         wrong_language          surely in none of the languages that knowledge.languages names
         off_domain              more words of other things than of this kind of item
         entity_mismatch         about titles that the user never met, or about another item than its own
@@ -47,7 +48,7 @@ from kar.llm.ask import Asked
 from kar.settings import Settings
 from kar.stages.knowledge.asking import ask_requests
 from kar.stages.knowledge.importing import Imported, import_all, imported_files
-from kar.stages.knowledge.judging import Judged, judge_asked
+from kar.stages.knowledge.judging import FACTORS, Judged, judge_asked
 from kar.stages.knowledge.spool import spools
 from kar.stages.knowledge.writing import KNOWLEDGE, REFUSED, Written, write
 from kar.store import Inputs, Manifest, Output
@@ -68,9 +69,9 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     """Ask, judge, write: three walks over the plan, none of which holds it whole."""
     imported = import_all(inputs, settings)  # first: a broken file is found before anything is paid for
     asked, revision = ask_requests(inputs, settings)
-    with spools(out.folder, accepted=KNOWLEDGE, refused=REFUSED) as spool:
-        judged = judge_asked(inputs, settings, spool["accepted"], spool["refused"]) if revision is not None else Judged()
-        written = write(inputs, out, spool["accepted"], spool["refused"], judged, imported)
+    with spools(out.folder, accepted=KNOWLEDGE, factors=FACTORS, refused=REFUSED) as spool:
+        judged = judge_asked(inputs, settings, spool) if revision is not None else Judged()
+        written = write(inputs, out, spool, judged, imported)
     out.write("pace", _pace(asked))
     _record(inputs, out, settings, asked, revision or "", judged, imported, written)
 
@@ -108,6 +109,7 @@ def _record(
         coverage={view: round(sum(n.values()) / max(counts[side_of(view)], 1), 4) for view, n in sorted(written.origins.items())},
         origins=_plain(written.origins),
         refused=_plain(written.refused),
+        factors=_plain(written.factors),
         over_budget={} if settings.llm.provider == "batch" else dict(judged.unanswered),
         awaits_batch=dict(judged.unanswered) if settings.llm.provider == "batch" else {},
         quality=judged.quality,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,15 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar.llm.ledger import Answer, Ledger
-from kar.settings import KnowledgeSettings, Settings
-from kar.stages.knowledge.asking import prompt_text
+from kar.settings import Settings
+from kar.stages.knowledge.choosing import Accepted, choose, counting
 from kar.stages.knowledge.keyed import Key
 from kar.stages.knowledge.spool import Spool
 from kar.store import Inputs
 from kar.tables import TABLES, IdTypes
-from kar.text.quality import Candidate, QualityGate, Refusal, clean, load_domain_words, tidy
+from kar.text import structured
+from kar.text.factors import load_factors
+from kar.text.quality import Candidate, QualityGate, Refusal, load_domain_words
 from kar.text.variants import load_splits
 
+FACTORS = TABLES["factor_knowledge"].schema(IdTypes())  # no id column in this table
 _SHOWN_CHARS = 2_000
 _ROWS = 2_048
 _REMEMBERED = 20_000
@@ -60,16 +64,17 @@ def quality_gate(inputs: Inputs, settings: Settings, titles: Mapping[str, str]) 
 
 
 def _remembered(inputs: Inputs, views: list[str]) -> Iterator[Candidate]:
-    """Texts of the last night, the first `_REMEMBERED` of each view."""
-    if inputs.path("knowledge") is None:
+    """Texts of the last night, the first `_REMEMBERED` of each view; factors without their names, as tonight's are judged."""
+    if inputs.path("factor_knowledge") is None:
         return
     left = dict.fromkeys(views, _REMEMBERED)
-    for part in inputs.stream("knowledge", ["view", "subject_id", "text", "origin"]):
-        rows = part.filter(pc.not_equal(part.column("origin"), "import")) if any(left.values()) else part.slice(0, 0)
-        for view, subject, text in zip(*(rows.column(c).to_pylist() for c in ("view", "subject_id", "text")), strict=True):
-            if left.get(view, 0) > 0:
-                left[view] -= 1
-                yield Candidate(view, subject, text)
+    columns = ("view", "subject_id", "factor", "text")
+    parts = inputs.stream("factor_knowledge", list(columns))
+    rows = (row for part in parts for row in zip(*(part.column(c).to_pylist() for c in columns), strict=True))
+    for (view, subject), told in itertools.groupby(rows, key=lambda row: row[:2]):
+        if left.get(view, 0) > 0:
+            left[view] -= 1
+            yield Candidate(view, subject, structured.spoken({factor: text for _, _, factor, text in told}))
 
 
 def titles_of(inputs: Inputs) -> dict[str, str]:
@@ -79,15 +84,19 @@ def titles_of(inputs: Inputs) -> dict[str, str]:
     return {subject: title for subject, title in pairs if title}
 
 
-def judge_asked(inputs: Inputs, settings: Settings, accepted: Spool, refused: Spool) -> Judged:
-    """Judge what the ledger holds for each planned request; good and bad go to their spools, in key order."""
+def judge_asked(inputs: Inputs, settings: Settings, spool: Mapping[str, Spool]) -> Judged:
+    """Judge what the ledger holds for each planned request; it goes to the spools accepted, factors and refused, in key order."""
     titles = titles_of(inputs)
     gate, judged = quality_gate(inputs, settings, titles), Judged()
+    names = structured.factor_keys(load_factors(Path(settings.prompts.folder), settings.scenario.domain))
     with Ledger.open(inputs.home.ledger) as ledger:
         for part in inputs.stream("plan", ["view", "subject_id", "decision", "request_key", *_PLANNED], rows=_ROWS):
             rows = part.filter(pc.equal(part.column("decision"), "ask"))
             if rows.num_rows:
-                _judge_part(rows, ledger, gate, titles, inputs.as_of, settings, judged, accepted, refused)
+                good, bad = _judge_part(rows, ledger, gate, titles, inputs.as_of, settings, judged, names)
+                spool["accepted"].add(_accepted(rows, good, settings.llm.model))
+                spool["factors"].add(_factor_rows(rows, good))
+                spool["refused"].add(bad)
         ledger.compact()  # after the last look: what is in Parquet is slower to find one by one
     judged.duplicates = gate.duplicates()
     judged.quality = gate.figures()
@@ -102,12 +111,12 @@ def _judge_part(
     as_of: dt.datetime,
     settings: Settings,
     judged: Judged,
-    accepted: Spool,
-    refused: Spool,
-) -> None:
+    names: Mapping[str, str],
+) -> tuple[dict[int, tuple[Accepted, Answer]], list[dict[str, Any]]]:
+    """Judge the answers to these rows of the plan: place → what is accepted, and the refused rows."""
     columns = [rows.column(c).to_pylist() for c in ("view", "subject_id", "request_key", "evidence_items")]
     found = ledger.find(columns[2])
-    good: dict[int, tuple[str, Answer]] = {}
+    good: dict[int, tuple[Accepted, Answer]] = {}
     bad: list[dict[str, Any]] = []
     for place, (view, subject, key, evidence) in enumerate(zip(*columns, strict=True)):
         answers = counting(found.get(key, []), None if settings.llm.provider == "batch" else as_of)
@@ -118,56 +127,12 @@ def _judge_part(
             continue
         about = [subject] if view.startswith("item.") else evidence
         own = Candidate(view, subject, "", "", "", tuple(titles[item] for item in about if item in titles))
-        text, answer, refusal = choose(answers, own, gate, settings.knowledge)
+        kept, answer, refusal = choose(answers, own, gate, settings.knowledge, names)
         if refusal is None:
-            good[place] = text, answer
+            good[place] = kept, answer
         else:
             bad.append(refused_row(view, subject, refusal, answer.text, key))
-    accepted.add(_accepted(rows, good, settings.llm.model))
-    refused.add(bad)
-
-
-def counting(answers: list[Answer], as_of: dt.datetime | None) -> list[Answer]:
-    """The rows of one request that count, newest first: good answers of any night, failures of this run.
-
-    Args:
-        as_of: the run's clock; None: failures of any time, because a batch comes back before the run.
-    """
-    rows = [a for a in answers if a.status == "ok" or as_of is None or a.asked_at == as_of]
-    return sorted(rows, key=lambda a: (a.status == "ok", a.retry_of != "", a.ended_at), reverse=True)
-
-
-def choose(answers: list[Answer], own: Candidate, gate: QualityGate, settings: KnowledgeSettings) -> tuple[str, Answer, Refusal | None]:
-    """The text to accept among one subject's answers, newest first, or why none is.
-
-    Args:
-        own: who it is about; the text and the prompt are the answers'.
-
-    Returns:
-        (text, its answer, None), or ("", newest answer, why it was refused). Of cut answers the whole sentences may
-        do (`accept_truncated_sentences`).
-    """
-    refusals = []
-    for answer in answers:
-        candidate = of_answer(own, answer, answer.text, answer.finish_reason)
-        refusal = Refusal(answer.status, answer.detail) if answer.status != "ok" else gate.judge(candidate)
-        if refusal is None:
-            gate.remember(candidate)
-            return clean(answer.text, settings.max_words), answer, None
-        refusals.append(refusal)
-    for answer, refusal in zip(answers, refusals, strict=True):
-        if settings.accept_truncated_sentences and refusal.reason == "truncated":
-            text = tidy(answer.text, settings.max_words)
-            candidate = of_answer(own, answer, text, "stop")
-            if gate.judge(candidate) is None:
-                gate.remember(candidate)
-                return text, answer, None
-    return "", answers[0], refusals[0]
-
-
-def of_answer(own: Candidate, answer: Answer, text: str, finish_reason: str) -> Candidate:
-    """What the gate sees of an answer."""
-    return Candidate(own.view, own.subject_id, text, finish_reason, prompt_text(answer.body), own.titles)
+    return good, bad
 
 
 def refused_row(view: str, subject_id: str, refusal: Refusal, answer: str, key: str) -> dict[str, Any]:
@@ -182,13 +147,21 @@ def refused_row(view: str, subject_id: str, refusal: Refusal, answer: str, key: 
     }
 
 
-def _accepted(rows: pa.Table, good: dict[int, tuple[str, Answer]], model: str) -> pa.Table:
+def _factor_rows(rows: pa.Table, good: Mapping[int, tuple[Accepted, Answer]]) -> pa.Table:
+    """Rows of table factor_knowledge for the answers that have factors, sorted by key."""
+    views, subjects = rows.column("view").to_pylist(), rows.column("subject_id").to_pylist()
+    found = [(views[p], subjects[p], factor, text) for p, (kept, _) in good.items() for factor, text in sorted(kept.factors.items())]
+    columns = [list(column) for column in zip(*found, strict=True)] if found else [[], [], [], []]
+    return pa.table([pa.array(column, pa.string()) for column in columns], schema=FACTORS)
+
+
+def _accepted(rows: pa.Table, good: Mapping[int, tuple[Accepted, Answer]], model: str) -> pa.Table:
     """Knowledge rows of tonight: what the plan knows of the subject, and what the answer brought."""
     taken = rows.take(pa.array(list(good), pa.int64()))
     answers = [answer for _, answer in good.values()]
     schema = TABLES["knowledge"].schema(IdTypes())  # no id column in this table
     columns: dict[str, Any] = {
-        "text": [text for text, _ in good.values()],
+        "text": [kept.text for kept, _ in good.values()],
         "origin": ["tonight"] * len(good),
         "model": [model] * len(good),
         "model_revision": [answer.revision for answer in answers],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar.stages.knowledge.importing import Imported
-from kar.stages.knowledge.judging import Judged
+from kar.stages.knowledge.judging import FACTORS, Judged
 from kar.stages.knowledge.keyed import Key, Keyed, joined, keys
 from kar.stages.knowledge.spool import Spool
 from kar.store import Inputs, Output
@@ -30,20 +30,26 @@ class Written:
 
     Args:
         origins: view → origin → rows of knowledge.
+        factors: view → factor ("": about all of them) → rows of factor_knowledge.
         refused: view → reason → rows of refused.
         examples: reason → a few refused rows.
     """
 
     origins: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    factors: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     refused: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
 
 
-def write(inputs: Inputs, out: Output, accepted: Spool, refused: Spool, judged: Judged, imported: Imported) -> Written:
-    """Merge the sorted sources into tables knowledge and refused, a part of the plan at a time."""
+def write(inputs: Inputs, out: Output, spool: Mapping[str, Spool], judged: Judged, imported: Imported) -> Written:
+    """Merge the sorted sources into tables knowledge, factor_knowledge and refused, a part of the plan at a time."""
     written = Written()
-    sources = _Sources(inputs, accepted, refused, imported)
-    with out.writer("knowledge") as knowledge_writer, out.writer("refused") as refused_writer:
+    sources = _Sources(inputs, spool, imported)
+    with (
+        out.writer("knowledge") as knowledge_writer,
+        out.writer("factor_knowledge") as factor_writer,
+        out.writer("refused") as refused_writer,
+    ):
         for plan, last in _plan_parts(inputs):
             good, bad = _without_duplicates(sources.accepted.upto(last), judged)
             made = pa.concat_tables([good, sources.imported.upto(last)])
@@ -54,21 +60,25 @@ def write(inputs: Inputs, out: Output, accepted: Spool, refused: Spool, judged: 
             refusals = pa.concat_tables([refusals, still])
             has_fallback = pc.is_in(joined(refusals), value_set=joined(carried).combine_chunks())
             part = pa.concat_tables([made, carried])
+            factors = _factors(part, _of(sources.factors.upto(last), good), _of(sources.previous_factors.upto(last), carried))
             knowledge_writer.add(part)
+            factor_writer.add(factors)
             refused_writer.add(refusals.append_column("has_fallback", has_fallback))
-            _count(written, part, refusals)
+            _count(written, part, factors, refusals)
     return written
 
 
 class _Sources:
     """Everything that becomes a row, each sorted by key."""
 
-    def __init__(self, inputs: Inputs, accepted: Spool, refused: Spool, imported: Imported) -> None:
-        self.accepted = Keyed(KNOWLEDGE, accepted.parts())
-        self.refused = Keyed(REFUSED, refused.parts())
+    def __init__(self, inputs: Inputs, spool: Mapping[str, Spool], imported: Imported) -> None:
+        self.accepted = Keyed(KNOWLEDGE, spool["accepted"].parts())
+        self.factors = Keyed(FACTORS, spool["factors"].parts())
+        self.refused = Keyed(REFUSED, spool["refused"].parts())
         self.imported = Keyed(KNOWLEDGE, [_sorted(pa.concat_tables([KNOWLEDGE.empty_table(), *imported.knowledge]))])
         self.import_refused = Keyed(REFUSED, [_sorted(pa.Table.from_pylist(imported.refused, schema=REFUSED))])
         self.previous = Keyed(KNOWLEDGE, _earlier(inputs, "knowledge", KNOWLEDGE))
+        self.previous_factors = Keyed(FACTORS, _earlier(inputs, "factor_knowledge", FACTORS))
         self.previous_refused = Keyed(REFUSED, _earlier(inputs, "refused", REFUSED))
 
 
@@ -121,6 +131,19 @@ def _carried(previous: pa.Table, wanted: list[pa.Table], made: pa.Table) -> pa.T
     return carried.set_column(KNOWLEDGE.get_field_index("origin"), KNOWLEDGE.field("origin"), origin)
 
 
+def _of(rows: pa.Table, subjects: pa.Table) -> pa.Table:
+    """The rows of these views and subjects."""
+    return rows.filter(pc.is_in(joined(rows), value_set=joined(subjects).combine_chunks()))
+
+
+def _factors(knowledge: pa.Table, tonight: pa.Table, carried: pa.Table) -> pa.Table:
+    """Every knowledge row factor by factor; one without factors as a single row about all of them."""
+    told = pa.concat_tables([tonight, carried])
+    is_whole = pc.invert(pc.is_in(joined(knowledge), value_set=joined(told).combine_chunks()))
+    whole = knowledge.filter(is_whole).select(["view", "subject_id", "text"])
+    return pa.concat_tables([told, whole.add_column(2, "factor", pa.array([""] * whole.num_rows, pa.string())).cast(FACTORS)])
+
+
 def _still_refused(previous: pa.Table, plan: pa.Table) -> pa.Table:
     """Last night's refusals of those who were not asked because the ledger would give the same answer again."""
     same = plan.filter(pc.equal(plan.column("decision"), "refused"))
@@ -129,7 +152,9 @@ def _still_refused(previous: pa.Table, plan: pa.Table) -> pa.Table:
     return previous.filter(pc.is_in(joined(previous), value_set=joined(same).combine_chunks()))
 
 
-def _count(written: Written, knowledge: pa.Table, refusals: pa.Table) -> None:
+def _count(written: Written, knowledge: pa.Table, factors: pa.Table, refusals: pa.Table) -> None:
+    for row in factors.group_by(["view", "factor"]).aggregate([([], "count_all")]).to_pylist():
+        written.factors[row["view"]][row["factor"]] += row["count_all"]
     for row in knowledge.group_by(["view", "origin"]).aggregate([([], "count_all")]).to_pylist():
         written.origins[row["view"]][row["origin"]] += row["count_all"]
     for row in refusals.group_by(["view", "reason"]).aggregate([([], "count_all")]).to_pylist():
