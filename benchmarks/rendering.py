@@ -46,7 +46,7 @@ def make(history: pa.Table, settings: LLMSettings) -> list[tuple[str, bytes]]:
     prompts = asking.user_prompts(template, history, {}, TokenCounter(None, "estimate"), settings.context_tokens - 180, 900)
     made = []
     for place in range(history.num_rows):
-        body = body_bytes(asking.request_body(template, prompts.write(place), settings))
+        body = body_bytes(asking.request_body(template, prompts.write(place), settings, {}))
         made.append((request_key(body, "r1"), body))
     return made
 
