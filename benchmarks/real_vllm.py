@@ -88,7 +88,7 @@ def requests_of(night: Night) -> list[Request]:
     ]
 
 
-def ask_all(server: VllmServer, requests: list[Request], *, warm_up: bool = True) -> Asked:
+def ask_all(server: VllmServer, requests: list[Request], *, warm_up: bool = False) -> Asked:
     """Ask with kar's client and a new ledger; the server has forgotten all prefixes."""
     _forget(server)
     settings = LLMSettings(provider="openai", model=MODEL, base_url=server.base_url, concurrency=IN_FLIGHT, warm_up=warm_up)
@@ -104,15 +104,16 @@ def serve_rows(bench: Bench) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="kar-bench-") as folder, bench.server(Path(folder)) as server:
         requests = requests_of(bench.night(Path(folder), server.base_url))
         prompts = _as_text(requests, bench, Path(folder) / "prompts.jsonl")
-        ours, theirs = list[float](), list[float]()
+        ours, led, theirs = list[float](), list[float](), list[float]()
         ask_all(server, requests[:IN_FLIGHT])
         for _ in range(bench.repetitions):
-            asked = ask_all(server, requests)
-            ours.append(asked.completion_tokens / asked.seconds)
+            ours.append(_speed(ask_all(server, requests)))
             theirs.append(_bench_serve(server, prompts, bench))
+            led.append(_speed(ask_all(server, requests, warm_up=True)))
     name = f"answer tokens/s: {len(requests)} prompts, {IN_FLIGHT} in flight (ratio to vllm bench serve)"
     yield median_row(name, "vllm bench serve", theirs, "tokens/s", theirs)
     yield median_row(name, "kar", ours, "tokens/s", theirs)
+    yield median_row(name, "kar, llm.warm_up on", led, "tokens/s", theirs)
 
 
 def batch_rows(bench: Bench) -> Iterator[Row]:
@@ -125,7 +126,7 @@ def batch_rows(bench: Bench) -> Iterator[Row]:
                 requests = requests_of(bench.night(scratch, server.base_url))
                 ask_all(server, requests[:IN_FLIGHT])
                 asked = ask_all(server, requests)
-            ours.append(asked.completion_tokens / asked.seconds)
+            ours.append(_speed(asked))
             theirs.append(_run_batch(requests, bench, scratch))
     name = f"answer tokens/s: {len(requests)} prompts (ratio to vllm run-batch, its start left out)"
     yield median_row(name, "vllm run-batch", theirs, "tokens/s", theirs)
@@ -156,6 +157,10 @@ def order_rows(bench: Bench) -> Iterator[Row]:
         yield median_row(f"seconds for {what} (ratio to by value)", system, [a.seconds for a in asked], "s", plain)
     for system, asked in runs.items():
         yield Row(f"prompt tokens from the prefix cache, {what}", system, statistics.median(a.prefix_hit_share for a in asked), "share")
+
+
+def _speed(asked: Asked) -> float:
+    return asked.completion_tokens / asked.seconds
 
 
 def _forget(server: VllmServer) -> None:
@@ -223,8 +228,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="the unpacked model's folder")
     parser.add_argument("--out", type=Path, help="JSON file for the rows")
     parser.add_argument("--only", nargs="+", choices=list(_SECTIONS), default=list(_SECTIONS))
-    parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--count", type=int, default=192)
+    parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     bench = Bench(arguments.python.absolute(), arguments.model, arguments.count, arguments.tokens, arguments.repetitions)

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import fcntl
+import functools
 import importlib
 import importlib.metadata
 import shutil
@@ -207,7 +208,9 @@ def id_types(settings: Settings) -> IdTypes:
     return IdTypes(settings.scenario.user_id, settings.scenario.item_id)
 
 
+@functools.cache
 def _packages() -> dict[str, str]:
+    """Versions of what the stages compute with; read once a process, for every manifest."""
     found = {}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -9,6 +9,8 @@ the declared table of that name.
 from __future__ import annotations
 
 import functools
+import itertools
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from kar.tables import IdTypes
 
 FOLDER = Path(kar.__file__).resolve().parent.parent / "warehouse"
 _SHOWN_ROWS = 3
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,22 @@ def _model(path: Path) -> Model:
     return Model(said["name"], said["grain"], split["key"], split["reads"], split["takes"], sql, path)
 
 
-class Warehouse:
-    """An in-memory DuckDB with views over what it was given and tables that the models made; use as a context manager.
+@functools.cache
+def _server(process: int) -> tuple[duckdb.DuckDBPyConnection, tempfile.TemporaryDirectory[str]]:
+    """The process's one DuckDB, and the folder that it spills to, which goes when the process ends.
 
-    Times are UTC throughout. What does not fit in memory spills to a temporary folder that goes when this closes.
+    To start DuckDB costs fifty times what a database more in a running one costs. A forked process starts its own: the
+    threads of its parent's are not there.
+    """
+    spill = tempfile.TemporaryDirectory(prefix="kar-warehouse-")
+    return duckdb.connect(":memory:", config={"temp_directory": spill.name}), spill
+
+
+class Warehouse:
+    """An in-memory database with views over what it was given and tables that the models made; use as a context manager.
+
+    Each is alone: none sees another's tables, and they go when it closes. Times are UTC throughout. What does not fit in
+    memory spills to a temporary folder.
 
     Args:
         ids: the scenario's id types; they define the macros `to_user_id`, `to_item_id` and their kin.
@@ -79,8 +94,9 @@ class Warehouse:
 
     def __init__(self, ids: IdTypes | None = None, folder: Path = FOLDER) -> None:
         self.models = models(folder)
-        self._spill = tempfile.TemporaryDirectory(prefix="kar-warehouse-")
-        self.connection = duckdb.connect(":memory:", config={"temp_directory": self._spill.name})
+        self._name = f"warehouse_{next(_numbers)}"
+        self.connection = _server(os.getpid())[0].cursor()
+        self.connection.execute(f"attach ':memory:' as {self._name}; use {self._name}")
         self.connection.execute("set TimeZone = 'UTC'; set enable_progress_bar = false; set python_enable_replacements = false")
         for side in ("user", "item"):
             id_type = getattr(ids or IdTypes(), side)
@@ -138,7 +154,7 @@ class Warehouse:
 
     def close(self) -> None:
         self.connection.close()
-        self._spill.cleanup()
+        _server(os.getpid())[0].execute(f"detach database if exists {self._name}")
 
     def __enter__(self) -> Warehouse:
         return self

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import world
+from tests.cli.in_process import kar
 from tests.llm.loopback import loopback
 
 ROOT = Path(__file__).parents[1]
@@ -57,11 +58,50 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def kar(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KAR_HOME": str(folder / "home"), "COLUMNS": "100"}
     return subprocess.run(
-        [sys.executable, "-m", "kar", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "kar", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--help",), 0, "release"),
+        (("run", "all", "-s", "nowhere.toml"), 1, "kar: there is no settings file nowhere.toml\n  do: "),
+        (("plann",), 2, "No such command 'plann'"),
+    ],
+)
+def test_a_process_ends_with_its_exit_code_and_no_traceback(shop: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    done = process(shop, *arguments)
+    assert done.returncode == code
+    assert says in (done.stderr if code else done.stdout)
+    assert "Traceback" not in done.stderr
+
+
+_LOOKS = """
+import contextlib, sys
+from kar.cli import main
+for words in (["plan", *{date}], ["show", "user", "1"], ["status"], ["ledger", "stats"]):
+    sys.argv = ["kar", *words, "-s", "world.toml"]
+    with contextlib.suppress(SystemExit):
+        main()
+print("MODULES", *sys.modules)
+"""
+
+
+def test_what_only_looks_never_imports_torch(shop: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KAR_HOME": str(shop / "home")}
+    command = [sys.executable, "-c", _LOOKS.format(date=DATE)]
+    done = subprocess.run(command, cwd=shop, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    assert "to ask   32 requests" in done.stdout
+    assert "[user]" in done.stdout, "show"
+    assert "there is no ledger" in done.stderr
+    loaded = done.stdout.split("MODULES")[1].split()
+    assert "kar.stages.prompts" in loaded
+    assert not {"torch", "transformers", "sentence_transformers"} & set(loaded)
 
 
 def test_the_help_names_every_command_and_every_stage(tmp_path: Path) -> None:
@@ -177,12 +217,12 @@ def test_a_stopped_run_says_so_exits_1_and_leaves_nothing_half_written(shop: Pat
         command = [sys.executable, "-m", "kar", "run", "all", "-s", "world.toml", *DATE, "--set", f"llm.base_url={server.base_url}"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "KAR_HOME": str(shop / "home")}
         with subprocess.Popen(command, cwd=shop, env=environment, stderr=subprocess.PIPE, text=True) as running:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 120
             while not server.calls and time.monotonic() < until:
                 time.sleep(0.05)
             assert server.calls
             running.send_signal(sent)
-            _, said = running.communicate(timeout=30)
+            _, said = running.communicate(timeout=120)
     assert running.returncode == 1
     assert said.splitlines()[-1] == "kar: stopped; what was paid for is kept, run the same command again to go on"
     assert "Traceback" not in said

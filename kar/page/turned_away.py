@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from kar import flow
 from kar.page.facts import Facts
@@ -41,12 +44,17 @@ class RefusedAnswer:
 
 @dataclass(frozen=True)
 class Refused:
-    """The answers of one view refused for one reason."""
+    """The answers of one view refused for one reason.
+
+    Args:
+        share: of all answers and imports of the view that came tonight.
+    """
 
     view: str
     reason: str
     meaning: str
     count: int
+    share: float
     fallback_count: int
     answers: list[RefusedAnswer]
 
@@ -78,14 +86,22 @@ def refused(facts: Facts) -> list[Refused]:
     for row in facts.refused.to_pylist():
         groups[row["view"], row["reason"]].append(row)
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [_group(view, reason, rows, place < _GROUPS_WITH_TEXTS) for place, ((view, reason), rows) in enumerate(ordered)]
+    came = _came(facts)
+    return [_group(view, reason, rows, came[view], place < _GROUPS_WITH_TEXTS) for place, ((view, reason), rows) in enumerate(ordered)]
 
 
-def _group(view: str, reason: str, rows: list[dict[str, Any]], has_texts: bool) -> Refused:
+def _came(facts: Facts) -> Counter[str]:
+    """View → texts that came tonight, good and refused."""
+    origin = facts.knowledge.column("origin")
+    good = facts.knowledge.filter(pc.is_in(origin, value_set=pa.array(["tonight", "import"])))
+    return Counter(good.column("view").to_pylist()) + Counter(facts.refused.column("view").to_pylist())
+
+
+def _group(view: str, reason: str, rows: list[dict[str, Any]], came: int, has_texts: bool) -> Refused:
     with_text = [row for row in rows if row["answer"].strip()] if has_texts else []
     answers = [
         RefusedAnswer(row["subject_id"], shown(row["detail"], _ROW_CHARS), shown(row["answer"], _TEXT_CHARS), row["has_fallback"])
         for row in with_text[:_TEXTS_SHOWN]
     ]
     meaning = flow.KNOWLEDGE.rejects.get(reason, "")
-    return Refused(view, reason, meaning, len(rows), sum(row["has_fallback"] for row in rows), answers)
+    return Refused(view, reason, meaning, len(rows), len(rows) / max(came, 1), sum(row["has_fallback"] for row in rows), answers)

@@ -50,7 +50,7 @@ from kar.text.tokens import token_counter
 from kar.text.variants import Split, asked_views, load_splits
 from kar.text.views import Model, Night, World
 
-PART_ROWS = 8_192
+PART_ROWS = 2_048
 _LOOKED_UP = 1_000
 ASKED_AGAIN = frozenset({"bad_request", "exhausted", "over_budget"})
 """Reasons for a refused row that say nothing of an answer: such requests are asked again."""

@@ -78,7 +78,7 @@ class Table:
     grain: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
-    row_group_rows: int = 131_072
+    row_group_rows: int = 16_384
 
     def schema(self, ids: IdTypes) -> pa.Schema:
         """The Arrow schema. Not for tables with a `vector`, whose width only the file knows."""

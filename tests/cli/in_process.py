@@ -17,10 +17,10 @@ from kar.cli import main
 from kar.llm.ledger.places import part_paths, shard_paths
 
 
-def kar(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def kar(folder: Path, *arguments: str, home: str = "home") -> subprocess.CompletedProcess[str]:
     """What `kar ARGUMENTS` does in a folder, with its home there too."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with _as_a_process(folder, arguments), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with _as_a_process(folder, arguments, folder / home), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main()
         except SystemExit as end:
@@ -39,10 +39,10 @@ def ledger_files(folder: Path, scenario: str = "world") -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _as_a_process(folder: Path, arguments: tuple[str, ...]) -> Iterator[None]:
+def _as_a_process(folder: Path, arguments: tuple[str, ...], home: Path) -> Iterator[None]:
     """Working directory, arguments, environment and signal handlers as the command would have them; put back afterwards."""
     argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
-    wanted: dict[str, Any] = {"KAR_HOME": str(folder / "home"), "COLUMNS": "100", "TERMINAL_WIDTH": "100"}
+    wanted: dict[str, Any] = {"KAR_HOME": str(home), "COLUMNS": "100", "TERMINAL_WIDTH": "100"}
     before = {name: os.environ.get(name) for name in wanted}
     sys.argv = ["kar", *arguments]
     os.environ.update(wanted)

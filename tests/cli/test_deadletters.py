@@ -33,7 +33,7 @@ def test_refused_answers_are_listed_shown_replayed_and_gone(shop: Path) -> None:
         assert next(line.split() for line in listed.stdout.splitlines() if line.startswith("item.facts  ")) == [
             *("item.facts", "refusal", "20", "0")
         ]
-        assert "1 attempts" in listed.stdout
+        assert "1 attempt, " in listed.stdout
         assert "missing: I'm sorry, but as an AI language model" in listed.stdout
         assert "… and 17 more; see --limit" in listed.stdout
         assert "0 dead letters" in kar(shop, "deadletters", "list", *at, "--reason", "echo").stdout

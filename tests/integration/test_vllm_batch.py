@@ -39,4 +39,6 @@ def test_vllm_run_batch_takes_the_exported_file_as_it_is_and_its_answers_come_ba
     assert night.manifest().rejected["bad_request"] == 1
     assert sum(night.manifest().tables[name]["rows"] for name in ("knowledge", "refused")) == COUNT
 
-    assert "0 requests to send" in night.kar("batch", "export", "--out", str(tmp_path / "again"))
+    assert "1 requests to send" in night.kar("batch", "export", "--out", str(tmp_path / "again"))
+    (again,) = (tmp_path / "again").glob("*.jsonl")
+    assert json.loads(again.read_text())["custom_id"] not in night.paid()  # the one that was refused, and no other

@@ -252,6 +252,9 @@ def test_refused_answers_are_shown_in_full_by_view_and_reason(parsed: Parsed) ->
     assert "user.preference: repetition" in away
     assert "the answer loops" in away
     assert "The film is a film about a film" in away
+    rows = re.findall(r"(?:user|item)\.\w+: [a-z ]+? (\d+), ([\d.]+) % of what came tonight", away)
+    assert rows
+    assert all(0 < float(share) <= 100 for _, share in rows)
 
 
 # ---- to read

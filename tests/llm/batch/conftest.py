@@ -23,6 +23,7 @@ def row(place: int, prompt: str, max_tokens: int = 50) -> dict[str, Any]:
         "subject_id": str(place),
         "request_key": request_key(body, "r1"),
         "revision": "r1",
+        "form": "prose",
         "family": "t@1:abc",
         "body": body.decode(),
         "prompt_tokens": 10 + place,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from kar.llm.ledger import Ledger
 from kar.llm.ledger.places import part_paths
-from tests.llm.ledger.rows import ROOT, answer, failed, key
+from tests.cli import in_process
+from tests.llm.ledger.rows import answer, failed, key
 
 SETTINGS = """
 [scenario]
@@ -42,9 +41,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 def kar(folder: Path, *arguments: str, home: str = "home") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KAR_HOME": str(folder / home), "COLUMNS": "100"}
-    command = [sys.executable, "-m", "kar", "ledger", *arguments, "--settings", "shop.toml"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    return in_process.kar(folder, "ledger", *arguments, "--settings", "shop.toml", home=home)
 
 
 def test_stats_show_rows_tokens_and_money(shop: Path) -> None:
