@@ -75,7 +75,7 @@ def request_of(model: str, messages: list[dict[str, str]]) -> Request:
 
 
 def settings_for(base_url: str, model: str, in_flight: int) -> LLMSettings:
-    return LLMSettings(provider="openai", model=model, base_url=base_url, concurrency=in_flight, context_tokens=8192)
+    return LLMSettings(provider="openai", model=model, revision=REVISION, base_url=base_url, concurrency=in_flight, context_tokens=8192)
 
 
 def ask_chats(base_url: str, model: str, chats: list[list[dict[str, str]]], in_flight: int) -> Timed:

@@ -91,7 +91,9 @@ def requests_of(night: Night) -> list[Request]:
 def ask_all(server: VllmServer, requests: list[Request], *, warm_up: bool = False) -> Asked:
     """Ask with kar's client and a new ledger; the server has forgotten all prefixes."""
     _forget(server)
-    settings = LLMSettings(provider="openai", model=MODEL, base_url=server.base_url, concurrency=IN_FLIGHT, warm_up=warm_up)
+    settings = LLMSettings(
+        provider="openai", model=MODEL, revision=_REVISION, base_url=server.base_url, concurrency=IN_FLIGHT, warm_up=warm_up
+    )
     with tempfile.TemporaryDirectory(prefix="kar-bench-") as folder:
         asked = ask(requests, settings, Home(Path(folder), "bench"), _REVISION, AS_OF, lambda *_: None, total=len(requests))
     if asked.answered != len(requests):
