@@ -50,7 +50,13 @@ def settings_for(task: Task) -> Settings:
             "scenario": {"name": "bench", "domain": "movies"},
             "sources": {"interactions": {"path": "none.parquet", "format": "parquet", "columns": {}}},
             "prompts": {"views": ["user.preference"], "folder": str(Path(__file__).parents[1] / "prompts")},
-            "llm": {"provider": "openai", "model": replies.MODEL, "base_url": task.base_url, "concurrency": task.in_flight},
+            "llm": {
+                "provider": "openai",
+                "model": replies.MODEL,
+                "revision": "bench",
+                "base_url": task.base_url,
+                "concurrency": task.in_flight,
+            },
         }
     )
 

@@ -145,7 +145,7 @@ def test_the_share_of_prompt_tokens_from_the_cache_is_told(tmp_path: Path) -> No
 def test_one_of_a_large_family_is_answered_before_its_crowd_is_let_in(tmp_path: Path) -> None:
     alone: list[bool] = []
     with loopback(lambda call: alone.append(server.calls == 1) or "ok", delay_s=0.05) as server:
-        run(tmp_path, server.base_url, [request_of(f"p{n}", family="t@1") for n in range(20)])
+        run(tmp_path, server.base_url, [request_of(f"p{n}", family="t@1") for n in range(20)], warm_up=True)
         assert server.most_in_flight == 8
     assert alone[0]
 
