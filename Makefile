@@ -11,7 +11,7 @@ DEMO := --settings settings/movielens-100k.toml --set sources.folder=$(KAR_HOME)
 DEMO_DATE := 1998-04-22
 ML1M_DATE := 2003-02-28
 
-.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm bench-vllm lock clean
+.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -71,6 +71,10 @@ bench-llm: $(READY) ## measure the language model client beside its peers: [OUT=
 bench-vllm: $(READY) $(VLLM_READY) ## measure it against a real vLLM server beside vLLM's own clients, and the prefix order: [OUT=file.json] [ONLY="serve …"]
 	$(BIN)/kar fetch model
 	$(BIN)/python -m benchmarks.real_vllm --python $(VLLM)/bin/python --model $(KAR_HOME)/_models/smollm2-135m-instruct $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY))
+
+bench-quality: $(READY) ## measure the quality gate on your texts about MovieLens-1M, false alarms and planted faults: DATA=dir [OUT=file.json]
+	@test -n "$(DATA)" || { echo "say where movies.dat and the texts lie: make bench-quality DATA=dir [OUT=file.json]" >&2; exit 2; }
+	$(BIN)/python -m benchmarks.quality_gate "$(DATA)" $(if $(OUT),--out $(OUT))
 
 check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template lint, docs against code
 	$(BIN)/ruff check kar dags tests examples benchmarks

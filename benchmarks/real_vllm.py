@@ -88,7 +88,7 @@ def requests_of(night: Night) -> list[Request]:
     ]
 
 
-def ask_all(server: VllmServer, requests: list[Request], *, warm_up: bool = True) -> Asked:
+def ask_all(server: VllmServer, requests: list[Request], *, warm_up: bool = False) -> Asked:
     """Ask with kar's client and a new ledger; the server has forgotten all prefixes."""
     _forget(server)
     settings = LLMSettings(provider="openai", model=MODEL, base_url=server.base_url, concurrency=IN_FLIGHT, warm_up=warm_up)
@@ -104,16 +104,16 @@ def serve_rows(bench: Bench) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="kar-bench-") as folder, bench.server(Path(folder)) as server:
         requests = requests_of(bench.night(Path(folder), server.base_url))
         prompts = _as_text(requests, bench, Path(folder) / "prompts.jsonl")
-        ours, unled, theirs = list[float](), list[float](), list[float]()
+        ours, led, theirs = list[float](), list[float](), list[float]()
         ask_all(server, requests[:IN_FLIGHT])
         for _ in range(bench.repetitions):
             ours.append(_speed(ask_all(server, requests)))
             theirs.append(_bench_serve(server, prompts, bench))
-            unled.append(_speed(ask_all(server, requests, warm_up=False)))
+            led.append(_speed(ask_all(server, requests, warm_up=True)))
     name = f"answer tokens/s: {len(requests)} prompts, {IN_FLIGHT} in flight (ratio to vllm bench serve)"
     yield median_row(name, "vllm bench serve", theirs, "tokens/s", theirs)
     yield median_row(name, "kar", ours, "tokens/s", theirs)
-    yield median_row(name, "kar, llm.warm_up off", unled, "tokens/s", theirs)
+    yield median_row(name, "kar, llm.warm_up on", led, "tokens/s", theirs)
 
 
 def batch_rows(bench: Bench) -> Iterator[Row]:

@@ -16,6 +16,7 @@ paragraph on stderr, never as a traceback; wrong usage of the command line is ex
     ├── LLMError               the language model's server
     │   ├── ServerUnreachable  nothing answers at the address
     │   ├── ServerRefused      401 / 403 / too many permanent failures: the run stops, nothing is lost
+    │   ├── ModelChanged       it serves another model than the one that was planned for
     │   ├── ServerStartFailed  the embedded server did not come up
     │   └── LedgerError        the file of paid answers cannot be read, written or trusted
     ├── FetchError             a file the user asked for could not be fetched or unpacked
@@ -88,6 +89,10 @@ class ServerUnreachable(LLMError):
 
 
 class ServerRefused(LLMError):
+    pass
+
+
+class ModelChanged(LLMError):
     pass
 
 

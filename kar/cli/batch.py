@@ -77,6 +77,7 @@ def import_results(
     planned = planned_requests(place, on)
     with Results(files) as results, Ledger.open(place.ledger) as ledger:
         made = take(pending(planned, {}, Counter()), results, ledger, as_of, lambda keys: arrivals.note(place, on, "batch", keys, as_of))
+        ledger.compact()
     say("\n".join(_taken(made, loaded)))
     if made.keys:
         say(f"then: kar run all --settings {settings} --date {on}")

@@ -49,7 +49,7 @@ def list_letters(
     say("\n".join(["", *aligned([("view", "reason", "refused", "last good stands in"), *rows]), ""]))
     for letter in islice(letters(place, partition, choice), limit):
         at = f"{letter.at:%Y-%m-%d %H:%M}" if letter.at else "imported"
-        cost = f"{letter.attempts} attempts, {letter.tokens:,} tokens" if letter.rows else "not asked"
+        cost = f"{_attempts(letter.attempts)}, {letter.tokens:,} tokens" if letter.rows else "not asked"
         stands = "last good stands in" if letter.has_fallback else "missing"
         say(f"{letter.view} {_plain(letter.subject_id)}  {letter.request_key[:16]}  {letter.reason}: {_plain(letter.detail)}")
         say(f"    {at}, {cost}, {stands}: {_first_words(letter.answer)}")
@@ -150,7 +150,7 @@ def _row(row: Answer, *, is_planned: bool) -> list[str]:
     lines = [
         f"{row.key}{' (planned)' if is_planned else ''}{again}",
         f"  {row.status}{f', {row.finish_reason}' if row.finish_reason else ''}, asked {row.asked_at:%Y-%m-%d %H:%M}, "
-        f"{row.attempts} attempts, {tokens}, {_plain(row.model) or 'no model'}",
+        f"{_attempts(row.attempts)}, {tokens}, {_plain(row.model) or 'no model'}",
     ]
     if row.detail:
         lines.append(f"  {_plain(row.detail)}")
@@ -177,3 +177,7 @@ def _first_words(text: str) -> str:
 def _plain(text: str) -> str:
     """A text that cannot steer a terminal: control and bidi characters by their code points."""
     return "".join(f"<U+{ord(c):04X}>" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") and c != "\n" else c for c in text)
+
+
+def _attempts(count: int) -> str:
+    return "1 attempt" if count == 1 else f"{count} attempts"

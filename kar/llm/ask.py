@@ -90,6 +90,7 @@ def ask(
 
     Raises:
         ServerUnreachable, ServerRefused, ServerStartFailed, LedgerError, AlreadyRunning. What was answered is kept.
+        ModelChanged: the server serves another revision than that in the keys; nothing was asked.
         KeyboardInterrupt: SIGINT or SIGTERM came (whatever their handlers raise): connections are closed, answers committed.
     """
     asked, cut, session = Asked(), list[Cut](), None
@@ -105,11 +106,12 @@ def ask(
             if asked.stopped_by != "none":
                 break
         if session is not None:
-            _sum_up(asked, session)
+            sum_up(asked, session)
     return asked
 
 
-def _sum_up(asked: Asked, session: Session) -> None:
+def sum_up(asked: Asked, session: Session, said: str = "asked") -> None:
+    """Take over what a session came to, and log it under a word."""
     tally, budget = session.client.tally, session.budget
     asked.calls, asked.pushed_back, asked.lost_tokens = tally.calls, tally.pushed_back, tally.lost_tokens
     asked.answered, asked.failed = tally.ended["ok"], tally.ended["bad_request"] + tally.ended["exhausted"]
@@ -119,7 +121,7 @@ def _sum_up(asked: Asked, session: Session) -> None:
     asked.identity, asked.pace, asked.prefix_hit_share = session.identity, session.watch.rows, session.watch.prefix_hit_share
     is_known = asked.prefix_hit_share == asked.prefix_hit_share
     log.info(
-        "asked",
+        said,
         answered=asked.answered,
         failed=asked.failed,
         calls=asked.calls,

@@ -27,7 +27,7 @@ from kar.llm.breaker import Breaker
 from kar.llm.budget import Budget, Reservation, Stop
 from kar.llm.endpoints import Endpoint, Endpoints
 from kar.llm.ledger import Answer, Ledger, Status
-from kar.llm.outcome import Outcome, outcome_of
+from kar.llm.outcome import Outcome, Read, outcome_of
 from kar.llm.record import answer_of
 from kar.llm.stream import Request, Stream
 from kar.llm.transport import TransportFault
@@ -63,6 +63,7 @@ class Client:
         backoff_s: first pause before another attempt; doubles, with jitter, up to 30 s.
         patience_s: nothing but 429 and 503 for so long ends the run.
         secret: replaced in every detail that is stored or shown.
+        read: what a reply means.
     """
 
     def __init__(
@@ -78,10 +79,11 @@ class Client:
         backoff_s: float = 0.5,
         patience_s: float = 600.0,
         secret: str = "",
+        read: Read = outcome_of,
     ) -> None:
         self._endpoints, self._ledger, self._budget = endpoints, ledger, budget
         self._revision, self._as_of, self._timeout_s, self._max_attempts = revision, as_of, timeout_s, max_attempts
-        self._backoff_s, self._secret = backoff_s, secret
+        self._backoff_s, self._secret, self._read = backoff_s, secret, read
         self._breaker = Breaker(endpoints.addresses, endpoints.limit, patience_s)
         self._floor, self._settled = asyncio.Lock(), asyncio.Event()
         self._stop: Stop = "none"
@@ -196,7 +198,7 @@ class Client:
             return Outcome("retry", "TimeoutError", lost_tokens=worst, has_reply=False)
         except TransportFault as fault:
             return Outcome("retry", fault.kind, lost_tokens=worst if fault.was_sent else 0, has_reply=False)
-        return outcome_of(reply, _now())
+        return self._read(reply, _now())
 
     def _heed(self, outcome: Outcome, endpoint: Endpoint, entered_at: float) -> None:
         """Tell the gate and the budget, and stop the run where going on is of no use."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from kar.errors import ServerRefused, ServerUnreachable
+from kar.errors import ModelChanged, ServerRefused, ServerUnreachable
 from kar.llm.local import model_revision
 from kar.llm.transport import Reply, Transport, TransportFault, transport_for
 from kar.settings import LLMSettings
@@ -37,6 +37,11 @@ class ServerIdentity:
     revision: str = ""
     server_version: str = ""
     context_tokens: int | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it says nothing of itself: many hosted servers, and proxies in trouble."""
+        return not (self.root or self.revision or self.server_version)
 
 
 def server_identity(settings: LLMSettings, *, timeout_s: float | None = None) -> ServerIdentity:
@@ -95,6 +100,26 @@ def key_revision(settings: LLMSettings, home: Home, identity: ServerIdentity | N
         return ""
     root = PurePosixPath(identity.root).name if identity.root.startswith("/") else identity.root
     return "@".join(part for part in (root if root != settings.model else "", identity.revision) if part)
+
+
+def check_planned(settings: LLMSettings, home: Home, identity: ServerIdentity, planned: str) -> None:
+    """Hold the server against the revision that stands in the planned request keys. Only what the server itself says counts.
+
+    Args:
+        identity: as it says now.
+        planned: the revision in the keys; empty: nothing was known when the plan was made.
+
+    Raises:
+        ModelChanged: it serves another model, so its answers would be kept under keys that are not theirs.
+    """
+    if identity.is_silent or model_revision(settings, home):  # the setting and a local model's digest need no server
+        return
+    served = key_revision(settings, home, identity)
+    if served != planned:
+        raise ModelChanged(
+            f"the plan was made for revision {planned or 'unknown'}, the server now serves {served or 'one that it does not name'}",
+            "run: kar run prompts",
+        )
 
 
 async def identify(transport: Transport, base_url: str, model: str) -> ServerIdentity:

@@ -1,77 +1,124 @@
-"""Prompt log-probabilities from a server that has them (vLLM: `prompt_logprobs`), through the client's transport.
+"""Prompt log-probabilities from a server that has them (vLLM: `prompt_logprobs`), asked and kept as answers are.
 
-For the optional judge of the quality gate: which bodies to send and what to make of the rows is pure arithmetic in
-`kar.text.quality.likelihood`. Nothing is generated that is worth keeping, so nothing goes into the ledger.
+For the optional judge of the quality gate: which bodies to send and what to make of the figures is pure arithmetic in
+`kar.text.quality.likelihood`. A scoring request is a request like any other: it has a key, goes through gate and budget, is
+tried again, and ends as a row of the ledger whose text is the JSON list of the prompt's log-probabilities. So a second run
+finds it paid for.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+import contextlib
+import datetime as dt
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from kar.errors import ServerRefused
-from kar.llm.transport import Transport, TransportFault, transport_for
+from kar.llm.ask import Asked, sum_up
+from kar.llm.budget import Stop
+from kar.llm.ledger import Ledger
+from kar.llm.outcome import Outcome, Read, outcome_of
+from kar.llm.session import Session, opened
+from kar.llm.stream import Request, Stream
+from kar.llm.transport import Reply
 from kar.settings import LLMSettings
+from kar.store import Home
 
 Rows = list[dict[str, Any] | None]  # per prompt token: token id → {"logprob", …}; None for the first
+Reduce = Callable[[Rows], list[float]]
+_DIGITS = 4
 
 
-def prompt_logprobs(bodies: Sequence[dict[str, Any]], settings: LLMSettings, base_url: str) -> list[Rows | None]:
-    """Ask for the log-probabilities of these bodies' prompts.
+class Scoring:
+    """One run's scoring. Made by `scoring`; no server is asked before the first score that the ledger does not hold.
 
     Args:
-        bodies: chat requests with `prompt_logprobs` set; as many are in flight as settings.concurrency says.
-        base_url: up to and with /v1.
-
-    Returns:
-        In the order of the bodies; None where a request failed for itself (too long, a fault on the way).
-
-    Raises:
-        ServerRefused: the server answers and gives no prompt log-probabilities, or wants another key.
+        open_session: opens the servers.
     """
-    return asyncio.run(_all(bodies, settings, base_url))
+
+    def __init__(self, open_session: Callable[[], Session], ledger: Ledger) -> None:
+        self._open, self._ledger = open_session, ledger
+        self._session: Session | None = None
+        self._from_ledger = 0
+        self.stopped_by: Stop = "none"
+
+    def score(self, requests: Iterable[Request]) -> dict[str, list[float]]:
+        """The log-probabilities of these requests' prompts by key; without those that failed or a limit stopped.
+
+        Raises:
+            ServerUnreachable, ServerRefused, ModelChanged, LedgerError. What was scored is in the ledger.
+        """
+        asked = list(requests)
+        stream = Stream(asked, self._ledger, warm_up=False)
+        if stream.has_more() and self.stopped_by == "none":
+            self._session = self._session or self._open()
+            self.stopped_by = self._session.ask(stream, None)
+        self._from_ledger += stream.from_ledger
+        found = self._ledger.get_many({request.key for request in asked})
+        return {key: _log_probabilities(answer.text) for key, answer in found.items()}
+
+    def why_not(self, request: Request) -> str:
+        """What the server said to a request that got no score."""
+        rows = self._ledger.find([request.key]).get(request.key, [])
+        return rows[-1].detail if rows else "not asked"
+
+    def paid(self) -> Asked:
+        """What it took."""
+        asked = Asked(stopped_by=self.stopped_by, from_ledger=self._from_ledger)
+        if self._session is not None:
+            sum_up(asked, self._session, "scored")
+        return asked
 
 
-async def _all(bodies: Sequence[dict[str, Any]], settings: LLMSettings, base_url: str) -> list[Rows | None]:
-    transport, places = transport_for(settings, base_url), asyncio.Semaphore(settings.concurrency)
+@contextlib.contextmanager
+def scoring(
+    settings: LLMSettings, home: Home, revision: str, as_of: dt.datetime, ledger: Ledger, reduce: Reduce, asked: Asked
+) -> Iterator[Scoring]:
+    """A scoring for as long as the block lasts.
 
-    async def one(place: int, body: dict[str, Any]) -> Rows | None:
-        async with places:
-            return await _one(transport, body, f"judge-{place}", settings)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(place, body)) for place, body in enumerate(bodies)]
-    except* ServerRefused as refused:
-        raise refused.exceptions[0] from None
-    finally:
-        await transport.close()
-    return [task.result() for task in tasks]
+    Args:
+        revision: of the model, as in the keys.
+        reduce: a reply's `prompt_logprobs` to what is kept of them.
+        asked: what the run has spent already; the rest of its budget is left.
+    """
+    with contextlib.ExitStack() as stack:
+        rest = rest_of(settings, asked)
+        yield Scoring(lambda: stack.enter_context(opened(rest, home, revision, as_of, ledger, read=read_of(reduce))), ledger)
 
 
-async def _one(transport: Transport, body: dict[str, Any], name: str, settings: LLMSettings) -> Rows | None:
-    """The rows of one body; None if it failed. A judge asks each once: a text that cannot be scored passes."""
-    try:
-        async with asyncio.timeout(settings.timeout_s):
-            reply = await transport.post(orjson.dumps(body), name)
-    except (TransportFault, TimeoutError):
-        return None
-    if reply.status in (401, 403):
-        raise ServerRefused(
-            f"the server refuses to score answers: {reply.status}", "mend the key in the environment variable that llm.api_key_env names"
-        )
-    if reply.status != 200:
-        return None
-    try:
+def read_of(reduce: Reduce) -> Read:
+    """How a scoring request's reply is read. A server that leaves `prompt_logprobs` out refuses for good: it will not be asked again and again."""
+
+    def read(reply: Reply, now: dt.datetime) -> Outcome:
+        outcome = outcome_of(reply, now)
+        if outcome.parsed is None:
+            return outcome
         rows = orjson.loads(reply.content).get("prompt_logprobs")
-    except (orjson.JSONDecodeError, AttributeError):
-        return None
-    if not isinstance(rows, list):
-        raise ServerRefused(
-            "the server gives no prompt log-probabilities, which knowledge.judge needs",
-            "set knowledge.judge = false, or serve the model with vLLM",
-        )
-    return rows
+        if not isinstance(rows, list):
+            lost = max(outcome.parsed.prompt_tokens, 0) + max(outcome.parsed.completion_tokens, 0)
+            return Outcome("permanent", "200 without prompt_logprobs", lost_tokens=lost)
+        text = orjson.dumps([round(value, _DIGITS) for value in reduce(rows)]).decode()
+        return replace(outcome, parsed=replace(outcome.parsed, text=text))
+
+    return read
+
+
+def rest_of(settings: LLMSettings, asked: Asked) -> LLMSettings:
+    """The settings with what is left of the run's token budget, money and time."""
+    tokens = asked.prompt_tokens + asked.completion_tokens
+    left: dict[str, Any] = {}
+    if settings.token_budget is not None:
+        left["token_budget"] = max(0, settings.token_budget - tokens)
+    if settings.usd_budget is not None:
+        left["usd_budget"] = max(0.0, settings.usd_budget - asked.usd)
+    if settings.deadline_s is not None:
+        left["deadline_s"] = max(0.0, settings.deadline_s - asked.seconds)
+    return settings.model_copy(update=left)
+
+
+def _log_probabilities(text: str) -> list[float]:
+    """As they were kept. JSON knows no infinity: it was written as null."""
+    return [-math.inf if value is None else value for value in orjson.loads(text)]

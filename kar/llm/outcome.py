@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +53,10 @@ class Outcome:
     parsed: Parsed | None = None
     lost_tokens: int = 0
     has_reply: bool = True
+
+
+Read = Callable[[Reply, dt.datetime], Outcome]
+"""A reply and the time, to what it means."""
 
 
 def outcome_of(reply: Reply, now: dt.datetime) -> Outcome:

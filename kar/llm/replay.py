@@ -16,14 +16,14 @@ from typing import Any
 
 import orjson
 
-from kar.errors import SettingsError, StageError
+from kar.errors import ModelChanged, SettingsError, StageError
 from kar.llm import arrivals
 from kar.llm.ask import ask
 from kar.llm.budget import Stop
 from kar.llm.client import Request
 from kar.llm.deadletters import DeadLetter
 from kar.llm.key import body_bytes, request_key
-from kar.llm.ledger import Answer
+from kar.llm.ledger import Answer, Ledger
 from kar.llm.ledger.reading import Reading
 from kar.settings import LLMSettings
 from kar.store import Home
@@ -109,7 +109,7 @@ def replay(
         is_dry: only count.
 
     Raises:
-        ServerUnreachable, ServerRefused, ServerStartFailed, LedgerError, AlreadyRunning.
+        ServerUnreachable, ServerRefused, ModelChanged, ServerStartFailed, LedgerError, AlreadyRunning.
     """
     made = Replay()
     requests = list(islice(_again(letters, change, settings, made), limit))
@@ -127,8 +127,13 @@ def replay(
             asked = ask(some, settings, home, revision, as_of, lambda request, answer: None, total=len(some))
             made.calls, made.usd, made.from_ledger = made.calls + asked.calls, made.usd + asked.usd, made.from_ledger + asked.from_ledger
             made.stopped_by = asked.stopped_by
+        except ModelChanged as changed:
+            raise ModelChanged(changed.what, f"plan the date anew: kar run prompts --date {date}") from None
         finally:
             _count(some, home, as_of, made)
+    if by_revision and not is_dry:
+        with Ledger.open(home.ledger) as opened:
+            opened.compact()
     return made
 
 

@@ -48,8 +48,8 @@ def served_model(settings: LLMSettings, home: Home, timeout_s: float = _TIMEOUT_
         last = seen.get(settings.model, Served())
         log.info("no server answers; its model is taken to be the one last seen", revision=last.revision or "unknown", because=error.what)
         return last
-    if not (identity.root or identity.revision or identity.server_version):
-        return seen.get(settings.model, Served())  # it answers and says nothing: many hosted ones, and proxies in trouble
+    if identity.is_silent:
+        return seen.get(settings.model, Served())
     found = Served(key_revision(settings, home, identity), identity.server_version)
     if seen.get(settings.model) != found:
         _write(path, seen | {settings.model: found})

@@ -23,8 +23,9 @@ from kar.llm.client import Client
 from kar.llm.endpoints import GONE_PATIENCE_S, Endpoint, Endpoints
 from kar.llm.gate import Gate
 from kar.llm.greeting import greet
-from kar.llm.identity import ServerIdentity
+from kar.llm.identity import ServerIdentity, check_planned
 from kar.llm.ledger import Answer, Ledger
+from kar.llm.outcome import Read, outcome_of
 from kar.llm.pace import Watch
 from kar.llm.stream import Stream
 from kar.llm.transport import transport_for
@@ -37,8 +38,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def opened(settings: LLMSettings, home: Home, revision: str, as_of: dt.datetime, ledger: Ledger) -> Iterator[Session]:
+def opened(
+    settings: LLMSettings, home: Home, revision: str, as_of: dt.datetime, ledger: Ledger, *, read: Read = outcome_of
+) -> Iterator[Session]:
     """A session for as long as the block lasts; starts and stops the local server if it is ours. The deadline runs from here.
+
+    Args:
+        read: what a reply means.
 
     Raises:
         ServerStartFailed, SettingsError: of the local server.
@@ -50,8 +56,8 @@ def opened(settings: LLMSettings, home: Home, revision: str, as_of: dt.datetime,
             addresses = [Address(base_url=stack.enter_context(local.serving(home, settings)))]
         start_seconds = time.monotonic() - started if settings.provider == "local" else 0.0
         runner = stack.enter_context(asyncio.Runner())
-        session = Session(runner, settings, ledger, start_seconds)
-        runner.run(session.open(addresses, revision, as_of))
+        session = Session(runner, settings, home, revision, ledger, start_seconds)
+        runner.run(session.open(addresses, as_of, read))
         try:
             yield session
         finally:
@@ -65,8 +71,11 @@ class Session:
     endpoints: Endpoints
     watch: Watch
 
-    def __init__(self, runner: asyncio.Runner, settings: LLMSettings, ledger: Ledger, server_start_seconds: float) -> None:
+    def __init__(
+        self, runner: asyncio.Runner, settings: LLMSettings, home: Home, revision: str, ledger: Ledger, server_start_seconds: float
+    ) -> None:
         self._runner, self._settings, self._ledger = runner, settings, ledger
+        self._home, self._revision = home, revision
         self.budget = Budget.of(settings)
         self._secret = os.environ.get(settings.api_key_env, "")
         self.identity: ServerIdentity | None = None
@@ -74,7 +83,7 @@ class Session:
         self.seconds = 0.0
         self._caught: signal.Signals | None = None
 
-    async def open(self, addresses: Sequence[Address], revision: str, as_of: dt.datetime) -> None:
+    async def open(self, addresses: Sequence[Address], as_of: dt.datetime, read: Read) -> None:
         """Make what belongs to the event loop. Connects to nobody yet."""
         settings, heaviest = self._settings, max(a.weight for a in addresses)
         made = []
@@ -87,11 +96,12 @@ class Session:
             self.endpoints,
             self._ledger,
             self.budget,
-            revision=revision,
+            revision=self._revision,
             as_of=as_of,
             timeout_s=settings.timeout_s,
             max_attempts=settings.max_attempts,
             secret=self._secret,
+            read=read,
         )
 
     async def close(self) -> None:
@@ -107,6 +117,7 @@ class Session:
 
         Raises:
             ServerUnreachable, ServerRefused: what was answered is in the ledger.
+            ModelChanged: before the first question; see `kar.llm.identity.check_planned`.
             KeyboardInterrupt: or what else the handler of SIGINT or SIGTERM raises.
         """
         started = time.monotonic()
@@ -124,7 +135,9 @@ class Session:
     async def _round(self, stream: Stream, total: int | None) -> Stop:
         with self._signals_held():
             if self.identity is None:
-                self.identity = await greet(self.endpoints, self._settings.model, self._secret)
+                identity = await greet(self.endpoints, self._settings.model, self._secret)
+                check_planned(self._settings, self._home, identity, self._revision)
+                self.identity = identity
             await self.watch.look()
             with log.Progress("answers", total) as progress:
                 beside = [asyncio.create_task(self.watch.run()), asyncio.create_task(_tick(progress))]

@@ -156,11 +156,11 @@ class LLMSettings(Section):
     )
     metrics_interval_s: float = Field(2.0, gt=0, json_schema_extra=_NOT_IN_RECIPE)
     warm_up: bool = Field(
-        True,
-        description="one request of each family of prompts goes ahead, so that the server holds their common beginning",
+        False,
+        description="one request of each family of prompts goes ahead, so that the server holds their common beginning; vLLM shares it "
+        "within one batch too, so there it only costs the time of that answer",
         json_schema_extra=_NOT_IN_RECIPE,
     )
-    prefix_order: bool = Field(True, description="plan requests with a common beginning side by side", json_schema_extra=_NOT_IN_RECIPE)
     timeout_s: float = Field(120.0, gt=0, json_schema_extra=_NOT_IN_RECIPE)
     max_attempts: int = Field(3, ge=1, json_schema_extra=_NOT_IN_RECIPE)
     usd_per_million_prompt_tokens: float = Field(0.0, ge=0)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kar.cli import main
+from kar.llm.ledger.places import part_paths, shard_paths
 
 
 def kar(folder: Path, *arguments: str, home: str = "home") -> subprocess.CompletedProcess[str]:
@@ -24,6 +26,16 @@ def kar(folder: Path, *arguments: str, home: str = "home") -> subprocess.Complet
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
     return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
+
+
+def ledger_files(folder: Path, scenario: str = "world") -> tuple[int, int]:
+    """Rows that still lie in SQLite, and Parquet parts: what `Ledger.compact` moves from and to."""
+    ledger = folder / "home" / scenario / "ledger"
+    rows = 0
+    for path in shard_paths(ledger):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            rows += connection.execute("SELECT count(*) FROM answer").fetchone()[0]
+    return rows, len(part_paths(ledger))
 
 
 @contextlib.contextmanager

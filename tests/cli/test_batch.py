@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.in_process import kar
+from tests.cli.in_process import kar, ledger_files
 from tests.llm.batch.conftest import completion, vllm_line
 from tests.llm.batch_server import batch_server
 from tests.llm.loopback import answer_to
@@ -41,6 +41,7 @@ def test_a_night_goes_out_as_a_file_and_its_answers_come_back(shop: Path) -> Non
     taken = kar(shop, "batch", "import", "results.jsonl", *WORLD, *DATE)
     assert taken.returncode == 0, taken.stderr
     assert "answers added           32" in taken.stdout
+    assert ledger_files(shop) == (0, 1)
     assert "still to be answered    0" in taken.stdout
     again = kar(shop, "batch", "import", "results.jsonl", *WORLD, *DATE)
     assert "answers added           0" in again.stdout
@@ -90,6 +91,7 @@ def test_a_night_is_submitted_once_watched_and_fetched(shop: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "expired\n  answers added           30" in done.stdout
         assert "without an answer       2" in done.stdout
+        assert ledger_files(shop) == (0, 1)
         assert "then: kar run all --settings world.toml --date 2026-11-19" in done.stdout
         made = kar(shop, "run", "knowledge", *at, *DATE)
         assert "'exhausted': 2" in made.stderr, made.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.in_process import kar
+from tests.cli.in_process import kar, ledger_files
 from tests.llm.loopback import Call, loopback
 from tests.test_cli import DATE, shop
 
@@ -33,7 +33,7 @@ def test_refused_answers_are_listed_shown_replayed_and_gone(shop: Path) -> None:
         assert next(line.split() for line in listed.stdout.splitlines() if line.startswith("item.facts  ")) == [
             *("item.facts", "refusal", "20", "0")
         ]
-        assert "1 attempts" in listed.stdout
+        assert "1 attempt, " in listed.stdout
         assert "missing: I'm sorry, but as an AI language model" in listed.stdout
         assert "… and 17 more; see --limit" in listed.stdout
         assert "0 dead letters" in kar(shop, "deadletters", "list", *at, "--reason", "echo").stdout
@@ -58,6 +58,7 @@ def test_refused_answers_are_listed_shown_replayed_and_gone(shop: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "20 answered, 0 failed, 0 were in the ledger" in done.stdout
         assert server.calls == calls + 20
+        assert ledger_files(shop) == (0, 2)  # the night's part, and the replay's
     assert kar(shop, "run", "knowledge", *WORLD, *DATE).returncode == 0
     assert "0 dead letters of 2026-11-19" in kar(shop, "deadletters", "list", *WORLD).stdout
 

@@ -11,7 +11,6 @@ import pytest
 
 from kar.llm import metrics
 from kar.llm.key import body_bytes
-from kar.llm.likelihood import prompt_logprobs
 from kar.settings import LLMSettings
 from kar.text.asking import request_body
 from kar.text.factors import load_factors
@@ -118,8 +117,9 @@ def test_an_answer_is_likelier_with_its_source_than_without(server: VllmServer) 
     source = "A lighthouse keeper on a Norwegian island finds a letter that his brother wrote before the war."
     answer = "A lighthouse keeper on a Norwegian island finds a letter of his brother."
     asked, blank = [{"role": "user", "content": f"{frame} {source}"}], [{"role": "user", "content": frame}]
-    rows = prompt_logprobs(bodies(MODEL, asked, blank, answer), LLMSettings(provider="openai", model=MODEL), server.base_url)
-    with_source, without_source, frame_only = (token_logprobs(found or []) for found in rows)
+    replies = [server.post("/v1/chat/completions", body) for body in bodies(MODEL, asked, blank, answer)]
+    assert [status for status, _ in replies] == [200, 200, 200]
+    with_source, without_source, frame_only = (token_logprobs(reply["prompt_logprobs"]) for _, reply in replies)
     found = likelihood(with_source, without_source, len(frame_only))
     assert found is not None
     assert 10 <= found.tokens <= 25

@@ -4,11 +4,12 @@
         …settings(base_url=server.base_url)…
     with loopback(lambda call: "500" if call.number == 1 else "ok") as server:
 
-What it says depends on the prompt alone; a body with a JSON schema is answered by it. Modes:
+What it says depends on the prompt alone; a body with a JSON schema is answered by it, one with prompt_logprobs gets those of a
+tiny language model too. Modes:
     ok · slow (after 0.3 s) · never (no answer at all) · reset (the connection breaks) · truncated_json · wrong_type ·
     no_choices · huge (an answer of 64 MiB) · gzip_bomb (64 MiB in 64 kB) · empty · reasoned_out (no text, length) ·
     refusal · echo · loop · length (cut) · no_usage · short · schemaless (prose, whatever the schema
-    says) · empty_factors · other_json · 429 · 429_after (Retry-After: 0.2) · 503 · and any other status
+    says) · empty_factors · other_json · scoreless (no prompt_logprobs, whatever is asked) · 429 · 429_after (Retry-After: 0.2) · 503 · and any other status
     code as text
 """
 
@@ -18,6 +19,7 @@ import asyncio
 import contextlib
 import gzip
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -93,6 +95,19 @@ def answer_in_factors(prompt: str, schema: dict[str, Any]) -> str:
     """The object that the schema asks for, keys in its order, six words each that depend on prompt and key."""
     texts = {key: answer_to(f"{key}: {prompt}", 6)[: rule.get("maxLength")] for key, rule in schema["properties"].items()}
     return orjson.dumps(texts).decode()
+
+
+def logprob_rows(body: dict[str, Any]) -> list[dict[str, Any] | None]:
+    """`prompt_logprobs` of a body. Words are tokens; one that has stood before is likelier (a cache model, Kuhn and De Mori 1990)."""
+    words = [word for m in body["messages"] for word in [f"<{m['role']}>", *m["content"].split()]]
+    if body["add_generation_prompt"]:
+        words.append("<assistant>")
+    rows: list[dict[str, Any] | None] = [None]
+    for place in range(1, len(words)):
+        seen = words[:place].count(words[place])
+        share = 0.5 * seen / place + 0.5 / 1000
+        rows.append({str(place): {"logprob": math.log(share), "rank": 1, "decoded_token": words[place]}})
+    return rows
 
 
 @contextlib.contextmanager
@@ -268,6 +283,8 @@ def _reply(call: Call, mode: str, text: str, finish: str) -> web.Response:
             "completion_tokens_details": {"reasoning_tokens": 3},
         },
     }
+    if "prompt_logprobs" in call.body and mode != "scoreless":
+        data["prompt_logprobs"] = logprob_rows(call.body)
     if mode == "no_choices":
         data["choices"] = []
     if mode == "no_usage":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kar.errors import ModelChanged
 from kar.llm.ask import Asked, Retry, ask
 from kar.llm.client import Request
 from kar.llm.ledger import Answer, Ledger
@@ -77,7 +78,7 @@ def test_a_run_that_its_budget_stopped_asks_nothing_a_second_time(tmp_path: Path
 def test_the_servers_metrics_steer_the_window_and_are_shown_over_time(tmp_path: Path) -> None:
     with loopback(delay_s=0.02) as server:
         server.metrics, server.version = VLLM, "0.32.0"  # 12 running, 3 waiting: a little too long a queue, always
-        server.card["owned_by"] = "vllm"
+        server.card |= {"owned_by": "vllm", "revision": "r1"}
         asked = run(tmp_path, server.base_url, [request_of(f"p{n}") for n in range(100)])
     pace = asked.pace
     assert pace[0].window == 7
@@ -88,6 +89,31 @@ def test_the_servers_metrics_steer_the_window_and_are_shown_over_time(tmp_path: 
     assert sum(p.tokens_per_s > 0 for p in pace) >= 3
     with Ledger.open(Home(tmp_path, "s").ledger) as ledger:
         assert {a.server_version for a in ledger.get_many(request_of(f"p{n}").key for n in range(100)).values()} == {"vllm 0.32.0"}
+
+
+@pytest.mark.parametrize(
+    ("card", "says"),
+    [
+        ({"revision": "r2"}, "now serves r2"),
+        ({"root": "org/tiny"}, "now serves org/tiny"),
+        ({"owned_by": "vllm"}, "one that it does not name"),
+    ],
+)
+def test_another_model_than_the_planned_one_is_a_named_error_before_the_first_paid_call(
+    tmp_path: Path, card: dict[str, str], says: str
+) -> None:
+    with loopback(card=card) as server:
+        server.version = "0.32.0"
+        with pytest.raises(ModelChanged, match=f"made for revision r1, the server .*{says}"):
+            run(tmp_path, server.base_url, [request_of("p1")])
+        assert server.calls == 0
+        asked = run(tmp_path, server.base_url, [request_of("p1")], revision="r1")  # the setting wins, nothing is compared
+        assert (asked.answered, server.calls) == (1, 1)
+
+
+def test_a_server_that_says_nothing_of_itself_cannot_be_compared(tmp_path: Path) -> None:
+    with loopback() as server:
+        assert run(tmp_path, server.base_url, [request_of("p1")]).answered == 1
 
 
 def test_without_metrics_the_window_is_the_setting_and_it_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,108 +1,93 @@
-"""The judge's call: a server with a real, if tiny, language model that gives the log-probability of each prompt token."""
+"""The judge's calls: a server with a real, if tiny, language model scores prompts; scores are kept, counted and paid for once."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import math
-import threading
+import datetime as dt
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from kar.errors import ServerRefused
-from kar.llm.likelihood import prompt_logprobs
+from kar.llm.ask import Asked
+from kar.llm.key import body_bytes, request_key
+from kar.llm.ledger import Ledger
+from kar.llm.likelihood import Scoring, rest_of, scoring
+from kar.llm.stream import Request
 from kar.settings import LLMSettings
+from kar.store import Home
 from kar.text.quality.likelihood import bodies, likelihood, token_logprobs
 from tests.llm.loopback import loopback
 
+NOW = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
 ASKED = [{"role": "user", "content": "Describe the entry: a submarine crew hunted in the cold Atlantic"}]
 BLANK = [{"role": "user", "content": "Describe the entry:"}]
 TRUE = "a submarine crew hunted in the Atlantic"
 OTHER = "two sisters inherit a vineyard near Bordeaux"
 
 
-def _rows(body: dict[str, Any]) -> list[dict[str, Any] | None]:
-    """Words are tokens; a word that has stood before is likelier (a cache model, Kuhn and De Mori 1990)."""
-    words = [word for m in body["messages"] for word in [f"<{m['role']}>", *m["content"].split()]]
-    if body["add_generation_prompt"]:
-        words.append("<assistant>")
-    rows: list[dict[str, Any] | None] = [None]
-    for place in range(1, len(words)):
-        seen = words[:place].count(words[place])
-        share = 0.5 * seen / place + 0.5 / 1000
-        rows.append({str(place): {"logprob": math.log(share), "rank": 1, "decoded_token": words[place]}})
-    return rows
+def requests(answer: str) -> list[Request]:
+    raw = [body_bytes(body) for body in bodies("tiny", ASKED, BLANK, answer)]
+    return [Request(request_key(body, "r1"), body, 40, 1, "judge") for body in raw]
 
 
-@contextlib.contextmanager
-def scoring(status: int = 200, *, has_rows: bool = True) -> Iterator[str]:
-    """A server that answers /v1/chat/completions with prompt_logprobs; a body that says "too long" gets 400."""
-    ready, loop, stop, address = threading.Event(), asyncio.new_event_loop(), asyncio.Event(), [""]
-
-    async def chat(request: web.Request) -> web.Response:
-        body = await request.json()
-        if "too long" in body["messages"][-1]["content"]:
-            return web.Response(status=400, text="context")
-        data = {"choices": [{"message": {"role": "assistant", "content": "x"}}], "prompt_logprobs": _rows(body) if has_rows else None}
-        return web.json_response(data, status=status)
-
-    async def serve() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", chat)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        address[0] = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        ready.set()
-        await stop.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=lambda: (asyncio.set_event_loop(loop), loop.run_until_complete(serve()), loop.close()))
-    thread.start()
-    try:
-        assert ready.wait(10)
-        yield address[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+@contextmanager
+def scorer(folder: Path, base_url: str, asked: Asked | None = None, **llm: Any) -> Iterator[Scoring]:
+    home = Home.of("world", folder)
+    settings = LLMSettings(provider="openai", model="tiny", revision="r1", base_url=base_url, max_attempts=1, timeout_s=5.0, **llm)
+    with Ledger.open(home.ledger) as ledger, scoring(settings, home, "r1", NOW, ledger, token_logprobs, asked or Asked()) as made:
+        yield made
 
 
-def test_a_text_about_its_source_gains_more_from_it_than_a_text_about_another() -> None:
+def test_a_text_about_its_source_gains_more_from_it_than_a_text_about_another(tmp_path: Path) -> None:
     gains = {}
-    with scoring() as base_url:
+    with loopback() as server, scorer(tmp_path, server.base_url) as made:
         for name, answer in (("true", TRUE), ("other", OTHER)):
-            rows = prompt_logprobs(bodies("tiny", ASKED, BLANK, answer), LLMSettings(), base_url)
-            given, alone, frame = (token_logprobs(r) for r in rows if r is not None)
+            trio = requests(answer)
+            scores = made.score(trio)
+            given, alone, frame = (scores[request.key] for request in trio)
             found = likelihood(given, alone, len(frame))
             assert found is not None
             assert found.tokens == len(answer.split())
             gains[name] = found.gain
+        assert server.calls == 5, "the template alone is scored once"
     assert gains["true"] > 1.0 > gains["other"]
 
 
-def test_rows_come_in_the_order_of_the_bodies_and_one_that_fails_is_none() -> None:
-    asked = [bodies("tiny", ASKED, BLANK, text)[0] for text in ("one", "this is too long", "two words", "three more words")]
-    with scoring() as base_url:
-        rows = prompt_logprobs(asked, LLMSettings(concurrency=2), base_url)
-    first = len(rows[0] or [])
-    assert [None if r is None else len(r) - first for r in rows] == [0, None, 1, 2]
+def test_a_score_is_paid_for_once_and_a_second_run_opens_no_connection(tmp_path: Path) -> None:
+    with loopback() as server, scorer(tmp_path, server.base_url) as made:
+        first = made.score(requests(TRUE))
+        paid = made.paid()
+        assert (paid.calls, paid.answered, paid.from_ledger) == (3, 3, 0)
+        assert paid.prompt_tokens > 0
+    with scorer(tmp_path, "http://127.0.0.1:9/v1") as made:
+        assert made.score(requests(TRUE)) == first
+        assert (made.paid().calls, made.paid().from_ledger) == (0, 3)
 
 
-def test_a_server_without_prompt_logprobs_is_named_as_such() -> None:
-    with scoring(has_rows=False) as base_url, pytest.raises(ServerRefused, match=r"knowledge\.judge needs"):
-        prompt_logprobs(bodies("tiny", ASKED, BLANK, TRUE), LLMSettings(), base_url)
+def test_a_server_without_scores_and_one_that_fails_give_none_and_say_why(tmp_path: Path) -> None:
+    for mode, why in (("scoreless", "200 without prompt_logprobs"), ("400", "400"), ("500", "500"), ("truncated_json", "200 with")):
+        with loopback(lambda call, mode=mode: mode) as server, scorer(tmp_path / mode, server.base_url) as made:
+            (request, *_) = requests(TRUE)
+            assert made.score([request]) == {}
+            assert made.why_not(request).startswith(why)
+            assert server.calls == 1
 
 
-def test_a_server_that_wants_another_key_ends_the_judging() -> None:
-    with scoring(status=401) as base_url, pytest.raises(ServerRefused, match="401"):
-        prompt_logprobs(bodies("tiny", ASKED, BLANK, TRUE), LLMSettings(), base_url)
+def test_a_server_that_wants_another_key_ends_the_scoring(tmp_path: Path) -> None:
+    with loopback(lambda call: "401") as server, scorer(tmp_path, server.base_url) as made, pytest.raises(ServerRefused, match="401"):
+        made.score(requests(TRUE))
 
 
-@pytest.mark.parametrize("mode", ["500", "truncated_json", "reset"])
-def test_a_fault_on_the_way_scores_nothing_and_raises_nothing(mode: str) -> None:
-    with loopback(lambda call: mode) as server:
-        assert prompt_logprobs(bodies("tiny", ASKED, BLANK, TRUE)[:1], LLMSettings(), server.base_url) == [None]
+def test_what_the_asking_left_of_the_budget_is_all_there_is(tmp_path: Path) -> None:
+    spent = Asked(prompt_tokens=800, completion_tokens=150, usd=0.5, seconds=3.0)
+    rest = rest_of(LLMSettings(token_budget=1000, usd_budget=2.0, deadline_s=2.0), spent)
+    assert (rest.token_budget, rest.usd_budget, rest.deadline_s) == (50, 1.5, 0.0)
+    assert rest_of(LLMSettings(), spent) == LLMSettings()
+    with loopback() as server, scorer(tmp_path, server.base_url, spent, token_budget=1000) as made:  # 41 of the 50 for the first
+        assert len(made.score(requests(TRUE)[:1])) == 1
+        assert made.score(requests(TRUE)[1:]) == {}
+        assert made.paid().stopped_by == "token_budget"
         assert server.calls == 1

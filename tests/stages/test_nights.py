@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from kar.errors import ModelChanged
 from kar.llm.key import request_key
 from kar.llm.ledger import Ledger
+from kar.llm.ledger.stats import stats
 from kar.text.variants import point
 from tests import world
 from tests.stages.nights import PLANNING, Nights
@@ -96,6 +98,18 @@ def test_another_revision_at_the_server_asks_everybody_and_a_server_that_is_away
     assert set(nights.decided("ask").values()) == {"model"}
     assert nights.again(card={"revision": "r2"}) == 0
     assert nights.again(card={"revision": "r3"}) == 20, "the plan of the same night is made again"
+
+
+def test_a_server_that_was_swapped_after_the_plan_is_asked_nothing_until_the_plan_is_made_again(nights: Nights) -> None:
+    nights(stages=PLANNING, card={"revision": "r1"})
+    with pytest.raises(ModelChanged) as raised:
+        nights.again(stages=["knowledge"], card={"revision": "r2"})
+    assert raised.value.what == "the plan was made for revision r1, the server now serves r2"
+    assert raised.value.do == f"run: kar run prompts --date {nights.date}"
+    assert stats(nights.home.ledger).rows == 0
+    assert nights.again(stages=PLANNING, card={"revision": "r2"}) == 0
+    assert nights.again(stages=["knowledge"], card={"revision": "r2"}) == 20
+    assert {row["model_revision"] for row in nights.rows("knowledge", "knowledge").values()} == {"r2"}
 
 
 # ---- answers that were refused

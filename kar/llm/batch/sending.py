@@ -182,13 +182,15 @@ def _look(night: Night, nights: Nights, server: BatchServer) -> RemoteBatch | No
 
 
 def _take(home: Home, night: Night, nights: Nights, as_of: dt.datetime) -> Imported:
-    """Import a batch's results against the requests that were sent with it."""
+    """Import a batch's results against the requests that were sent with it, and compact the ledger."""
     date = dt.date.fromisoformat(night.date)
     paths = [p for kind in ("output", "errors") if (p := nights.results(night, kind)).exists()]
     with Results(paths) as results, Ledger.open(home.ledger) as ledger:
-        return take(
+        made = take(
             stream(nights.requests(night)), results, ledger, as_of, lambda keys: arrivals.note(home, date, f"batch {night.id}", keys, as_of)
         )
+        ledger.compact()
+    return made
 
 
 def forget(home: Home, own_id: str) -> Night:

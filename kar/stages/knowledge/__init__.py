@@ -70,7 +70,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     imported = import_all(inputs, settings)  # first: a broken file is found before anything is paid for
     asked, revision = ask_requests(inputs, settings)
     with spools(out.folder, accepted=KNOWLEDGE, factors=FACTORS, refused=REFUSED) as spool:
-        judged = judge_asked(inputs, settings, spool) if revision is not None else Judged()
+        judged = judge_asked(inputs, settings, spool, asked, revision) if revision is not None else Judged()
         written = write(inputs, out, spool, judged, imported)
     out.write("pace", _pace(asked))
     _record(inputs, out, settings, asked, revision or "", judged, imported, written)
@@ -90,16 +90,17 @@ def _record(
     counts = {"user": inputs.count("history"), "item": inputs.count("item_profile")}
     last_judged: dict[str, Any] = _last_figures(inputs).get("last_judged", {})
     is_asked = bool(asked.calls or asked.from_ledger)
+    paid = (asked, judged.scored)  # the scores of the optional judge are paid for like answers
     out.record(
-        calls=asked.calls,
+        calls=sum(a.calls for a in paid),
         answered=asked.answered,
         from_ledger=asked.from_ledger,
-        pushed_back=asked.pushed_back,
-        prompt_tokens=asked.prompt_tokens,
-        cached_tokens=asked.cached_tokens,
-        completion_tokens=asked.completion_tokens,
-        lost_tokens=asked.lost_tokens,
-        usd=round(asked.usd, 6),
+        pushed_back=sum(a.pushed_back for a in paid),
+        prompt_tokens=sum(a.prompt_tokens for a in paid),
+        cached_tokens=sum(a.cached_tokens for a in paid),
+        completion_tokens=sum(a.completion_tokens for a in paid),
+        lost_tokens=sum(a.lost_tokens for a in paid),
+        usd=round(sum(a.usd for a in paid), 6),
         seconds_asking=round(asked.seconds, 3),
         server_start_seconds=round(asked.server_start_seconds, 3),
         tokens_per_s=round(asked.completion_tokens / asked.seconds, 1) if asked.seconds else 0.0,
@@ -113,6 +114,7 @@ def _record(
         over_budget={} if settings.llm.provider == "batch" else dict(judged.unanswered),
         awaits_batch=dict(judged.unanswered) if settings.llm.provider == "batch" else {},
         quality=judged.quality,
+        likelihood=_likelihood(judged),
         last_judged=last_judged | judged.quality,
         model=settings.llm.model if is_asked else "",
         model_revision=revision if is_asked else "",
@@ -122,8 +124,17 @@ def _record(
     if lost := totals["bad_request"]:
         first = written.examples["bad_request"][0]["detail"][:200]
         out.warn(f"the server refused {lost} requests for good; the first said: {first}")
-    for sentence in [*imported.warnings, *drift(judged.quality, last_judged, settings.knowledge)]:
+    for sentence in [*imported.warnings, *judged.warnings, *drift(judged.quality, last_judged, settings.knowledge)]:
         out.warn(sentence)
+
+
+def _likelihood(judged: Judged) -> dict[str, Any]:
+    """What the optional judge saw, and what it took; empty where it is off."""
+    if not judged.likelihood:
+        return {}
+    scored = judged.scored
+    took = {n: getattr(scored, n) for n in ("calls", "from_ledger", "prompt_tokens", "completion_tokens", "stopped_by")}
+    return {"views": judged.likelihood, **took, "usd": round(scored.usd, 6), "seconds": round(scored.seconds, 3)}
 
 
 def _last_figures(inputs: Inputs) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import orjson
 
+from kar.errors import ModelChanged
 from kar.llm.ask import Asked, ask
 from kar.llm.client import Request
 from kar.llm.key import body_bytes, request_key
@@ -25,6 +26,9 @@ def ask_requests(inputs: Inputs, settings: Settings) -> tuple[Asked, str | None]
 
     Returns:
         What it took, and the model's revision in the keys; None: nothing is planned.
+
+    Raises:
+        ModelChanged: the server serves another model than the plan was made for; nothing was asked.
     """
     first = next(inputs.stream("request", ["revision"], rows=1), None)
     if first is None or first.num_rows == 0:
@@ -37,7 +41,10 @@ def ask_requests(inputs: Inputs, settings: Settings) -> tuple[Asked, str | None]
     if settings.llm.provider == "batch":
         return Asked(from_ledger=_held(inputs)), revision
     total = inputs.count("request")
-    return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry, total=total), revision
+    try:
+        return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry, total=total), revision
+    except ModelChanged as changed:
+        raise ModelChanged(changed.what, f"run: kar run prompts --date {inputs.date}") from None
 
 
 def _held(inputs: Inputs) -> int:

@@ -15,10 +15,17 @@ from kar.text.quality import Candidate, QualityGate, Refusal, clean, tidy
 
 @dataclass(frozen=True)
 class Accepted:
-    """What becomes knowledge of one answer: the whole text, and its factors' own where it has them."""
+    """What becomes knowledge of one answer.
+
+    Args:
+        text: the whole of it.
+        factors: its factors' own, where it has them.
+        candidate: as the gate saw it, to be remembered; None: nothing was accepted.
+    """
 
     text: str
     factors: dict[str, str]
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True)
@@ -67,16 +74,14 @@ def choose(
         candidate = of_answer(own, answer, words.judged, words.finish_reason)
         refusal = Refusal(answer.status, answer.detail) if answer.status != "ok" else words.fault or gate.judge(candidate)
         if refusal is None:
-            gate.remember(candidate)
-            return Accepted(clean(words.text, settings.max_words), words.factors), answer, None
+            return Accepted(clean(words.text, settings.max_words), words.factors, candidate), answer, None
         refusals.append(refusal)
     for answer, words, refusal in zip(answers, said, refusals, strict=True):
         if settings.accept_truncated_sentences and refusal.reason == "truncated" and words.fault is None:
             text = tidy(answer.text, settings.max_words)
             candidate = of_answer(own, answer, text, "stop")
             if gate.judge(candidate) is None:
-                gate.remember(candidate)
-                return Accepted(text, {}), answer, None
+                return Accepted(text, {}, candidate), answer, None
     return Accepted("", {}), answers[0], refusals[0]
 
 

@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kar.llm.ask import Asked
 from kar.llm.ledger import Answer, Ledger
 from kar.settings import Settings
 from kar.stages.knowledge.choosing import Accepted, choose, counting
 from kar.stages.knowledge.keyed import Key
+from kar.stages.knowledge.scoring import Judge, judge_of
 from kar.stages.knowledge.spool import Spool
 from kar.store import Inputs
 from kar.tables import TABLES, IdTypes
@@ -40,12 +42,17 @@ class Judged:
         unanswered: view → requests without any answer: a budget or the deadline came first.
         examples: a few of them.
         duplicates: accepted at first, but like too many others.
+        likelihood: figures of the optional judge; empty where it is off.
+        scored: what its scores took.
     """
 
     unanswered: Counter[str] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
     duplicates: dict[Key, Refusal] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
+    likelihood: dict[str, Any] = field(default_factory=dict)
+    scored: Asked = field(default_factory=Asked)
+    warnings: list[str] = field(default_factory=list)
 
 
 def quality_gate(inputs: Inputs, settings: Settings, titles: Mapping[str, str]) -> QualityGate:
@@ -84,19 +91,26 @@ def titles_of(inputs: Inputs) -> dict[str, str]:
     return {subject: title for subject, title in pairs if title}
 
 
-def judge_asked(inputs: Inputs, settings: Settings, spool: Mapping[str, Spool]) -> Judged:
-    """Judge what the ledger holds for each planned request; it goes to the spools accepted, factors and refused, in key order."""
+def judge_asked(inputs: Inputs, settings: Settings, spool: Mapping[str, Spool], asked: Asked, revision: str) -> Judged:
+    """Judge what the ledger holds for each planned request; it goes to the spools accepted, factors and refused, in key order.
+
+    Args:
+        asked: what the asking has spent of the run's budget; the optional judge has the rest.
+        revision: of the model, in the request keys.
+    """
     titles = titles_of(inputs)
     gate, judged = quality_gate(inputs, settings, titles), Judged()
     names = structured.factor_keys(load_factors(Path(settings.prompts.folder), settings.scenario.domain))
-    with Ledger.open(inputs.home.ledger) as ledger:
+    with Ledger.open(inputs.home.ledger) as ledger, judge_of(inputs, settings, revision, asked, ledger) as judge:
         for part in inputs.stream("plan", ["view", "subject_id", "decision", "request_key", *_PLANNED], rows=_ROWS):
             rows = part.filter(pc.equal(part.column("decision"), "ask"))
             if rows.num_rows:
-                good, bad = _judge_part(rows, ledger, gate, titles, inputs.as_of, settings, judged, names)
+                good, bad = _judge_part(rows, ledger, gate, titles, inputs.as_of, settings, judged, names, judge)
                 spool["accepted"].add(_accepted(rows, good, settings.llm.model))
                 spool["factors"].add(_factor_rows(rows, good))
                 spool["refused"].add(bad)
+        if judge is not None:
+            judged.scored, judged.likelihood, judged.warnings = judge.end(), judge.figures(), judge.warnings
         ledger.compact()  # after the last look: what is in Parquet is slower to find one by one
     judged.duplicates = gate.duplicates()
     judged.quality = gate.figures()
@@ -112,12 +126,13 @@ def _judge_part(
     settings: Settings,
     judged: Judged,
     names: Mapping[str, str],
+    judge: Judge | None,
 ) -> tuple[dict[int, tuple[Accepted, Answer]], list[dict[str, Any]]]:
     """Judge the answers to these rows of the plan: place → what is accepted, and the refused rows."""
     columns = [rows.column(c).to_pylist() for c in ("view", "subject_id", "request_key", "evidence_items")]
     found = ledger.find(columns[2])
     good: dict[int, tuple[Accepted, Answer]] = {}
-    bad: list[dict[str, Any]] = []
+    bad: dict[int, dict[str, Any]] = {}
     for place, (view, subject, key, evidence) in enumerate(zip(*columns, strict=True)):
         answers = counting(found.get(key, []), None if settings.llm.provider == "batch" else as_of)
         if not answers:
@@ -131,8 +146,18 @@ def _judge_part(
         if refusal is None:
             good[place] = kept, answer
         else:
-            bad.append(refused_row(view, subject, refusal, answer.text, key))
-    return good, bad
+            bad[place] = refused_row(view, subject, refusal, answer.text, key)
+    unlikely = judge.unlikely(good, columns[0]) if judge is not None else {}
+    for place, (kept, _) in list(good.items()):
+        assert kept.candidate is not None
+        if (refusal := unlikely.get(place)) is None:
+            gate.remember(kept.candidate)
+        else:
+            gate.refuse(kept.candidate, refusal.reason)
+            del good[place]
+            view, subject, key = (column[place] for column in columns[:3])
+            bad[place] = refused_row(view, subject, refusal, kept.text, key)
+    return good, [bad[place] for place in sorted(bad)]
 
 
 def refused_row(view: str, subject_id: str, refusal: Refusal, answer: str, key: str) -> dict[str, Any]:

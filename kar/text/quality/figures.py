@@ -29,6 +29,10 @@ class Figures:
         if reason is not None:
             self._refused[view][reason] += 1
 
+    def refused(self, view: str, reason: str) -> None:
+        """Count a reason for an answer that was counted as judged before."""
+        self._refused[view][reason] += 1
+
     def accepted(self, view: str, words: list[str]) -> None:
         """Count one accepted text. Words in lower case."""
         self._accepted[view] += 1

@@ -193,6 +193,10 @@ class QualityGate:
             return f"names {len(strange)} of {len(all_named)} titles that the user never met: {shown}" if is_fault else ""
         return _other_item(text, named, met, prompt, shown)
 
+    def refuse(self, candidate: Candidate, reason: str) -> None:
+        """Count an answer that `judge` let pass as refused after all, by somebody who looked further."""
+        self._figures.refused(candidate.view, reason)
+
     def remember(self, candidate: Candidate, *, is_new: bool = True) -> None:
         """Keep an accepted text's sketch, for `duplicates`, and count it for the figures.
 

@@ -2,7 +2,8 @@
 
 Mint keeps the generated texts that are likely given their source under a language model. Likelihood alone favours
 whatever is easily said (a generic profile is very likely); the gain over the same text without its source is what the
-source explains. Off by default: it costs two prefills an answer (the second one's beginning is cached).
+source explains. Off by default: it costs two prefills an answer, and vLLM reads no cached
+prefix for them.
 
 Here are the request bodies and the arithmetic; `kar.llm.likelihood` sends them.
 
