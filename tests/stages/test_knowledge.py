@@ -19,8 +19,8 @@ from kar.llm.batch.planned import stream
 from kar.llm.batch.results import Results
 from kar.llm.ledger import Ledger, look_up
 from kar.settings import Settings
-from kar.store import Home, Manifest
-from tests import world
+from kar.store import Manifest
+from tests import begun, world
 from tests.llm.batch.conftest import completion, openai_line
 from tests.llm.loopback import Behaviour, Call, Server, answer_to, loopback
 
@@ -35,8 +35,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.home = Home.of("world", folder / "home")
-        world.write(folder / "data", users=6, items=8, events=6)
+        self.home, self.data = begun.begin(folder, (DAY, TOMORROW), users=6, items=8, events=6)
 
     def run(
         self, base_url: str = "http://127.0.0.1:9/v1", date: dt.date = DAY, now: dt.datetime = NOW, **sections: dict[str, Any]
@@ -46,7 +45,7 @@ class Shop:
         return runner.run_all(self.settings(llm=llm, **sections), self.home, date, lambda: now, STAGES)[-1]
 
     def settings(self, **sections: dict[str, Any]) -> Settings:
-        return world.settings(self.folder / "data", **sections)
+        return world.settings(self.data, **sections)
 
     def rows(self, table: str, date: dt.date = DAY, stage: str = "knowledge") -> dict[tuple[str, str], dict[str, Any]]:
         found = pq.read_table(self.home.partition(stage, date).table(table)).to_pylist()

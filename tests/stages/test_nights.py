@@ -194,8 +194,8 @@ def test_what_a_budget_leaves_out_keeps_its_last_text_with_its_age(nights: Night
 
 
 def test_a_user_whose_genres_moved_is_asked_before_k_events_are_new(nights: Nights) -> None:
+    path = nights.own_data() / "interactions.csv"
     nights(histories={"mode": "time", "cap": 30})
-    path = nights.folder / "data" / "interactions.csv"
     header, *lines = path.read_text().rstrip().splitlines()
     assert header == "user,item,stars,at"
     met = {user: [int(line.split(",")[1]) for line in lines if line.startswith(f"{user},")] for user in range(1, 13)}

@@ -123,10 +123,10 @@ def test_a_lone_surrogate_and_a_nul_do_not_reach_the_tables() -> None:
 @pytest.mark.parametrize("filling", ["a", " ", "\n", "```", '{"', '\\"', "\\u00e9", "[", '"a":'])
 def test_100_kb_of_anything_is_read_at_once(filling: str) -> None:
     many = filling * (100_000 // len(filling))
-    started = time.perf_counter()
+    started = time.process_time()
     for text in (many, "{" + many, '{"genre": "' + many, f"```json\n{many}x", f"```json\n{many}\n```"):
         assert read_factors(text, KEYS) is None
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 json_values = st.recursive(
