@@ -72,16 +72,19 @@ def choose(
     refusals, said = [], [heard(answer, names) for answer in answers]
     for answer, words in zip(answers, said, strict=True):
         candidate = of_answer(own, answer, words.judged, words.finish_reason)
-        refusal = Refusal(answer.status, answer.detail) if answer.status != "ok" else words.fault or gate.judge(candidate)
+        refusal = Refusal(answer.status, answer.detail) if answer.status != "ok" else words.fault or gate.look(candidate)
         if refusal is None:
+            gate.count(own.view, None)
             return Accepted(clean(words.text, settings.max_words), words.factors, candidate), answer, None
         refusals.append(refusal)
     for answer, words, refusal in zip(answers, said, refusals, strict=True):
         if settings.accept_truncated_sentences and refusal.reason == "truncated" and words.fault is None:
             text = tidy(answer.text, settings.max_words)
             candidate = of_answer(own, answer, text, "stop")
-            if gate.judge(candidate) is None:
+            if gate.look(candidate) is None:
+                gate.count(own.view, None)
                 return Accepted(text, {}, candidate), answer, None
+    gate.count(own.view, refusals[0])
     return Accepted("", {}), answers[0], refusals[0]
 
 

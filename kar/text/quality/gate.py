@@ -151,8 +151,12 @@ class QualityGate:
     def judge(self, candidate: Candidate) -> Refusal | None:
         """Why the answer is not accepted, None: it may become knowledge. Counts it for the figures: call it once a subject."""
         refusal = self.look(candidate)
-        self._figures.judged(candidate.view, refusal.reason if refusal else None)
+        self.count(candidate.view, refusal)
         return refusal
+
+    def count(self, view: str, refusal: Refusal | None) -> None:
+        """Count one subject's verdict that several looks led to."""
+        self._figures.judged(view, refusal.reason if refusal else None)
 
     def look(self, candidate: Candidate) -> Refusal | None:
         """As `judge`, without counting: for a subject's other answers, and the whole sentences of a cut one."""
