@@ -13,6 +13,7 @@ import pytest
 from kar import flow
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # Airflow takes seconds to import
 _PROBE = """
 import json, sys, time
 before = set(sys.modules)

@@ -65,6 +65,7 @@ def _run(job: ModuleType, folder: Path, *more: str) -> int:
     return result
 
 
+@pytest.mark.slow
 def test_planted_knowledge_is_found_for_new_users(job: ModuleType, planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(job, planted) == 0
     shown = capsys.readouterr().out

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 _PROGRAM = """
@@ -29,6 +31,7 @@ def _after_importing(module: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_importing_the_layers_opens_no_socket_and_starts_no_thread() -> None:
     assert _after_importing("kar.model.deepctr") == "sockets [] threads [] layers True\n"
 

@@ -62,6 +62,7 @@ def _python(script: str, *args: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_publisher_killed_at_random_instants_never_breaks_current(tmp_path: Path) -> None:
     world.publish_day(tmp_path, 0)
     generator = random.Random(5)

@@ -33,7 +33,7 @@ def minilm() -> Iterator[Encoder]:
         socket.socket.connect = connect  # type: ignore[method-assign]
 
 
-@pytest.fixture(params=["hash-64", MINILM])
+@pytest.fixture(params=["hash-64", pytest.param(MINILM, marks=pytest.mark.slow)])
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     return request.getfixturevalue("minilm") if request.param == MINILM else load_encoder("hash-64")
 
@@ -91,6 +91,7 @@ def test_batches_are_told_as_they_are_done(encoder: Encoder) -> None:
     assert sum(told) == 4
 
 
+@pytest.mark.slow
 def test_minilm_pools_the_mean_over_the_tokens_that_are_no_padding(minilm: Encoder) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -108,6 +109,7 @@ def test_minilm_pools_the_mean_over_the_tokens_that_are_no_padding(minilm: Encod
     np.testing.assert_allclose(minilm.encode(TEXTS[:2]).vectors, expected_BD, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_minilm_names_its_weights_pooling_and_limit(minilm: Encoder) -> None:
     name, _, rest = minilm.id.partition("@")
     digest, *how = rest.split(":")
@@ -116,6 +118,7 @@ def test_minilm_names_its_weights_pooling_and_limit(minilm: Encoder) -> None:
     assert (minilm.dimension, minilm.max_tokens, minilm.special_tokens) == (384, 256, 2)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_another_encoder_with_nearly_the_same_vectors(minilm: Encoder) -> None:
     half = load_encoder(MINILM, precision="bfloat16")
     assert half.id == f"{minilm.id}:bf16"

