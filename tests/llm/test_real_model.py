@@ -12,6 +12,7 @@ from kar.fetch import fetch_model
 from kar.llm.ask import ask
 from kar.llm.client import Request
 from kar.llm.key import body_bytes, request_key
+from kar.llm.ledger import look_up
 from kar.llm.local import model_revision
 from kar.settings import LLMSettings
 from kar.store import Home
@@ -41,9 +42,12 @@ def test_the_model_is_fetched_unpacked_served_and_asked(home: Home, tmp_path: Pa
         body = body_bytes({"model": settings.model, "messages": messages, "max_tokens": 24, "temperature": 0})
         assert str(home.root).encode() not in body
         requests.append(Request(request_key(body, revision), body, 20, 24, "t@1:abc"))
-    asked = ask(requests, settings, Home(home.root, tmp_path.name), revision, NOW, lambda *_: None)
+    scenario = Home(home.root, tmp_path.name)
+    asked = ask(requests, settings, scenario, revision, NOW, lambda *_: None)
     assert asked.answered == 4
-    for answer in asked.ends.values():
+    answers = look_up(scenario.ledger, [request.key for request in requests])
+    assert len(answers) == 4
+    for answer in answers.values():
         assert answer.model.startswith("smollm2-135m-instruct")
         assert len(answer.text.split()) > 5
         assert 0 < answer.completion_tokens <= 24
