@@ -45,7 +45,7 @@ movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLE
 	  $(if $(KNOWLEDGE),--set "knowledge.imports_folder=$(KNOWLEDGE)" --set "knowledge.imports.item.facts=movie_facts_llm.jsonl" \
 	  --set "knowledge.imports.user.preference=user_preferences_llm.jsonl" --set "knowledge.imports_written_by=$(or $(WRITTEN_BY),a large language model)")
 
-test: $(READY) ## all fast tests: no network beyond loopback, no GPU, about a minute
+test: $(READY) ## all fast tests: no network beyond loopback, no GPU, a few minutes
 	$(BIN)/python -m pytest -n auto
 
 test-slow: $(READY) ## the tests with real models and real servers
