@@ -42,7 +42,8 @@ def test_the_model_is_fetched_unpacked_served_and_asked(home: Home, tmp_path: Pa
         body = body_bytes({"model": settings.model, "messages": messages, "max_tokens": 24, "temperature": 0})
         assert str(home.root).encode() not in body
         requests.append(Request(request_key(body, revision), body, 20, 24, "t@1:abc"))
-    scenario = Home(home.root, tmp_path.name)
+    (tmp_path / "_models").symlink_to(home.models)  # a ledger of its own: a kept one would answer instead of the model
+    scenario = Home(tmp_path, "real")
     asked = ask(requests, settings, scenario, revision, NOW, lambda *_: None)
     assert asked.answered == 4
     answers = look_up(scenario.ledger, [request.key for request in requests])
