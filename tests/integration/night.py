@@ -105,7 +105,7 @@ class Night:
     def kar(self, *arguments: str) -> str:
         """Run a kar command to its end; what it prints."""
         ours = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, env=ours, timeout=120, check=False)
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, env=ours, timeout=600, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -116,7 +116,7 @@ class Night:
     def ask(self) -> None:
         """Ask to the end."""
         with self.start() as process:
-            _, said = process.communicate(timeout=300)
+            _, said = process.communicate(timeout=900)
         assert process.returncode == 0, said
 
     def forget_the_tables(self) -> None:

@@ -26,7 +26,7 @@ def test_vllm_run_batch_takes_the_exported_file_as_it_is_and_its_answers_come_ba
     assert [line["custom_id"] for line in lines] == list(night.bodies())
 
     runner = command(vllm_python, "vllm.entrypoints.openai.run_batch", model_folder, "-i", str(sent), "-o", str(results))
-    done = subprocess.run(runner, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False)
+    done = subprocess.run(runner, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert len(results.read_text().splitlines()) == COUNT
 

@@ -61,7 +61,7 @@ def test_a_night_asks_each_item_once_and_a_second_run_asks_nothing(server: VllmS
 def test_after_sigkill_little_is_paid_twice_and_the_tables_are_those_of_a_calm_night(server: VllmServer, new_night: NewNight) -> None:
     night, before, calls_before = new_night("killed"), server.answered(), server.calls()
     with night.start() as process:
-        assert until(lambda: server.answered() - before >= COUNT // 2, 120.0, 0.2)
+        assert until(lambda: server.answered() - before >= COUNT // 2, 600.0, 0.2)
         process.send_signal(signal.SIGKILL)
     server.wait_until_idle()
     paid_first, kept = server.answered() - before, len(night.paid())
@@ -85,11 +85,11 @@ def test_after_sigkill_little_is_paid_twice_and_the_tables_are_those_of_a_calm_n
 def test_sigterm_makes_the_server_stop_working_at_once_and_keeps_what_came(server: VllmServer, new_night: NewNight) -> None:
     night, before = new_night(), server.answered()
     with night.start() as process:
-        assert until(lambda: server.answered() - before >= COUNT // 4, 120.0, 0.2)
+        assert until(lambda: server.answered() - before >= COUNT // 4, 600.0, 0.2)
         process.send_signal(signal.SIGTERM)
-        assert until(lambda: server.running() == 0, 5.0, 0.1)
+        assert until(lambda: server.running() == 0, 15.0, 0.1)
         written = server.metric("vllm:generation_tokens_total")
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "kar: stopped; what was paid for is kept" in said
     assert server.metric("vllm:generation_tokens_total") == written
@@ -131,10 +131,10 @@ def test_a_prompt_that_is_longer_than_the_plan_thought_costs_one_row(server: Vll
 def test_a_server_killed_under_load_and_started_again_costs_no_answer(server: VllmServer, new_night: NewNight) -> None:
     night, before = new_night(), server.answered()
     with night.start() as process:
-        assert until(lambda: server.answered() - before >= COUNT // 3, 120.0, 0.2)
+        assert until(lambda: server.answered() - before >= COUNT // 3, 600.0, 0.2)
         server.kill()
         server.start()  # on the same port; its counters begin at 0
-        _, said = process.communicate(timeout=200)
+        _, said = process.communicate(timeout=600)
     assert "server: gone" in said
     if process.returncode != 0:  # a start that took longer than the client waits: the command is repeated, as it says
         assert process.returncode == 1

@@ -43,7 +43,7 @@ def test_under_load_the_metrics_that_steer_the_gate_are_read(server: VllmServer)
     askers = [threading.Thread(target=server.chat, args=(f"Count to {n}.",), kwargs={"max_tokens": 48}) for n in range(8)]
     for asker in askers:
         asker.start()
-    assert until(lambda: server.metric("vllm:num_requests_running") >= 2, 10.0, 0.02)
+    assert until(lambda: server.metric("vllm:num_requests_running") >= 2, 60.0, 0.02)
     reading = metrics.read(server.get("/metrics")[1].encode())
     for asker in askers:
         asker.join()

@@ -24,7 +24,7 @@ from typing import Any, Self
 from kar.llm import guard
 
 MODEL = "smollm2"
-START_TIMEOUT_S = 240.0
+START_TIMEOUT_S = 480.0
 _ENGINE = [
     *("--dtype", "bfloat16", "--max-model-len", "2048", "--enforce-eager", "--block-size", "32", "--max-num-seqs", "32"),
     *("--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}'),
