@@ -23,6 +23,7 @@ def answer_of(
     server_version: str,
     asked_at: dt.datetime,
     started_at: dt.datetime,
+    ended_at: dt.datetime | None = None,
 ) -> Answer:
     """The ledger's row. Tokens that the server did not count are estimated: the prompt as planned, 4 characters a token.
 
@@ -34,6 +35,7 @@ def answer_of(
         revision: the one in the key.
         asked_at: the run's clock.
         started_at: of the first attempt.
+        ended_at: None: now.
     """
     parsed = outcome.parsed or _NOTHING
     return Answer(
@@ -54,7 +56,7 @@ def answer_of(
         detail=detail,
         asked_at=asked_at,
         started_at=started_at,
-        ended_at=dt.datetime.now(dt.UTC),
+        ended_at=ended_at or dt.datetime.now(dt.UTC),
         server_version=server_version,
         retry_of=request.retry_of,
     )

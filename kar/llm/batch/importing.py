@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
-from kar.llm.batch.lines import Result, Sent, answer_of
+from kar.llm.batch.lines import Result, answer_of
 from kar.llm.batch.results import Faults, Results
 from kar.llm.ledger import Answer, Ledger
+from kar.llm.stream import Request
 
 Announce = Callable[[list[str]], None]
 
@@ -58,14 +60,14 @@ def take(
     """
     made = Imported(faulty=results.faults)
     for part in requests:
-        rows = {row["request_key"]: _sent(row) for row in part.to_pylist()}
+        rows = {row["request_key"]: row for row in part.to_pylist()}
         found = results.of(list(rows))
         good, answers = ledger.held(rows), list[Answer]()
-        for key, sent in rows.items():
+        for key, row in rows.items():
             if key not in found:
                 made.unanswered += key not in good
                 continue
-            answer, made.repeated = _best(sent, found[key], as_of), made.repeated + len(found[key]) - 1
+            answer, made.repeated = _best(row, found[key], as_of), made.repeated + len(found[key]) - 1
             if key in good or (answer.status != "ok" and _is_known(answer, ledger)):
                 made.known += 1
                 continue
@@ -80,10 +82,11 @@ def take(
     return made
 
 
-def _best(sent: Sent, results: list[Result], as_of: dt.datetime) -> Answer:
+def _best(row: dict[str, Any], results: list[Result], as_of: dt.datetime) -> Answer:
     """The first good result of a request, or its last failure."""
     result = next((r for r in results if r.outcome.kind == "ok"), results[-1])
-    return answer_of(sent, result, as_of)
+    request = Request(row["request_key"], row["body"].encode(), row["prompt_tokens"], row["answer_tokens"], row["template_version"])
+    return answer_of(request, row["revision"], result, as_of)
 
 
 def _is_known(answer: Answer, ledger: Ledger) -> bool:
@@ -98,9 +101,3 @@ def _count(made: Imported, answer: Answer) -> None:
     made.exhausted += answer.status == "exhausted"
     made.prompt_tokens += answer.prompt_tokens
     made.completion_tokens += answer.completion_tokens
-
-
-def _sent(row: dict[str, object]) -> Sent:
-    return Sent(
-        str(row["request_key"]), str(row["body"]), str(row["revision"]), str(row["template_version"]), int(str(row["prompt_tokens"]))
-    )

@@ -13,30 +13,15 @@ from typing import Any
 
 import orjson
 
-from kar.llm.ledger import Answer, Status
+from kar.llm import record
+from kar.llm.ledger import Answer
 from kar.llm.outcome import Outcome, outcome_of
+from kar.llm.stream import Request
 from kar.llm.transport import Reply
 
 URL = "/v1/chat/completions"
 _JSON = {"content-type": "application/json"}
 _SHOWN_CHARS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A request as it was planned and sent: what an answer needs beside the answer itself.
-
-    Args:
-        key: the request key, and the line's custom id.
-        revision: of the model, as in the key.
-        prompt_tokens: estimate.
-    """
-
-    key: str
-    body: str
-    revision: str
-    template_version: str
-    prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +69,21 @@ def read_result(line: bytes) -> Result:
     return Result(data["custom_id"], outcome, _time(created))
 
 
-def answer_of(sent: Sent, result: Result, asked_at: dt.datetime) -> Answer:
+def answer_of(request: Request, revision: str, result: Result, asked_at: dt.datetime) -> Answer:
     """The ledger's row for a result.
 
     Args:
+        revision: of the model, as in the key.
         asked_at: the clock of the run that takes the result, UTC.
     """
-    outcome, parsed = result.outcome, result.outcome.parsed
-    status: Status = "ok" if outcome.kind == "ok" else "bad_request" if outcome.kind == "permanent" else "exhausted"
-    prompt = completion = 0
-    if parsed is not None:
-        prompt = parsed.prompt_tokens if parsed.prompt_tokens >= 0 else sent.prompt_tokens
-        completion = parsed.completion_tokens if parsed.completion_tokens >= 0 else -(-len(parsed.text) // 4)
-    return Answer(
-        key=sent.key,
-        body=sent.body,
-        text=parsed.text if parsed else "",
-        finish_reason=parsed.finish_reason if parsed else "",
-        prompt_tokens=prompt,
-        cached_tokens=parsed.cached_tokens if parsed else 0,
-        completion_tokens=completion,
-        reasoning_tokens=parsed.reasoning_tokens if parsed else 0,
-        lost_tokens=outcome.lost_tokens,
-        model=parsed.model if parsed else "",
-        revision=sent.revision,
-        template_version=sent.template_version,
+    return record.answer_of(
+        request,
+        result.outcome,
         attempts=1,
-        status=status,
-        detail=outcome.detail,
+        lost_tokens=result.outcome.lost_tokens,
+        detail=result.outcome.detail,
+        revision=revision,
+        server_version="",
         asked_at=asked_at,
         started_at=min(result.created_at or asked_at, asked_at),
         ended_at=asked_at,
