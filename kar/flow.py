@@ -175,19 +175,20 @@ VECTORS = Stage(
 EXAMPLES = Stage(
     name="examples",
     title="label and split the examples, and check that no prompt has seen what they ask about",
-    version=1,
+    version=2,
     reads=(
         Read("sources", "interaction"),
         Read("histories", "history", "snapshot"),
         Read("histories", "item_profile", "snapshot"),
         Read("knowledge", "knowledge", "snapshot"),
     ),
-    writes=("sequence", "example"),
+    writes=("sequence", "example_item", "example"),
     rejects={
         "in_evidence": "the (user, item) pair of the example is in the evidence of the knowledge it would meet",
         "before_evidence": "the example is older than the newest evidence of the knowledge it would meet",
         "no_label": "the label column has no value",
         "short_history": "fewer events before the example than examples.min_history",
+        "held_out": "a training example of an item that examples.held_out_items keeps out of training",
     },
     settings=("scenario", "histories", "examples"),
 )
@@ -195,9 +196,10 @@ EXAMPLES = Stage(
 ADAPTOR = Stage(
     name="adaptor",
     title="train the hybrid-expert adaptor jointly with each backbone, in four arms",
-    version=1,
+    version=2,
     reads=(
         Read("examples", "example"),
+        Read("examples", "example_item"),
         Read("examples", "sequence"),
         Read("sources", "user_attribute"),
         Read("sources", "item_attribute"),
@@ -205,7 +207,7 @@ ADAPTOR = Stage(
     ),
     writes=("metric", "comparison", "prediction", "epoch"),
     rejects={},
-    settings=("scenario", "adaptor"),
+    settings=("scenario", "histories", "adaptor"),
 )
 
 FEATURES = Stage(

@@ -59,14 +59,14 @@ class _Difference:
         )
 
 
-def verdict(comparisons: Iterable[Mapping[str, Any]], backbone: str) -> Verdict:
+def verdict(comparisons: Iterable[Mapping[str, Any]], backbone: str, base: str) -> Verdict:
     """Judge the knowledge arm of one backbone by test AUC over all examples.
 
     Args:
-        comparisons: rows of the declared table `comparison` as mappings; those of other backbones, slices and metrics are passed over.
-        backbone: whose rows count.
+        comparisons: rows of the declared table `comparison` as mappings; those of other bases, backbones, slices and metrics are passed over.
+        backbone, base: whose rows count.
     """
-    found = _differences(comparisons, backbone)
+    found = _differences(comparisons, backbone, base)
     if any(arm not in found for arm in CONTROLS):
         return _not_measured(found)
     standings = {arm: difference.standing for arm, difference in found.items()}
@@ -85,11 +85,11 @@ def verdict(comparisons: Iterable[Mapping[str, Any]], backbone: str) -> Verdict:
     return Verdict(f"Knowledge {words}: {first}.", False, "no_difference")
 
 
-def _differences(comparisons: Iterable[Mapping[str, Any]], backbone: str) -> dict[str, _Difference]:
+def _differences(comparisons: Iterable[Mapping[str, Any]], backbone: str, base: str) -> dict[str, _Difference]:
     """Knowledge − arm on AUC over all test examples, where it is defined: arm → difference."""
     found = {}
     for row in comparisons:
-        is_ours = (row["backbone"], row["arm_a"], row["slice"], row["metric"]) == (backbone, "knowledge", "all", "auc")
+        is_ours = (row["base"], row["backbone"], row["arm_a"], row["slice"], row["metric"]) == (base, backbone, "knowledge", "all", "auc")
         if is_ours and row["arm_b"] in AGAINST and _is_defined(row):
             found[row["arm_b"]] = _Difference(row["arm_b"], row["difference"], row["low"], row["high"], row["user_count"])
     return found

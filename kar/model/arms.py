@@ -1,28 +1,102 @@
-"""The four arms: which views each gives the ranker. All arms train and are judged on the very same examples.
+"""The arms: which views each gives the ranker, and through which adaptor. All train and are judged on the very same examples.
 
-base       no vectors
-text       the raw text's vectors: user.raw, item.raw
-knowledge  the views that the settings name
-permuted   the knowledge arm's vectors, shuffled across the subjects that have one: as many parameters, no knowledge
+base            no vectors
+text            the raw text's vectors: user.raw, item.raw
+knowledge       the views that the settings name
+permuted        the knowledge arm's vectors, shuffled across the subjects that have one: as many parameters, no knowledge
+
+Ablations, each the knowledge arm with one thing changed:
+user_only, item_only         the views of one side alone
+target_only                  the items of the history carry none (KAR's way); the same as the knowledge arm without history_knowledge
+without:FACTOR               every view of that factor left out (`item.facts:mood`, `user.preference:mood`)
+masked, noise                the texts with their names replaced, and random words of the same length (`vectors.controls`)
+one_gate, mlp, linear, random   another form of the adaptor
 
 A side without views in the settings has none in any arm, so that text is judged against knowledge over the same sides.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar.errors import ModelError
-from kar.model.batches import Kind, Side, TrainingData
-from kar.model.knowledge import Bool, Vectors, attach, read
+from kar.model.batches import Bool, Kind, Side, TrainingData
+from kar.model.knowledge import Vectors, attach, read
 from kar.settings import AdaptorSettings
-from kar.settings.schema import Arm
+from kar.settings.schema import AdaptorForm, Arm
 
 _RAW: dict[Side, str] = {"user": "user.raw", "item": "item.raw"}
+_CONTROLS = ("masked", "noise")
+_FORMS: tuple[AdaptorForm, ...] = ("one_gate", "mlp", "linear", "random")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one arm is.
+
+    Args:
+        views: side → views; none: the base arm, without adaptor.
+        is_permuted: its vectors are shuffled across the subjects.
+        in_history: the items of the history carry theirs.
+        form: of the adaptor.
+    """
+
+    views: dict[Side, list[str]]
+    is_permuted: bool = False
+    in_history: bool = True
+    form: AdaptorForm = "experts"
+
+    @property
+    def is_text(self) -> bool:
+        """Raw text may serve any example."""
+        return bool(self.views) and all(view == _RAW[side] for side, views in self.views.items() for view in views)
+
+
+def plan(arm: Arm, settings: AdaptorSettings) -> Plan:
+    """What an arm of that name is under these settings.
+
+    Raises:
+        ModelError: no such arm, or one that leaves nothing.
+    """
+    sides: dict[Side, list[str]] = {"user": settings.user_views, "item": settings.item_views}
+    named = {side: list(views) for side, views in sides.items() if views}
+    knowledge = Plan(named, in_history=settings.history_knowledge, form=settings.form)
+    if arm == "base":
+        return Plan({}, in_history=False)
+    if arm == "knowledge":
+        return knowledge
+    if arm == "permuted":
+        return replace(knowledge, is_permuted=True)
+    if arm == "text":
+        return replace(knowledge, views={side: [_RAW[side]] for side in named})
+    if arm == "target_only":
+        return replace(knowledge, in_history=False)
+    if arm in _CONTROLS:
+        return replace(knowledge, views={side: [f"{view}@{arm}" for view in views] for side, views in named.items()})
+    for form in _FORMS:
+        if arm == form:
+            return replace(knowledge, form=form)
+    left = _left(arm, named)
+    if not left:
+        raise ModelError(f"the arm {arm} leaves no views of {named}", "take it out of adaptor.arms")
+    return replace(knowledge, views=left)
+
+
+def _left(arm: Arm, named: dict[Side, list[str]]) -> dict[Side, list[str]]:
+    """The views of an arm that leaves some out."""
+    if arm in ("user_only", "item_only"):
+        return {side: views for side, views in named.items() if f"{side}_only" == arm}
+    factor = arm.removeprefix("without:")
+    kept = {side: [view for view in views if view.partition(":")[2] != factor] for side, views in named.items()}
+    if kept == named:
+        raise ModelError(
+            f"no view is of the factor {factor!r}: {named}", "name views like item.facts:mood, or take the arm out of adaptor.arms"
+        )
+    return {side: views for side, views in kept.items() if views}
 
 
 @dataclass(frozen=True)
@@ -30,14 +104,16 @@ class Arms:
     """The vectors of all arms of a run.
 
     Args:
-        views: arm → side → views.
+        plans: what each arm of the settings is.
+        knowledge: what the knowledge arm is or would be.
         vectors: view → its vectors; empty ones where there are none.
         width: of all vectors; 1 if there are none at all.
         encoder_id: of the knowledge arm's vectors; empty if there are none.
         is_allowed: side → per example, whether knowledge may serve it (the raw text may always).
     """
 
-    views: dict[Arm, dict[Side, list[str]]]
+    plans: dict[Arm, Plan]
+    knowledge: Plan
     vectors: dict[str, Vectors]
     width: int
     encoder_id: str
@@ -45,6 +121,7 @@ class Arms:
 
     def kinds(self, arm: Arm, data: TrainingData, seed: int) -> list[Kind]:
         """An arm's knowledge, joined to the examples. The seed decides the permuted arm's shuffle."""
+        chosen = self.plans[arm]
         return [
             attach(
                 data,
@@ -52,17 +129,18 @@ class Arms:
                 side,
                 self.vectors[view],
                 self.width,
-                None if arm == "text" else self.is_allowed[side],
-                seed if arm == "permuted" else None,
+                None if chosen.is_text else self.is_allowed[side],
+                seed if chosen.is_permuted else None,
+                in_history=chosen.in_history,
             )
-            for side, views in self.views[arm].items()
+            for side, views in chosen.views.items()
             for view in views
         ]
 
     def covered(self, data: TrainingData) -> Bool:
         """[examples] whether every side with views has knowledge of the example's subject, in at least one of them."""
         covered = np.ones(len(data.example_id_E), dtype=bool)
-        for side, views in self.views["knowledge"].items():
+        for side, views in self.knowledge.views.items():
             rows = [attach(data, view, side, self.vectors[view], self.width, self.is_allowed[side], None).row_E for view in views]
             covered &= np.any([row.cpu().numpy() > 0 for row in rows], axis=0)
         return covered
@@ -72,29 +150,38 @@ def prepare(knowledge_vector: pa.Table, example: pa.Table, settings: AdaptorSett
     """Read the vectors of all arms.
 
     Raises:
-        ModelError: the text arm is asked for and a raw view is missing; the vectors of an arm are of several widths or encoders, or not finite.
+        ModelError: an arm is asked for whose vectors were not made; the vectors of an arm are of several widths or encoders, or not finite.
     """
-    sides: dict[Side, list[str]] = {"user": settings.user_views, "item": settings.item_views}
-    named = {side: views for side, views in sides.items() if views}
-    if not named:
+    if not settings.user_views and not settings.item_views:
         raise ModelError("adaptor.user_views and adaptor.item_views are both empty", "name at least one view")
-    raw = {side: [_RAW[side]] for side in named}
-    views: dict[Arm, dict[Side, list[str]]] = {"base": {}, "text": raw, "knowledge": named, "permuted": named}
-    vectors = {view: read(knowledge_vector, view) for view in [v for per_side in (named, raw) for vs in per_side.values() for v in vs]}
-    if "text" in settings.arms and (empty := [v for vs in raw.values() for v in vs if not len(vectors[v].vectors_NT)]):
-        raise ModelError(
-            f"the text arm needs vectors of {' and '.join(empty)}, and there are none",
-            "set vectors.raw_views = true and run: kar run vectors; or leave text out of adaptor.arms",
-        )
-    knowledge_views = [view for vs in named.values() for view in vs]
+    plans = {arm: plan(arm, settings) for arm in settings.arms}
+    knowledge = plan("knowledge", settings)
+    views = dict.fromkeys(view for chosen in (knowledge, *plans.values()) for per_side in chosen.views.values() for view in per_side)
+    vectors = {view: read(knowledge_vector, view) for view in views}
+    _refuse_missing(plans, vectors)
     widths = [found.vectors_NT.shape[1] for found in vectors.values() if len(found.vectors_NT)]  # knowledge first
+    sides: tuple[Side, ...] = ("user", "item")
     return Arms(
-        views,
+        plans,
+        knowledge,
         vectors,
         widths[0] if widths else 1,
-        _encoder_id(knowledge_vector, knowledge_views),
+        _encoder_id(knowledge_vector, [view for per_side in knowledge.views.values() for view in per_side]),
         {side: example[f"has_{side}_knowledge"].to_numpy().astype(bool) for side in sides},
     )
+
+
+def _refuse_missing(plans: dict[Arm, Plan], vectors: dict[str, Vectors]) -> None:
+    """Raise ModelError if vectors that the vectors stage makes on request were not requested; knowledge itself may be missing."""
+    for arm, setting in (("text", "raw_views = true"), ("masked", 'controls = ["masked"]'), ("noise", 'controls = ["noise"]')):
+        if arm not in plans:
+            continue
+        empty = [view for per_side in plans[arm].views.values() for view in per_side if not len(vectors[view].vectors_NT)]
+        if empty:
+            raise ModelError(
+                f"the {arm} arm needs vectors of {' and '.join(empty)}, and there are none",
+                f"set vectors.{setting} and run: kar run vectors; or leave {arm} out of adaptor.arms",
+            )
 
 
 def _encoder_id(knowledge_vector: pa.Table, views: list[str]) -> str:

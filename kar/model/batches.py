@@ -2,6 +2,7 @@
 
 Shape suffixes: E examples · V events · B examples of a batch · L longest history · H history events of a batch, all rows one after another
                 S single-valued fields (item, its attributes, the user's) · K fields of a history event (item, its attributes, rating)
+                T width of a knowledge vector · N distinct subjects of a batch that have one
 
 A code is a row of the one embedding table (`kar.model.vocabulary.Fields`). A history is the window [position − history_events,
 position) of its user's sequence, cut at the sequence's start; it may be empty.
@@ -15,16 +16,14 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from kar.errors import ModelError
-from kar.model.vocabulary import Fields, Int64, Vocabulary, first_values
-from kar.settings import AdaptorSettings
+from kar.model.vocabulary import Fields, Int64
 
 Side = Literal["user", "item"]
 SPLITS = ("train", "valid", "test")
+Bool = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -33,36 +32,39 @@ class Batch:
 
     Args:
         single_BS: codes of the single-valued fields; the target's come first.
-        start_B: first event of each history in `event_KV`.
+        code_KH: codes of the history events, one history after another, oldest first.
+        label_H: 1 liked, 0 not, −1 nothing is known; of the history events.
+        first_B: where each history begins in H.
         length_B: events of each history; 0: none.
-        event_KV: codes of all events, of every user.
         label_B: 0.0 or 1.0.
         knowledge: one entry per kind.
     """
 
     single_BS: Tensor
-    start_B: Tensor
+    code_KH: Tensor
+    label_H: Tensor
+    first_B: Tensor
     length_B: Tensor
-    event_KV: Tensor
     label_B: Tensor
     knowledge: tuple[KindBatch, ...] = ()
 
-    def history_in_line(self) -> tuple[Tensor, Tensor]:
-        """Histories one after another: codes [K, H] and the first column of each example [B]."""
-        before_B = torch.cumsum(self.length_B, 0) - self.length_B
-        shift_H = torch.repeat_interleave(self.start_B - before_B, self.length_B)
-        return self.event_KV.index_select(1, shift_H + torch.arange(len(shift_H), device=shift_H.device)), before_B
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Histories side by side, oldest first: which of the H events stands at a place [B, L], and whether one does [B, L].
 
-    def history_padded(self) -> tuple[Tensor, Tensor]:
-        """Histories side by side, oldest first: codes [K, B, L] and whether a place holds an event [B, L].
-
-        L is the batch's longest history, at least 1. Places without event hold the code of some event: mask them.
+        L is the batch's longest history, at least 1. A place without event names some event: mask it. If no history holds any event,
+        every place names 0, which is then none: `lay_out` gives zeros.
         """
         longest = max(int(self.length_B.max()), 1)
         place_L = torch.arange(longest, device=self.length_B.device)
         is_event_BL = place_L < self.length_B[:, None]
-        index_BL = (self.start_B[:, None] + place_L).clamp_(max=self.event_KV.shape[1] - 1)
-        return self.event_KV.index_select(1, index_BL.flatten()).view(-1, *index_BL.shape), is_event_BL
+        return (self.first_B[:, None] + place_L).clamp_(max=max(self.code_KH.shape[1] - 1, 0)), is_event_BL
+
+
+def lay_out(x_HX: Tensor, place_BL: Tensor) -> Tensor:
+    """[B, L, X]: what belongs to each event, at the event's place; zeros if there is no event at all."""
+    if not len(x_HX):
+        return x_HX.new_zeros(*place_BL.shape, *x_HX.shape[1:])
+    return x_HX.index_select(0, place_BL.flatten()).view(*place_BL.shape, *x_HX.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,13 @@ class KindBatch:
         view: the kind.
         vectors_NT: knowledge vectors of the N distinct subjects that have one.
         place_B: 0: no knowledge; n: row n − 1 of `vectors_NT`.
+        place_H: the same of the history events' items; None: the kind is not of items, or only of the target's.
     """
 
     view: str
     vectors_NT: Tensor
     place_B: Tensor
+    place_H: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,20 +90,36 @@ class Kind:
 
     Args:
         view: the kind.
+        side: whom it is about.
         vectors_RT: row 0 is no knowledge and holds zeros.
         row_E: each example's row of `vectors_RT`.
+        row_V: each event's, by its item; None: the history carries none.
     """
 
     view: str
     side: Side
     vectors_RT: Tensor
     row_E: Tensor
+    row_V: Tensor | None = None
 
-    def batch(self, examples_B: Tensor) -> KindBatch:
-        row_B = self.row_E[examples_B]
-        # a leading 0 makes place 0 "no knowledge" in every batch, without asking whether there is any
-        row_U, place_U = torch.unique(torch.cat([row_B.new_zeros(1), row_B]), return_inverse=True)
-        return KindBatch(self.view, self.vectors_RT.index_select(0, row_U[1:]), place_U[1:])
+    def batch(self, examples_B: Tensor, event_H: Tensor) -> KindBatch:
+        rows = [self.row_E.index_select(0, examples_B)]
+        if self.row_V is not None:
+            rows.append(self.row_V.index_select(0, event_H))
+        row_U, place = _distinct(torch.cat(rows), len(self.vectors_RT))
+        place_B, place_H = place[: len(examples_B)], None if self.row_V is None else place[len(examples_B) :]
+        return KindBatch(self.view, self.vectors_RT.index_select(0, row_U[1:]), place_B, place_H)
+
+
+def _distinct(row: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The distinct rows, ascending, 0 always the first, and each row's place among them. `count`: how many rows there may be."""
+    if count > 8 * len(row):  # sorting a few is cheaper than a pass over very many
+        found, place = torch.unique(torch.cat([row.new_zeros(1), row]), return_inverse=True)
+        return found, place[1:]
+    is_there = torch.zeros(count, dtype=torch.bool, device=row.device)
+    is_there[row] = True
+    is_there[0] = True
+    return is_there.nonzero().squeeze(1), (torch.cumsum(is_there, 0) - 1).index_select(0, row)
 
 
 @dataclass(frozen=True)
@@ -110,9 +130,11 @@ class TrainingData:
         fields: the embedding table's blocks.
         target_fields: names of the target's fields: the first of `single_ES`, and of `event_KV`.
         profile_fields: names of the user's fields: the rest of `single_ES`.
+        label_V: 1 liked, 0 not, −1 nothing is known.
         split_rows: split → example rows, in file order.
-        user_ids, item_ids: distinct ids; `user_E`, `item_E` are rows of them.
+        user_ids, item_ids: distinct ids; `user_E`, `item_E`, `item_V` are rows of them.
         train_count_E: training examples of the target item.
+        may_meet_I: whether the item's texts are older than every example, so that a history may carry them.
     """
 
     fields: Fields
@@ -122,14 +144,17 @@ class TrainingData:
     start_E: Tensor
     length_E: Tensor
     event_KV: Tensor
+    label_V: Tensor
     label_E: Tensor
     user_E: Int64
     item_E: Int64
+    item_V: Int64
     user_ids: pa.Array
     item_ids: pa.Array
     example_id_E: Int64
     split_rows: dict[str, Int64]
     train_count_E: Int64
+    may_meet_I: Bool
 
     @property
     def device(self) -> torch.device:
@@ -141,143 +166,16 @@ class TrainingData:
 
     def batch(self, examples_B: Tensor, kinds: Sequence[Kind] = ()) -> Batch:
         """Gather a batch. `examples_B`: int64 rows, on the device."""
+        length_B = self.length_E.index_select(0, examples_B)
+        first_B = torch.cumsum(length_B, 0) - length_B
+        shift_H = torch.repeat_interleave(self.start_E.index_select(0, examples_B) - first_B, length_B)
+        event_H = shift_H + torch.arange(len(shift_H), device=shift_H.device)
         return Batch(
             self.single_ES.index_select(0, examples_B),
-            self.start_E.index_select(0, examples_B),
-            self.length_E.index_select(0, examples_B),
-            self.event_KV,
+            self.event_KV.index_select(1, event_H),
+            self.label_V.index_select(0, event_H),
+            first_B,
+            length_B,
             self.label_E.index_select(0, examples_B),
-            tuple(kind.batch(examples_B) for kind in kinds),
+            tuple(kind.batch(examples_B, event_H) for kind in kinds),
         )
-
-
-def load(
-    example: pa.Table, sequence: pa.Table, user_attribute: pa.Table, item_attribute: pa.Table, settings: AdaptorSettings
-) -> TrainingData:
-    """Turn the stage's tables into resident tensors. Vocabularies are fitted on the training examples and their histories alone.
-
-    Args:
-        example, sequence, user_attribute, item_attribute: as declared in `kar.tables`, in file order.
-
-    Raises:
-        ModelError: no rows in a split, one class only in train or valid, a label that is not 0 or 1, or an example that is not
-            in its user's sequence.
-    """
-    user_ids, item_ids = _sorted_unique(sequence["user_id"]), _sorted_unique(sequence["item_id"])
-    user_V, item_V = _rows(sequence["user_id"], user_ids), _rows(sequence["item_id"], item_ids)
-    user_E, item_E = _rows(example["user_id"], user_ids), _rows(example["item_id"], item_ids)
-    offset_U = np.searchsorted(user_V, np.arange(len(user_ids) + 1))
-    position_E = _ints(example["position"])
-    own_E = offset_U[user_E] + position_E
-    _check_places(sequence, user_V, item_V, offset_U, user_E, item_E, own_E)
-    split_rows, label_E = _splits(example)
-
-    train_E = split_rows["train"]
-    length_E = np.minimum(position_E, settings.history_events)
-    start_E = own_E - length_E
-    seen_V = _windows(start_E[train_E], own_E[train_E] + 1, len(user_V))  # the training examples and their histories
-
-    codes, sizes = {}, {}
-    in_training: dict[Side, Int64] = {"user": np.unique(user_E[train_E]), "item": np.unique(item_V[seen_V])}
-    ids: dict[Side, pa.Array] = {"user": user_ids, "item": item_ids}
-    for field, values, owner in _valued_fields(ids, user_attribute, item_attribute, settings):
-        vocabulary = Vocabulary.of(values.take(pa.array(in_training[owner])))
-        codes[field], sizes[field] = vocabulary.codes(values), vocabulary.size
-    rating = pc.round(pc.if_else(pc.is_finite(sequence["rating"]), sequence["rating"], None))
-    ratings = Vocabulary.of(rating.filter(pa.array(seen_V)))
-    codes["rating"], sizes["rating"] = ratings.codes(rating), ratings.size
-
-    fields = Fields(sizes)
-    target = ("item_id", *settings.item_fields)
-    profile = (*(("user_id",) if settings.use_user_id else ()), *(_profile_name(name) for name in settings.user_fields))
-    code = {name: (codes[name] + fields.offset(name)).astype(np.int32) for name in sizes}
-    device = torch.device(settings.device)
-    return TrainingData(
-        fields=fields,
-        target_fields=target,
-        profile_fields=profile,
-        single_ES=_tensor([*(code[n][item_E] for n in target), *(code[n][user_E] for n in profile)], device).t().contiguous(),
-        start_E=torch.from_numpy(start_E).to(device),
-        length_E=torch.from_numpy(length_E).to(device),
-        event_KV=_tensor([*(code[n][item_V] for n in target), code["rating"]], device),
-        label_E=torch.from_numpy(label_E.astype(np.float32)).to(device),
-        user_E=user_E,
-        item_E=item_E,
-        user_ids=user_ids,
-        item_ids=item_ids,
-        example_id_E=_ints(example["example_id"]),
-        split_rows=split_rows,
-        train_count_E=np.bincount(item_E[train_E], minlength=len(item_ids))[item_E],
-    )
-
-
-def _valued_fields(
-    ids: dict[Side, pa.Array], user_attribute: pa.Table, item_attribute: pa.Table, settings: AdaptorSettings
-) -> list[tuple[str, pa.Array, Side]]:
-    """(field, value per distinct subject, side) of the ids and the attributes that the settings name."""
-    user_ids, item_ids = ids["user"], ids["item"]
-    by_place = item_attribute.sort_by([("item_id", "ascending"), ("place", "ascending")])
-    found: list[tuple[str, pa.Array, Side]] = [("item_id", item_ids, "item")]
-    for name in settings.item_fields:
-        found.append((name, first_values(item_ids, by_place["item_id"], by_place["name"], by_place["value"], name), "item"))
-    if settings.use_user_id:
-        found.append(("user_id", user_ids, "user"))
-    for name in settings.user_fields:
-        table = user_attribute
-        found.append((_profile_name(name), first_values(user_ids, table["user_id"], table["name"], table["value"], name), "user"))
-    for name, values, side in found:
-        if values.null_count == len(values):
-            raise ModelError(f"no {side} has the attribute {name!r}", f"name an attribute of the tables in adaptor.{side}_fields")
-    return found
-
-
-def _profile_name(name: str) -> str:
-    """A user attribute's field; an item attribute may have the same name."""
-    return f"user {name}"
-
-
-def _splits(example: pa.Table) -> tuple[dict[str, Int64], Int64]:
-    label_E = _ints(example["label"])
-    if not np.isin(label_E, (0, 1)).all():
-        raise ModelError(f"labels are 0 or 1, there is {label_E[~np.isin(label_E, (0, 1))][0]}", "mend examples.label")
-    split_rows: dict[str, Int64] = {split: np.flatnonzero(pc.equal(example["split"], split).to_numpy()) for split in SPLITS}
-    for split, rows in split_rows.items():
-        if not len(rows):
-            raise ModelError(f"there are no {split} examples", "use more data, or another examples.split, valid_share or test_share")
-        if split != "test" and len(np.unique(label_E[rows])) < 2:
-            raise ModelError(f"all {len(rows)} {split} examples have the label {label_E[rows[0]]}", "mend examples.label, or use more data")
-    return split_rows, label_E
-
-
-def _check_places(sequence: pa.Table, user_V: Int64, item_V: Int64, offset_U: Int64, user_E: Int64, item_E: Int64, own_E: Int64) -> None:
-    """Positions count a user's events without gap, and an example stands at its own place: else a history could hold its label."""
-    if len(user_V) and ((np.diff(user_V) < 0).any() or (_ints(sequence["position"]) != np.arange(len(user_V)) - offset_U[user_V]).any()):
-        raise ModelError("the table sequence is not in (user_id, position) order without gaps", "make the examples again")
-    in_sequence = (user_E >= 0) & (own_E >= offset_U[user_E]) & (own_E < offset_U[user_E + 1])
-    if not in_sequence.all() or (item_V[own_E] != item_E).any():
-        raise ModelError("an example is not at its position in the table sequence", "make the examples again")
-
-
-def _windows(start_W: Int64, end_W: Int64, length: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """[length] whether a place lies in any window [start, end)."""
-    opened = np.bincount(start_W, minlength=length + 1) - np.bincount(end_W, minlength=length + 1)
-    return np.asarray(np.cumsum(opened)[:length] > 0)
-
-
-def _sorted_unique(column: pa.ChunkedArray) -> pa.Array:
-    found = pc.unique(column)
-    return found.take(pc.array_sort_indices(found))
-
-
-def _rows(column: pa.ChunkedArray, ids: pa.Array) -> Int64:
-    """[rows] each id's place among `ids`; −1: not there."""
-    found = pc.index_in(column, value_set=ids).cast(pa.int64())
-    return np.asarray(pc.fill_null(found, -1).to_numpy())
-
-
-def _ints(column: pa.ChunkedArray) -> Int64:
-    return np.asarray(column.to_numpy(), dtype=np.int64)
-
-
-def _tensor(columns: list[np.ndarray[tuple[int, ...], np.dtype[np.int32]]], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.stack(columns)).to(device)

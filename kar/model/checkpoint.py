@@ -26,7 +26,7 @@ from kar.store import file_sha, json_sha
 
 _ADAPTOR, _MODEL, _JSON = "adaptor.safetensors", "model.safetensors", "checkpoint.json"
 _ADAPT_ROWS = 16_384
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Origin:
     """Where a checkpoint comes from.
 
     Args:
-        backbone, arm, seed: the training.
+        base, backbone, arm, seed: the training.
         encoder_id: of the vectors it was trained on; empty: it saw none.
         views: side → views, in the arm's order.
         settings: the adaptor settings' recipe.
@@ -42,6 +42,7 @@ class Origin:
         field_sizes: the embedding table's blocks, field → codes.
     """
 
+    base: str
     backbone: str
     arm: str
     seed: int

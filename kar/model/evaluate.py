@@ -10,10 +10,10 @@ import numpy as np
 
 from kar import metrics
 from kar.metrics import Bootstrap
-from kar.model.batches import TrainingData
-from kar.model.knowledge import Bool, Float32
+from kar.model.batches import Bool, TrainingData
+from kar.model.knowledge import Float32
 from kar.model.train import Trained
-from kar.settings.schema import Arm
+from kar.settings.schema import Arm, Backbone, Base
 
 PAIRS: tuple[tuple[Arm, Arm], ...] = (
     ("knowledge", "base"),
@@ -28,9 +28,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Training:
-    """One backbone, arm and seed, trained."""
+    """One base, backbone, arm and seed, trained."""
 
-    backbone: str
+    base: Base
+    backbone: Backbone
     arm: Arm
     seed: int
     result: Trained
@@ -57,6 +58,7 @@ def metric_rows(training: Training, data: TrainingData, members: dict[str, Bool]
             found = metrics.values(user[chosen], label[chosen], logit[chosen])
             rows += [
                 {
+                    "base": training.base,
                     "backbone": training.backbone,
                     "arm": training.arm,
                     "seed": training.seed,
@@ -75,7 +77,7 @@ def metric_rows(training: Training, data: TrainingData, members: dict[str, Bool]
 def comparison_rows(
     trainings: list[Training], data: TrainingData, members: dict[str, Bool], resamples: int, advance: Callable[[], None]
 ) -> list[Row]:
-    """Rows of the table comparison, on the test examples: one per backbone, pair of arms, slice and metric.
+    """Rows of the table comparison, on the test examples: one per base, backbone, pair of arms, slice and metric.
 
     Args:
         advance: called after each arm's resampling, for the progress.
@@ -86,8 +88,8 @@ def comparison_rows(
     for name in SLICES:
         chosen = members[name][examples]
         bootstrap = Bootstrap(user[chosen], label[chosen], resamples)
-        for backbone in sorted({training.backbone for training in trainings}):
-            by_arm = _logits(trainings, backbone)
+        for base, backbone in sorted({(training.base, training.backbone) for training in trainings}):
+            by_arm = _logits(trainings, base, backbone)
             drawn = {}
             for arm, logits in by_arm.items():
                 for metric in metrics.METRICS:
@@ -100,6 +102,7 @@ def comparison_rows(
                     interval = bootstrap.difference(drawn[arm_a, metric], drawn[arm_b, metric])
                     rows.append(
                         {
+                            "base": base,
                             "backbone": backbone,
                             "arm_a": arm_a,
                             "arm_b": arm_b,
@@ -119,13 +122,14 @@ def comparison_rows(
 def prediction_columns(trainings: list[Training], data: TrainingData) -> dict[str, Any]:
     """Columns of the table prediction: logits on the test examples, seeds averaged."""
     example_id = data.example_id_E[data.split_rows["test"]]
-    parts = [(t.backbone, t.arm) for t in trainings]
-    columns: dict[str, Any] = {"backbone": [], "arm": [], "example_id": [], "logit": []}
-    for backbone, arm in dict.fromkeys(parts):
+    parts = [(t.base, t.backbone, t.arm) for t in trainings]
+    columns: dict[str, Any] = {"base": [], "backbone": [], "arm": [], "example_id": [], "logit": []}
+    for base, backbone, arm in dict.fromkeys(parts):
+        columns["base"].append(np.full(len(example_id), base))
         columns["backbone"].append(np.full(len(example_id), backbone))
         columns["arm"].append(np.full(len(example_id), arm))
         columns["example_id"].append(example_id)
-        columns["logit"].append(np.mean(_logits(trainings, backbone)[arm], axis=0, dtype=np.float64).astype(np.float32))
+        columns["logit"].append(np.mean(_logits(trainings, base, backbone)[arm], axis=0, dtype=np.float64).astype(np.float32))
     return {name: np.concatenate(values) for name, values in columns.items()}
 
 
@@ -133,6 +137,7 @@ def epoch_rows(training: Training) -> list[Row]:
     """Rows of the table epoch."""
     return [
         {
+            "base": training.base,
             "backbone": training.backbone,
             "arm": training.arm,
             "seed": training.seed,
@@ -146,10 +151,10 @@ def epoch_rows(training: Training) -> list[Row]:
     ]
 
 
-def _logits(trainings: list[Training], backbone: str) -> dict[Arm, list[Float32]]:
+def _logits(trainings: list[Training], base: str, backbone: str) -> dict[Arm, list[Float32]]:
     """Arm → test logits of each seed."""
     found: dict[Arm, list[Float32]] = {}
     for training in trainings:
-        if training.backbone == backbone:
+        if (training.base, training.backbone) == (base, backbone):
             found.setdefault(training.arm, []).append(training.result.test_logit)
     return found

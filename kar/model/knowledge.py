@@ -11,11 +11,10 @@ import pyarrow.compute as pc
 import torch
 
 from kar.errors import ModelError
-from kar.model.batches import Kind, Side, TrainingData
+from kar.model.batches import Bool, Kind, Side, TrainingData
 from kar.model.vocabulary import Int64
 
 Float32 = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-Bool = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,17 @@ def read(table: pa.Table, view: str) -> Vectors:
     return Vectors(subject_ids, vectors_NT)
 
 
-def attach(data: TrainingData, view: str, side: Side, vectors: Vectors, width: int, is_allowed_E: Bool | None, seed: int | None) -> Kind:
+def attach(
+    data: TrainingData,
+    view: str,
+    side: Side,
+    vectors: Vectors,
+    width: int,
+    is_allowed_E: Bool | None,
+    seed: int | None,
+    *,
+    in_history: bool = False,
+) -> Kind:
     """Join a view's vectors to the examples.
 
     Args:
@@ -59,6 +68,8 @@ def attach(data: TrainingData, view: str, side: Side, vectors: Vectors, width: i
         width: of every vector of the arm; only used where the view has no vectors at all.
         is_allowed_E: whether knowledge may serve the example; None: it may serve all.
         seed: not None: the vectors are shuffled across the subjects that have one (the permuted arm); who has one stays as it is.
+        in_history: join them to the events of the histories too, where the view is of items. A text that has seen an event
+            newer than the oldest example stays out of the histories: it might tell what an example asks.
 
     Raises:
         ModelError: the vectors have another width.
@@ -76,10 +87,13 @@ def attach(data: TrainingData, view: str, side: Side, vectors: Vectors, width: i
     row_E = row_S[data.user_E if side == "user" else data.item_E]
     if is_allowed_E is not None:
         row_E = row_E * is_allowed_E
+    row_V = (row_S * data.may_meet_I)[data.item_V] if in_history and side == "item" else None
     matrix = np.zeros((len(vectors_NT) + 1, width), np.float32)
     if len(vectors_NT):
         matrix[1:] = vectors_NT
-    return Kind(view, side, torch.from_numpy(matrix).to(data.device), torch.from_numpy(row_E).to(data.device))
+    to_device = [None if row is None else torch.from_numpy(row).to(data.device) for row in (row_E, row_V)]
+    assert to_device[0] is not None
+    return Kind(view, side, torch.from_numpy(matrix).to(data.device), to_device[0], to_device[1])
 
 
 def _row_of_subject(data: TrainingData, side: Side, subject_ids: pa.Array) -> Int64:

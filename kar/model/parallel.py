@@ -17,13 +17,15 @@ import pyarrow.parquet as pq
 
 from kar import log
 from kar.log import Progress
-from kar.model import arms, batches
+from kar.model import arms
 from kar.model.arms import Arms
+from kar.model.bases import base_of
 from kar.model.batches import TrainingData
+from kar.model.data import load
 from kar.model.evaluate import Training
 from kar.model.train import train
 from kar.settings import AdaptorSettings
-from kar.settings.schema import Arm
+from kar.settings.schema import Arm, Backbone, Base
 
 WORTH_A_PROCESS = 50_000
 """Training examples × trainings below which starting processes (about 5 s each) costs more than it saves."""
@@ -34,47 +36,81 @@ class Tables:
     """The Parquet files that a training needs."""
 
     example: Path
+    example_item: Path
     sequence: Path
     user_attribute: Path
     item_attribute: Path
     knowledge_vector: Path
 
-    def load(self, settings: AdaptorSettings) -> tuple[TrainingData, Arms]:
-        """Examples and vectors as resident tensors. Raises ModelError as `batches.load` and `arms.prepare` do."""
-        example = pq.read_table(self.example)
-        sequence, user_attribute, item_attribute = (pq.read_table(p) for p in (self.sequence, self.user_attribute, self.item_attribute))
-        data = batches.load(example, sequence, user_attribute, item_attribute, settings)
-        return data, arms.prepare(pq.read_table(self.knowledge_vector), example, settings)
+    def prepare(self, settings: AdaptorSettings) -> Arms:
+        """The vectors of all arms. Raises ModelError as `arms.prepare` does."""
+        return arms.prepare(pq.read_table(self.knowledge_vector), pq.read_table(self.example), settings)
+
+    def load(self, base: Base, settings: AdaptorSettings, cap: int) -> TrainingData:
+        """Examples as resident tensors, as a base sees them. Raises ModelError as `data.load` does.
+
+        Args:
+            cap: events that a prompt may show (histories.cap).
+        """
+        return load(
+            pq.read_table(self.example),
+            pq.read_table(self.example_item),
+            pq.read_table(self.sequence),
+            pq.read_table(self.user_attribute),
+            pq.read_table(self.item_attribute),
+            base_of(base, settings, cap),
+            settings.device,
+        )
+
+
+class Loaded:
+    """The tables of a run in memory, each base's examples loaded when first asked for; the last base's are kept."""
+
+    def __init__(self, tables: Tables, settings: AdaptorSettings, cap: int) -> None:
+        self.tables, self.settings, self.cap = tables, settings, cap
+        self.arms = tables.prepare(settings)
+        self._held: tuple[Base, TrainingData] | None = None
+
+    def data(self, base: Base) -> TrainingData:
+        if self._held is None or self._held[0] != base:
+            self._held = None  # before the next is loaded: two need not fit
+            self._held = base, self.tables.load(base, self.settings, self.cap)
+        return self._held[1]
 
 
 @dataclass(frozen=True)
 class Job:
     """One training to do."""
 
-    backbone: str
+    base: Base
+    backbone: Backbone
     arm: Arm
     seed: int
 
     def __str__(self) -> str:
-        return f"adaptor: {self.backbone} {self.arm} seed {self.seed}"
+        return f"adaptor: {self.backbone} over {self.base}, {self.arm}, seed {self.seed}"
 
 
 def jobs(settings: AdaptorSettings) -> list[Job]:
-    """Every backbone × arm × seed; DIN and the arms with an adaptor take longest and come first, so that the end is short."""
-    found = [Job(backbone, arm, seed) for arm in settings.arms for seed in settings.seeds for backbone in settings.backbones]
-    return sorted(found, key=lambda job: (job.arm == "base", job.backbone != "din"))
+    """Every base × backbone × arm × seed, in the order of the settings."""
+    return [
+        Job(base, backbone, arm, seed)
+        for base in settings.bases
+        for arm in settings.arms
+        for seed in settings.seeds
+        for backbone in settings.backbones
+    ]
 
 
-def train_all(tables: Tables, data: TrainingData, prepared: Arms, settings: AdaptorSettings) -> list[Training]:
+def train_all(loaded: Loaded) -> list[Training]:
     """Do every training, side by side where it pays; in the order of the settings, however they finished."""
-    todo = jobs(settings)
-    count = _process_count(len(todo), len(data.split_rows["train"]), settings)
-    if count == 1:
-        done = [_train(job, data, prepared, settings, is_shown=True) for job in todo]
-    else:
-        done = list(_side_by_side(todo, tables, settings, count))
-    order = {(t.arm, t.seed, t.backbone): t for t in done}
-    return [order[arm, seed, backbone] for arm in settings.arms for seed in settings.seeds for backbone in settings.backbones]
+    settings, todo = loaded.settings, jobs(loaded.settings)
+    # a base at a time; within it the models that attend and the arms with an adaptor take longest and come first, so that the end is short
+    slow_first = sorted(todo, key=lambda job: (settings.bases.index(job.base), job.arm == "base", job.backbone not in ("din", "dien")))
+    count = _process_count(len(todo), len(loaded.data(settings.bases[0]).split_rows["train"]), settings)
+    done = [_train(job, loaded, is_shown=True) for job in slow_first] if count == 1 else _side_by_side(slow_first, loaded, count)
+    found = {Job(t.base, t.backbone, t.arm, t.seed): t for t in done}
+    return [found[job] for job in todo]
 
 
 def _process_count(job_count: int, example_count: int, settings: AdaptorSettings) -> int:
@@ -83,10 +119,10 @@ def _process_count(job_count: int, example_count: int, settings: AdaptorSettings
     return min(job_count, settings.processes or len(os.sched_getaffinity(0)))
 
 
-def _side_by_side(todo: list[Job], tables: Tables, settings: AdaptorSettings, count: int) -> Iterator[Training]:
+def _side_by_side(todo: list[Job], loaded: Loaded, count: int) -> Iterator[Training]:
     # spawn: a forked process would inherit the parent's OpenMP state, which hangs
-    alone = settings.model_copy(update={"threads": 1})
-    pool = multiprocessing.get_context("spawn").Pool(count, _start, (tables, alone))
+    alone = loaded.settings.model_copy(update={"threads": 1})
+    pool = multiprocessing.get_context("spawn").Pool(count, _start, (loaded.tables, alone, loaded.cap))
     with pool, Progress("adaptor: trainings", total=len(todo)) as progress:
         results = pool.imap_unordered(_run, todo)
         for _ in todo:
@@ -101,24 +137,25 @@ def _side_by_side(todo: list[Job], tables: Tables, settings: AdaptorSettings, co
             yield found
 
 
-_loaded: tuple[TrainingData, Arms, AdaptorSettings]
+_loaded: Loaded
 
 
-def _start(tables: Tables, settings: AdaptorSettings) -> None:
+def _start(tables: Tables, settings: AdaptorSettings, cap: int) -> None:
     """In a new process: read the tables once, for all of its trainings."""
     global _loaded
-    _loaded = (*tables.load(settings), settings)
+    _loaded = Loaded(tables, settings, cap)
 
 
 def _run(job: Job) -> Training:
-    data, prepared, settings = _loaded
-    return _train(job, data, prepared, settings, is_shown=False)
+    return _train(job, _loaded, is_shown=False)
 
 
-def _train(job: Job, data: TrainingData, prepared: Arms, settings: AdaptorSettings, *, is_shown: bool) -> Training:
-    kinds = prepared.kinds(job.arm, data, job.seed)
-    result = train(job.backbone, data, kinds, prepared.width, settings, job.seed, str(job), is_shown=is_shown)
-    training = Training(job.backbone, job.arm, job.seed, result)
+def _train(job: Job, loaded: Loaded, *, is_shown: bool) -> Training:
+    data = loaded.data(job.base)
+    kinds = loaded.arms.kinds(job.arm, data, job.seed)
+    settings = loaded.settings.model_copy(update={"form": loaded.arms.plans[job.arm].form})
+    result = train(job.backbone, data, kinds, loaded.arms.width, settings, job.seed, str(job), is_shown=is_shown)
+    training = Training(job.base, job.backbone, job.arm, job.seed, result)
     if is_shown:
         _say(training)
     return training
@@ -126,5 +163,5 @@ def _train(job: Job, data: TrainingData, prepared: Arms, settings: AdaptorSettin
 
 def _say(training: Training) -> None:
     result = training.result
-    what = str(Job(training.backbone, training.arm, training.seed))
+    what = str(Job(training.base, training.backbone, training.arm, training.seed))
     log.info(what, epochs=len(result.epochs), valid_auc=round(result.valid_auc, 4), rows_per_s=round(result.rows_per_s))

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from torch.nn import functional
 from kar import metrics
 from kar.errors import ModelError
 from kar.log import Progress
-from kar.model.batches import Kind, TrainingData
+from kar.model.batches import Batch, Kind, TrainingData
 from kar.model.knowledge import Float32
 from kar.model.ranker import Ranker, build
-from kar.model.vocabulary import Int64
+from kar.model.vocabulary import UNKNOWN, Int64
 from kar.settings import AdaptorSettings
 
 _PREDICT_ROWS = 8192
@@ -83,7 +83,7 @@ def train(
     Raises:
         ModelError: the loss is no longer finite.
     """
-    ranker = build(backbone, data, [kind.view for kind in kinds], width, settings, seed)
+    ranker = build(backbone, data, kinds, width, settings, seed)
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     train_rows = torch.from_numpy(data.split_rows["train"]).to(data.device)
     valid = data.split_rows["valid"]
@@ -128,7 +128,7 @@ def _epoch(
     order = shuffled(len(rows), settings.block_rows, shuffle).to(rows.device)
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
     for chunk in torch.split(rows[order], settings.batch_size):
-        batch = data.batch(chunk, kinds)
+        batch = hide_ids(data.batch(chunk, kinds), data, settings, shuffle)
         loss = functional.binary_cross_entropy_with_logits(ranker(batch), batch.label_B)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -136,6 +136,23 @@ def _epoch(
         total += loss.detach() * len(chunk)
         progress.advance(len(chunk))
     return float(total) / len(rows)
+
+
+def hide_ids(batch: Batch, data: TrainingData, settings: AdaptorSettings, draw: torch.Generator) -> Batch:
+    """Id dropout: the batch with the target's item id, and the user's id, replaced by the unknown code in a drawn share of the rows.
+
+    So that a ranker learns to use what it knows of an item or user without an id. Histories keep their ids.
+    """
+    shares = {"item_id": settings.item_id_dropout, "user_id": settings.user_id_dropout}
+    names = (*data.target_fields, *data.profile_fields)
+    dropped = {name: share for name, share in shares.items() if share and name in names}
+    if not dropped:
+        return batch
+    single_BS = batch.single_BS.clone()
+    for name, share in dropped.items():
+        is_hidden_B = (torch.rand(len(single_BS), generator=draw) < share).to(single_BS.device)
+        single_BS[:, names.index(name)].masked_fill_(is_hidden_B, data.fields.offset(name) + UNKNOWN)
+    return replace(batch, single_BS=single_BS)
 
 
 def shuffled(count: int, block: int, generator: torch.Generator) -> torch.Tensor:

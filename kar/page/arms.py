@@ -13,7 +13,18 @@ from markupsafe import Markup
 from kar.page.facts import Facts
 from kar.page.marks import Scale, Tick, interval, scale_of, seeds
 
-TITLES = {"fibinet": "FiBiNET", "din": "DIN"}
+TITLES = {
+    "deepfm": "DeepFM",
+    "xdeepfm": "xDeepFM",
+    "dcn": "DCN",
+    "dcnv2": "DCNv2",
+    "autoint": "AutoInt",
+    "fignn": "FiGNN",
+    "fibinet": "FiBiNET",
+    "din": "DIN",
+    "dien": "DIEN",
+}
+BASES = {"thin": "thin", "same_evidence": "of the same evidence", "rich": "rich"}
 ARMS = ("base", "text", "knowledge", "permuted")
 METRICS = ("auc", "gauc", "logloss")
 SLICES = {
@@ -93,15 +104,21 @@ class Backbone:
 def backbones(facts: Facts) -> list[Backbone]:
     """Every backbone with a metric or a comparison, the published one first."""
     metrics, comparisons = facts.metric.to_pylist(), facts.comparison.to_pylist()
-    published = facts.ran_with("adaptor", "adaptor", "published_backbone")
-    names = sorted({row["backbone"] for row in [*metrics, *comparisons]}, key=lambda name: (name != published, name))
-    return [
-        _backbone(name, name == published, [r for r in metrics if r["backbone"] == name], [r for r in comparisons if r["backbone"] == name])
-        for name in names
-    ]
+    published = tuple(facts.ran_with("adaptor", "adaptor", f"published_{what}") for what in ("base", "backbone"))
+    names = sorted({(row["base"], row["backbone"]) for row in [*metrics, *comparisons]}, key=lambda name: (name != published, name))
+    return [_backbone(name, name == published, _of(metrics, name), _of(comparisons, name)) for name in names]
 
 
-def _backbone(name: str, is_published: bool, metrics: list[dict[str, Any]], comparisons: list[dict[str, Any]]) -> Backbone:
+def _of(rows: list[dict[str, Any]], name: tuple[str, str]) -> list[dict[str, Any]]:
+    return [row for row in rows if (row["base"], row["backbone"]) == name]
+
+
+def title(base: str, backbone: str) -> str:
+    """A ranker and its base in words."""
+    return f"{TITLES.get(backbone, backbone)} over the base {BASES.get(base, base)}"
+
+
+def _backbone(name: tuple[str, str], is_published: bool, metrics: list[dict[str, Any]], comparisons: list[dict[str, Any]]) -> Backbone:
     over_all = [row for row in metrics if row["split"] == "test" and row["slice"] == "all"]
     found = {row["arm"] for row in over_all}
     arms = [arm for arm in ARMS if arm in found] + sorted(found - set(ARMS))
@@ -111,8 +128,8 @@ def _backbone(name: str, is_published: bool, metrics: list[dict[str, Any]], comp
     main = [row for row in differences if row["slice"] == "all" and row["arm_a"] == "knowledge"]
     over_main = _difference_scale(main)
     return Backbone(
-        name=name,
-        title=TITLES.get(name, name),
+        name="-".join(name),
+        title=title(*name),
         is_published=is_published,
         arms=[_arm(arm, [r for r in over_all if r["arm"] == arm], scale) for arm in arms],
         missing_arms=[arm for arm in ARMS if arm not in found],

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from kar.page.arms import ARMS, TITLES
+from kar.page.arms import ARMS, title
 from kar.page.facts import Facts
 from kar.page.marks import Scale, bars, curves, scale_of
 from kar.page.numbers import count, fixed, share
@@ -121,19 +121,19 @@ def leak_check(facts: Facts) -> LeakCheck:
 
 def training(facts: Facts) -> list[Training]:
     """Every backbone that has epochs, the published one first."""
-    published = facts.ran_with("adaptor", "adaptor", "published_backbone")
-    runs: dict[str, dict[str, dict[int, list[dict[str, Any]]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    published = tuple(facts.ran_with("adaptor", "adaptor", f"published_{what}") for what in ("base", "backbone"))
+    runs: dict[tuple[str, str], dict[str, dict[int, list[dict[str, Any]]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in facts.epoch.to_pylist():
-        runs[row["backbone"]][row["arm"]][row["seed"]].append(row)
-    return [_training(TITLES.get(name, name), runs[name]) for name in sorted(runs, key=lambda n: (n != published, n))]
+        runs[row["base"], row["backbone"]][row["arm"]][row["seed"]].append(row)
+    return [_training(title(*name), runs[name]) for name in sorted(runs, key=lambda n: (n != published, n))]
 
 
-def _training(title: str, arms: dict[str, dict[int, list[dict[str, Any]]]]) -> Training:
+def _training(named: str, arms: dict[str, dict[int, list[dict[str, Any]]]]) -> Training:
     values = [row["valid_auc"] for seeds in arms.values() for rows in seeds.values() for row in rows]
     finite = [v for v in values if math.isfinite(v)]
     scale = scale_of(finite)
     names = [arm for arm in ARMS if arm in arms] + sorted(set(arms) - set(ARMS))
-    return Training(title, min(finite, default=math.nan), max(finite, default=math.nan), [_curve(arm, arms[arm], scale) for arm in names])
+    return Training(named, min(finite, default=math.nan), max(finite, default=math.nan), [_curve(arm, arms[arm], scale) for arm in names])
 
 
 def _curve(arm: str, seeds: dict[int, list[dict[str, Any]]], scale: Scale) -> Curve:

@@ -33,7 +33,11 @@ _MOST_CHARS = 8_000
 
 def judge(facts: Facts) -> Verdict:
     """The verdict on the published backbone."""
-    return verdict(facts.comparison.to_pylist(), facts.ran_with("adaptor", "adaptor", "published_backbone"))
+    return verdict(
+        facts.comparison.to_pylist(),
+        facts.ran_with("adaptor", "adaptor", "published_backbone"),
+        facts.ran_with("adaptor", "adaptor", "published_base"),
+    )
 
 
 def render(facts: Facts) -> str:

@@ -18,9 +18,15 @@ _NOT_IN_RECIPE: dict[str, Any] = {"recipe": False}
 View = str
 Form = Literal["prose", "factors"]
 Structured = Literal["structured_outputs", "response_format", "none"]
-Arm = Literal["base", "text", "knowledge", "permuted"]
+Arm = str
+Backbone = Literal["deepfm", "xdeepfm", "dcn", "dcnv2", "autoint", "fignn", "fibinet", "din", "dien"]
+Base = Literal["thin", "same_evidence", "rich"]
+AdaptorForm = Literal["experts", "one_gate", "mlp", "linear", "random"]
 _HOSTED = ("api.openai.com",)
 _HOSTED_BELOW = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+_ARM = re.compile(
+    r"base|text|knowledge|permuted|user_only|item_only|target_only|masked|noise|one_gate|mlp|linear|random|without:[a-z0-9_ /-]+"
+)
 _LABEL = re.compile(r"^\s*(rating|click)\s*(?:(>=|>|==)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
 
@@ -317,6 +323,14 @@ class ExamplesSettings(Section):
     valid_share: float = Field(0.1, gt=0, lt=1)
     test_share: float = Field(0.1, gt=0, lt=1)
     seed: int = 1
+    test_users: str = Field(
+        "",
+        description="by_user: a JSON file that names the tested users, a list or an object with a list `test`; empty: they are drawn",
+        json_schema_extra=_NOT_IN_RECIPE,  # the file's digest is
+    )
+    held_out_items: float = Field(
+        0.0, ge=0, lt=1, description="cold_items: share of the items that is never trained on, and whose ids no ranker sees"
+    )
     window_days: int = Field(
         30, ge=1, description="time mode: examples are the last days before the cutoff; their knowledge is older than the window"
     )
@@ -345,17 +359,45 @@ class ExamplesSettings(Section):
 class AdaptorSettings(Section):
     """[adaptor]"""
 
-    backbones: list[Literal["fibinet", "din"]] = Field(["fibinet", "din"], min_length=1)
+    backbones: list[Backbone] = Field(["fibinet", "din"], min_length=1)
+    bases: list[Base] = Field(
+        ["same_evidence"],
+        min_length=1,
+        description="what the ranker itself sees. thin: 5 events and one attribute, as in KAR; same_evidence: the events that the prompt saw, and "
+        "the item attributes; rich: also user id, user attributes, every value of an attribute, the hour, mean ratings, a longer history",
+    )
     arms: list[Arm] = Field(["base", "text", "knowledge", "permuted"], min_length=1)
     seeds: list[int] = Field([1], min_length=1)
-    published_backbone: Literal["fibinet", "din"] = Field("fibinet", description="whose checkpoint the release uses")
+    published_backbone: Backbone = Field("fibinet", description="whose checkpoint the release uses")
+    published_base: Base = Field("same_evidence", description="over which base that checkpoint was trained")
     user_views: list[View] = ["user.preference"]
     item_views: list[View] = ["item.facts"]
-    user_fields: list[str] = Field(default_factory=list, description="user attributes the backbone sees; KAR's base: none")
-    item_fields: list[str] = Field(default_factory=list, description="item attributes the backbone sees, first value each")
-    use_user_id: bool = Field(False, description="KAR's setting: no embedding of the user id")
-    history_events: int = Field(30, ge=1, description="events of the history that the backbone sees (KAR: 5)")
+    history_knowledge: bool = Field(
+        True,
+        description="the items of the history carry their knowledge too, through the same adaptor; false: at the target only, as in KAR",
+    )
+    user_fields: list[str] = Field(default_factory=list, description="user attributes of the rich base")
+    item_fields: list[str] = Field(
+        default_factory=list, description="item attributes, first value each; the thin base sees the first one alone"
+    )
+    use_user_id: bool = Field(True, description="the rich base embeds the user id; the others never do, as in KAR")
+    history_events: int | None = Field(
+        None, ge=1, description="events of the history that the bases same_evidence and rich see; none: histories.cap, and 50 for rich"
+    )
+    item_id_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the training rows whose target's item id is hidden, in all arms alike"
+    )
+    user_id_dropout: float = Field(0.0, ge=0, lt=1, description="the same of the user id")
     embedding_dim: int = Field(32, ge=1, description="also the adaptor's output width")
+    form: AdaptorForm = Field(
+        "experts",
+        description="experts: KAR's; one_gate: one pool of experts and one gate for all kinds; mlp: one for all; linear: one map a kind; random: a frozen one",
+    )
+    residual_gate: bool = Field(False, description="adapted vectors come in through a gate that starts at zero")
+    alignment: float = Field(
+        0.0, ge=0, description="weight of the contrastive loss that draws an item's embedding and its adapted vector together"
+    )
+    pca_init: bool = Field(False, description="item embeddings start as the principal components of their knowledge vectors")
     shared_experts: int = Field(2, ge=1)
     own_experts: int = Field(5, ge=1, description="experts per kind")
     expert_hidden: int = Field(128, ge=1)
@@ -369,13 +411,25 @@ class AdaptorSettings(Section):
     patience: int = Field(2, ge=1, description="epochs without a better AUC on valid before stopping")
     cold_count: int = Field(5, ge=0, description="an item with fewer training examples than this is cold")
     resamples: int = Field(1000, ge=100, description="paired bootstrap over users")
+    trials: int = Field(0, ge=0, description="hyper-parameter trials of each backbone and arm, judged on valid; 0: as set here")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the experts' first product, the dear one; bfloat16 where the processor gains"
+    )
+    compile: bool = Field(False, description="torch.compile of the backbone")
     device: str = Field("cpu", json_schema_extra=_NOT_IN_RECIPE)
     processes: int | None = Field(
         None, ge=1, description="trainings side by side, one thread each; none: one per core", json_schema_extra=_NOT_IN_RECIPE
     )
     threads: int | None = Field(None, ge=1, description="of a training that runs alone", json_schema_extra=_NOT_IN_RECIPE)
 
-    @field_validator("backbones", "arms", "seeds", "user_views", "item_views", "user_fields", "item_fields")
+    @field_validator("arms")
+    @classmethod
+    def _arms_are_known(cls, value: list[str]) -> list[str]:
+        if strange := [arm for arm in value if not _ARM.fullmatch(arm)]:
+            raise ValueError(f"there is no arm {strange[0]!r}; the arms: base, text, knowledge, permuted, … (kar/model/arms.py)")
+        return value
+
+    @field_validator("backbones", "bases", "arms", "seeds", "user_views", "item_views", "user_fields", "item_fields")
     @classmethod
     def _each_once(cls, value: list[Any]) -> list[Any]:
         if len(set(value)) < len(value):
@@ -386,6 +440,8 @@ class AdaptorSettings(Section):
     def _published_is_trained(self) -> AdaptorSettings:
         if self.published_backbone not in self.backbones:
             raise ValueError(f"published_backbone {self.published_backbone!r} is not among backbones {self.backbones}")
+        if self.published_base not in self.bases:
+            raise ValueError(f"published_base {self.published_base!r} is not among bases {self.bases}")
         return self
 
 

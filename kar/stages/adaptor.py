@@ -1,6 +1,6 @@
 """adaptor: train the hybrid-expert adaptor jointly with each backbone, in four arms, and judge the arms.
 
-reads   example, sequence, user_attribute, item_attribute, knowledge_vector
+reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector
 writes  metric, comparison, prediction, epoch; beside them checkpoints/<backbone>/ of the knowledge arm
 """
 
@@ -17,10 +17,9 @@ from kar import metrics
 from kar.log import Progress
 from kar.model import checkpoint, evaluate
 from kar.model.arms import Arms
-from kar.model.batches import TrainingData
+from kar.model.batches import Bool, TrainingData
 from kar.model.evaluate import Row, Training
-from kar.model.knowledge import Bool
-from kar.model.parallel import Tables, train_all
+from kar.model.parallel import Loaded, Tables, train_all
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Inputs, Output
 from kar.tables import TABLES, IdTypes
@@ -28,16 +27,17 @@ from kar.verdict import verdict
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
-    """Train every backbone × arm × seed, write the four tables and the published arm's checkpoints."""
+    """Train every base × backbone × arm × seed, write the four tables and the published arm's checkpoints."""
     ours = settings.adaptor
     tables = Tables(**{field.name: _path(inputs, field.name) for field in dataclasses.fields(Tables)})
-    data, prepared = tables.load(ours)
+    loaded = Loaded(tables, ours, settings.histories.cap)
+    data, prepared = loaded.data(ours.bases[0]), loaded.arms  # what is judged below is the same for every base
     for sentence in warnings(prepared, data, ours):
         out.warn(sentence)
-    trainings = train_all(tables, data, prepared, ours)
+    trainings = train_all(loaded)
 
     members = evaluate.slices(data, prepared.covered(data), ours.cold_count)
-    steps = len(evaluate.SLICES) * len({(t.backbone, t.arm) for t in trainings})
+    steps = len(evaluate.SLICES) * len({(t.base, t.backbone, t.arm) for t in trainings})
     with Progress("adaptor: arms resampled", total=steps) as progress:
         comparisons = evaluate.comparison_rows(trainings, data, members, ours.resamples, progress.advance)
     out.write("metric", _table("metric", [row for t in trainings for row in evaluate.metric_rows(t, data, members)]))
@@ -46,7 +46,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
     out.record(**_figures(trainings, data, members))
     out.record(relative_improvement=_relative_improvement(trainings, data))
-    out.record(verdict=verdict(comparisons, ours.published_backbone).sentence)
+    out.record(verdict=verdict(comparisons, ours.published_backbone, ours.published_base).sentence)
     out.record(checkpoint_shas=_save_checkpoints(trainings, data, prepared, out, ours))
 
 
@@ -59,7 +59,7 @@ def _path(inputs: Inputs, table: str) -> Path:
 def warnings(prepared: Arms, data: TrainingData, settings: AdaptorSettings) -> list[str]:
     """What a reader of the verdict must know, as sentences."""
     found = []
-    empty = [view for views in prepared.views["knowledge"].values() for view in views if not len(prepared.vectors[view].vectors_NT)]
+    empty = [view for views in prepared.knowledge.views.values() for view in views if not len(prepared.vectors[view].vectors_NT)]
     if empty and {"knowledge", "permuted"} & set(settings.arms):
         found.append(f"no knowledge vectors of {', '.join(empty)}: every example gets the learned default there")
     if "knowledge" not in settings.arms:
@@ -74,7 +74,7 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
     """What was trained, how large, how fast; lists hold one number per seed."""
     by_arm: dict[str, list[Training]] = {}
     for training in trainings:
-        by_arm.setdefault(f"{training.backbone} {training.arm}", []).append(training)
+        by_arm.setdefault(f"{training.base} {training.backbone} {training.arm}", []).append(training)
     test = data.split_rows["test"]
     return {
         "parameters": {name: found[0].result.parameter_count for name, found in by_arm.items()},
@@ -89,12 +89,12 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
 
 
 def _relative_improvement(trainings: list[Training], data: TrainingData) -> dict[str, float]:
-    """ "<backbone> <arm>" → RelaImpr of its test AUC over the base arm's, seeds averaged."""
+    """ "<base> <backbone> <arm>" → RelaImpr of its test AUC over the base arm's, seeds averaged."""
     test = data.split_rows["test"]
     label = data.label_E.cpu().numpy()[test]
     aucs: dict[str, dict[str, list[float]]] = {}
     for t in trainings:
-        aucs.setdefault(t.backbone, {}).setdefault(t.arm, []).append(metrics.auc(label, t.result.test_logit))
+        aucs.setdefault(f"{t.base} {t.backbone}", {}).setdefault(t.arm, []).append(metrics.auc(label, t.result.test_logit))
     return {
         f"{backbone} {arm}": round(metrics.relative_improvement(float(np.mean(found)), float(np.mean(arms_of["base"]))), 5)
         for backbone, arms_of in aucs.items()
@@ -106,15 +106,16 @@ def _relative_improvement(trainings: list[Training], data: TrainingData) -> dict
 def _save_checkpoints(
     trainings: list[Training], data: TrainingData, prepared: Arms, out: Output, settings: AdaptorSettings
 ) -> dict[str, str]:
-    """The knowledge arm of each backbone, the seed with the best AUC on valid. Returns backbone → digest."""
+    """The knowledge arm of each backbone over the published base, the seed with the best AUC on valid. Returns backbone → digest."""
     shas: dict[str, str] = {}
     for backbone in settings.backbones:
-        seeds = [t for t in trainings if t.backbone == backbone and t.arm == "knowledge"]
+        seeds = [t for t in trainings if (t.base, t.backbone, t.arm) == (settings.published_base, backbone, "knowledge")]
         if not seeds:
             continue
         best = max(seeds, key=lambda t: t.result.valid_auc)
         assert best.result.ranker is not None
         origin = checkpoint.Origin(
+            base=best.base,
             backbone=backbone,
             arm=best.arm,
             seed=best.seed,

@@ -1,11 +1,12 @@
 """examples: label and split the examples, and check that no prompt has seen what they ask about.
 
 reads   sources.interaction; histories.history, histories.item_profile and knowledge.knowledge of the snapshot date
-writes  sequence, example
+writes  sequence, example_item, example
 rejects in_evidence        the (user, item) pair of the example is in the evidence of the knowledge it would meet
         before_evidence    the example is older than the newest evidence of the knowledge it would meet
         no_label           the label column has no value
         short_history      fewer events before the example than examples.min_history
+        held_out           a training example of an item that examples.held_out_items keeps out of training
 
 The leak check runs every time, over every text that an example would meet on its user's and on its item's side, the
 reviews that describe an item for the text arm included. What imported texts have seen is left out and counted; when our own prompts have seen a
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -27,6 +29,33 @@ from kar.warehouse import Warehouse
 
 _SHOWN_ROWS = 20
 _SPLITS = ("train", "valid", "test")
+_TEST_KEYS = ("test", "test_users", "test_raw_user_ids")
+
+
+def files(settings: Settings, _inputs: Inputs) -> list[Path]:
+    """The file that names the tested users, if there is one."""
+    return [Path(settings.examples.test_users)] if settings.examples.test_users else []
+
+
+def test_users(settings: Settings) -> list[str]:
+    """The users that `examples.test_users` names, as text; none: they are drawn.
+
+    Raises:
+        SettingsError: the file is not there, is not JSON, or names no users.
+    """
+    path = settings.examples.test_users
+    if not path:
+        return []
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        users = found if isinstance(found, list) else next(found[key] for key in _TEST_KEYS if key in found)
+        if not isinstance(users, list) or not users:
+            raise TypeError("no list of users")
+        return sorted({str(user) for user in users})
+    except (OSError, ValueError, TypeError, StopIteration) as error:
+        raise SettingsError(
+            f"examples.test_users: {path} names no users: {error}", "give a JSON list of user ids, or an object with such a list as `test`"
+        ) from error
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -41,17 +70,30 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
         "min_history": settings.examples.min_history,
         "split": settings.examples.split,
         "seed": str(settings.examples.seed),
+        "held_out_items": settings.examples.held_out_items,
+        "test_users": test_users(settings),
         "valid_share": settings.examples.valid_share,
         "test_share": settings.examples.test_share,
     }
     with Warehouse(inputs.ids) as warehouse:
         warehouse.read(inputs, "interaction", "history", "item_profile", "knowledge")
-        warehouse.make("core_event", "sequence", "core_candidate", "core_evidence", "core_seen", "core_leak", "core_example", **parameters)
+        warehouse.make(
+            "core_event",
+            "core_label",
+            "sequence",
+            "core_candidate",
+            "core_evidence",
+            "core_seen",
+            "core_leak",
+            "core_example",
+            **parameters,
+        )
         _refuse_leaks(warehouse, settings.examples.max_leaks)
-        warehouse.make("example", **parameters)
+        warehouse.make("example_item", "core_split", "example", **parameters)
         warehouse.check("check_no_history_event_is_labelled", "check_no_example_is_in_evidence", **parameters)
         _report(warehouse, out, settings)
         out.write("sequence", warehouse.table("sequence"))
+        out.write("example_item", warehouse.table("example_item"))
         out.write("example", warehouse.table("example"))
 
 

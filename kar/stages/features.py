@@ -81,7 +81,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         _side("user", inputs.table("user").column("user_id"), wanted["user"], knowledge, vectors, checkpoint, out),
         _side("item", inputs.table("item").column("item_id"), wanted["item"], knowledge, vectors, checkpoint, out),
     )
-    uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone)
+    uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone, settings.adaptor.published_base)
     may_promote = settings.features.promote and _passes_gate(uplift, settings, out)
     published = publish(inputs.home.published, sides, _facts(inputs, settings, checkpoint, knowledge, uplift), promote=may_promote)
     if may_promote and not published.is_promoted:
@@ -168,16 +168,18 @@ def _lasting_origin(origin: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(origin, "import"), "import", "asked")
 
 
-def _uplift(comparison: pa.Table, backbone: str) -> list[dict[str, Any]]:
+def _uplift(comparison: pa.Table, backbone: str, base: str) -> list[dict[str, Any]]:
     """knowledge − each other arm, AUC, of the published backbone, as the training measured it; NaN becomes null."""
     chosen = [
         row
         for row in comparison.to_pylist()
-        if (row["backbone"], row["arm_a"], row["metric"]) == (backbone, "knowledge", "auc") and row["arm_b"] in ("base", "text", "permuted")
+        if (row["base"], row["backbone"], row["arm_a"], row["metric"]) == (base, backbone, "knowledge", "auc")
+        and row["arm_b"] in ("base", "text", "permuted")
     ]
     columns = ("arm_b", "slice", "difference", "low", "high", "seed_count", "user_count")
     return [
-        {"backbone": backbone, "metric": "auc"} | {c: None if isinstance(row[c], float) and math.isnan(row[c]) else row[c] for c in columns}
+        {"base": base, "backbone": backbone, "metric": "auc"}
+        | {c: None if isinstance(row[c], float) and math.isnan(row[c]) else row[c] for c in columns}
         for row in chosen
     ]
 

@@ -231,6 +231,19 @@ _TABLES = (
             _ITEM,
             _EVENT_AT,
             Column("rating", "float64", "NaN where the source has none"),
+            Column("label", "int32", "1 or 0 by the label rule; −1: the source says nothing"),
+        ),
+    ),
+    Table(
+        "example_item",
+        "one row per item of the sequence: what a training may know of it",
+        ("item_id",),
+        (
+            _ITEM,
+            Column("is_held_out", "bool", "whether it is never trained on and its id is hidden (examples.held_out_items)"),
+            Column(
+                "evidence_newest_at", "time", "newest event that any text about it has seen; UTC; null: they saw none", is_nullable=True
+            ),
         ),
     ),
     Table(
@@ -252,11 +265,12 @@ _TABLES = (
     # ---- adaptor
     Table(
         "metric",
-        "one row per backbone, arm, seed, split, slice and metric",
-        ("backbone", "arm", "seed", "split", "slice", "metric"),
+        "one row per base, backbone, arm, seed, split, slice and metric",
+        ("base", "backbone", "arm", "seed", "split", "slice", "metric"),
         (
-            Column("backbone", "string", "fibinet · din"),
-            Column("arm", "string", "base · text · knowledge · permuted"),
+            Column("base", "string", "thin · same_evidence · rich"),
+            Column("backbone", "string", "fibinet · din · …"),
+            Column("arm", "string", "base · text · knowledge · permuted · …"),
             Column("seed", "int64", "seed of the run"),
             Column("split", "string", "valid · test"),
             Column("slice", "string", "all · warm · cold · covered · uncovered"),
@@ -268,10 +282,11 @@ _TABLES = (
     ),
     Table(
         "comparison",
-        "one row per backbone, pair of arms, slice and metric: arm_a − arm_b on the test examples, seeds averaged",
-        ("backbone", "arm_a", "arm_b", "slice", "metric"),
+        "one row per base, backbone, pair of arms, slice and metric: arm_a − arm_b on the test examples, seeds averaged",
+        ("base", "backbone", "arm_a", "arm_b", "slice", "metric"),
         (
-            Column("backbone", "string", "fibinet · din"),
+            Column("base", "string", "thin · same_evidence · rich"),
+            Column("backbone", "string", "fibinet · din · …"),
             Column("arm_a", "string", "the arm that is judged"),
             Column("arm_b", "string", "the arm it is judged against"),
             Column("slice", "string", "all · warm · cold · covered · uncovered"),
@@ -286,22 +301,24 @@ _TABLES = (
     ),
     Table(
         "prediction",
-        "one row per backbone, arm and test example, seeds averaged on the logit scale",
-        ("backbone", "arm", "example_id"),
+        "one row per base, backbone, arm and test example, seeds averaged on the logit scale",
+        ("base", "backbone", "arm", "example_id"),
         (
-            Column("backbone", "string", "fibinet · din"),
-            Column("arm", "string", "base · text · knowledge · permuted"),
+            Column("base", "string", "thin · same_evidence · rich"),
+            Column("backbone", "string", "fibinet · din · …"),
+            Column("arm", "string", "base · text · knowledge · permuted · …"),
             Column("example_id", "int64", "the example"),
             Column("logit", "float32", "mean logit over seeds"),
         ),
     ),
     Table(
         "epoch",
-        "one row per backbone, arm, seed and epoch",
-        ("backbone", "arm", "seed", "epoch"),
+        "one row per base, backbone, arm, seed and epoch",
+        ("base", "backbone", "arm", "seed", "epoch"),
         (
-            Column("backbone", "string", "fibinet · din"),
-            Column("arm", "string", "base · text · knowledge · permuted"),
+            Column("base", "string", "thin · same_evidence · rich"),
+            Column("backbone", "string", "fibinet · din · …"),
+            Column("arm", "string", "base · text · knowledge · permuted · …"),
             Column("seed", "int64", "seed of the run"),
             Column("epoch", "int64", "0-based"),
             Column("train_loss", "float64", "mean BCE over the epoch"),

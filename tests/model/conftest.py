@@ -12,11 +12,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from kar.model import batches
+from kar.model.bases import base_of
 from kar.model.batches import TrainingData
+from kar.model.data import load
 from kar.settings import AdaptorSettings
 
 WIDTH = 16
+CAP = 5
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,22 @@ class World:
     """The stage's input tables."""
 
     example: pa.Table
+    example_item: pa.Table
     sequence: pa.Table
     user_attribute: pa.Table
     item_attribute: pa.Table
     knowledge_vector: pa.Table
 
     def load(self, settings: AdaptorSettings) -> TrainingData:
-        return batches.load(self.example, self.sequence, self.user_attribute, self.item_attribute, settings)
+        return load(
+            self.example,
+            self.example_item,
+            self.sequence,
+            self.user_attribute,
+            self.item_attribute,
+            base_of(settings.bases[0], settings, CAP),
+            settings.device,
+        )
 
     def having(self, **tables: pa.Table) -> World:
         return replace(self, **tables)
@@ -55,7 +66,7 @@ def make_world(users: int = 18, items: int = 20, events: int = 14, first_positio
             )
     at = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
     sequence = [
-        {**{k: row[k] for k in ("user_id", "position", "item_id", "rating")}, "event_at": at + dt.timedelta(hours=row["position"])}
+        {**{k: row[k] for k in ("user_id", "position", "item_id", "rating")}, "event_at": at + dt.timedelta(hours=row["position"]), "label": int(row["rating"] > 3)}
         for row in rows
     ]
     labelled = [row for row in rows if row["position"] >= first_position]
@@ -75,6 +86,13 @@ def make_world(users: int = 18, items: int = 20, events: int = 14, first_positio
     ]
     world = World(
         pa.Table.from_pylist(example),
+        pa.table(
+            {
+                "item_id": sorted({row["item_id"] for row in rows}),
+                "is_held_out": [False] * len({row["item_id"] for row in rows}),
+                "evidence_newest_at": pa.nulls(len({row["item_id"] for row in rows}), pa.timestamp("us", "UTC")),
+            }
+        ),
         pa.Table.from_pylist(sequence),
         pa.table({"user_id": list(range(1, users + 1)), "name": ["age"] * users, "value": [str(20 + user % 4) for user in range(users)]}),
         pa.Table.from_pylist(
@@ -122,7 +140,7 @@ def _with_text_ids(world: World) -> World:
         return table
 
     return World(
-        *(renamed(table) for table in (world.example, world.sequence, world.user_attribute, world.item_attribute)), world.knowledge_vector
+        *(renamed(table) for table in (world.example, world.example_item, world.sequence, world.user_attribute, world.item_attribute)), world.knowledge_vector
     )
 
 
@@ -150,7 +168,6 @@ def small_settings(**changes: Any) -> AdaptorSettings:
     """Small widths, one thread; `changes` go over them."""
     base: dict[str, Any] = {
         "item_fields": ["genre"],
-        "history_events": 5,
         "embedding_dim": 8,
         "shared_experts": 1,
         "own_experts": 2,

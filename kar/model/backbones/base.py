@@ -1,7 +1,8 @@
 """What a backbone is given and gives.
 
-Shape suffixes in this folder: B examples · L longest history · D embedding width = adapted width
-    S single-valued fields · K fields of a history event · C kinds · F fields of an interaction model
+Shape suffixes in this folder: B examples · L longest history · H history events in line · D embedding width = adapted width
+    T target fields (item id and attributes) · P other single-valued fields (the user's) · K fields of a history event (T and the rating)
+    C kinds · J kinds that the history carries · F fields of an interaction model · G fields of knowledge: C + 2 J
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from kar.model.batches import Batch, TrainingData
+from kar.model.adapted import Adapted
+from kar.model.batches import Batch, TrainingData, lay_out
 from kar.model.deepctr import DNN
 
 _EMBEDDING_STD = 0.01
@@ -25,9 +29,10 @@ class Shape:
 
     Args:
         code_count: rows of the embedding table.
-        target_count: fields of the target (item id and attributes); they come first in `Batch.single_BS`.
-        profile_count: fields of the user.
-        kind_count: adapted vectors that join each example; 0: the base arm.
+        target_count: T; they come first in `Batch.single_BS`.
+        profile_count: P.
+        kind_count: C, adapted vectors that join each example; 0: the base arm.
+        history_kind_count: J, those of them that the items of the history carry too.
         embedding_dim: D.
         mlp: hidden widths of the final MLP.
         dropout: in the final MLP.
@@ -37,13 +42,27 @@ class Shape:
     target_count: int
     profile_count: int
     kind_count: int
+    history_kind_count: int
     embedding_dim: int
     mlp: tuple[int, ...]
     dropout: float
 
     @classmethod
-    def of(cls, data: TrainingData, kind_count: int, embedding_dim: int, mlp: Sequence[int], dropout: float) -> Shape:
-        return cls(data.fields.total, len(data.target_fields), len(data.profile_fields), kind_count, embedding_dim, tuple(mlp), dropout)
+    def of(
+        cls, data: TrainingData, kind_count: int, history_kind_count: int, embedding_dim: int, mlp: Sequence[int], dropout: float
+    ) -> Shape:
+        fields = len(data.target_fields), len(data.profile_fields)
+        return cls(data.fields.total, *fields, kind_count, history_kind_count, embedding_dim, tuple(mlp), dropout)
+
+    @property
+    def field_count(self) -> int:
+        """F: target, profile, and the means of the history's fields. Counted, not read off a table: target and history share theirs."""
+        return 2 * self.target_count + 1 + self.profile_count
+
+    @property
+    def knowledge_count(self) -> int:
+        """G: the target's adapted vectors, and two means (liked, disliked) for each kind of the history."""
+        return self.kind_count + 2 * self.history_kind_count
 
 
 class Backbone(nn.Module, ABC):
@@ -56,13 +75,46 @@ class Backbone(nn.Module, ABC):
         nn.init.normal_(self.embedding.weight, std=_EMBEDDING_STD)
 
     @abstractmethod
-    def forward(self, batch: Batch, adapted_BCD: Sequence[Tensor]) -> Tensor:
+    def forward(self, batch: Batch, adapted: Adapted) -> Tensor:
         """Logits [B].
 
         Args:
             batch: the examples.
-            adapted_BCD: one [B, D] per kind, in the arm's order.
+            adapted: what the adaptor made of their knowledge.
         """
+
+    def fields(self, batch: Batch) -> Tensor:
+        """[B, F, D]: item id, item attributes, profile fields, then the mean over the history of item ids, of each attribute and of ratings.
+
+        An empty history's means are zero. For models in which fields interact.
+        """
+        single_BSD = self.embedding(batch.single_BS)
+        count, length = batch.code_KH.shape
+        starts = (batch.first_B + length * torch.arange(count, device=batch.first_B.device)[:, None]).flatten().to(batch.code_KH.dtype)
+        mean_XD = functional.embedding_bag(
+            batch.code_KH.flatten(), self.embedding.weight, starts, mode="mean"
+        )  # one bag per field and example
+        return torch.cat([single_BSD, mean_XD.view(count, len(batch.first_B), -1).transpose(0, 1)], dim=1)
+
+    @property
+    def event_width(self) -> int:
+        """X, of an event and of the target beside it: (T + J) · D."""
+        return (self.shape.target_count + self.shape.history_kind_count) * self.shape.embedding_dim
+
+    def target(self, single_BSD: Tensor, adapted: Adapted) -> Tensor:
+        """[B, X]: the target as the events of the history are given: item id and attributes, then its adapted vectors."""
+        return torch.cat([single_BSD[:, : self.shape.target_count].flatten(1), *adapted.queries()], dim=1)
+
+    def events(self, batch: Batch, adapted: Adapted) -> tuple[Tensor, Tensor]:
+        """Histories [B, L, X], oldest first, and whether a place holds an event [B, L]. For models that attend to events.
+
+        An event is its item's id and attribute embeddings side by side, the embedding of its rating added to each, and beside them
+        the adapted vectors of its item.
+        """
+        place_BL, is_event_BL = batch.places()
+        code_BLK = lay_out(batch.code_KH.t(), place_BL)
+        *values, rating_BLD = self.embedding(code_BLK).unbind(2)
+        return torch.cat([*(value_BLD + rating_BLD for value_BLD in values), *adapted.events(place_BL)], dim=-1), is_event_BL
 
 
 class FinalMLP(nn.Module):
