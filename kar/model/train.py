@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from kar import metrics
 from kar.errors import ModelError
@@ -129,7 +128,7 @@ def _epoch(
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
     for chunk in torch.split(rows[order], settings.batch_size):
         batch = hide_ids(data.batch(chunk, kinds), data, settings, shuffle)
-        loss = functional.binary_cross_entropy_with_logits(ranker(batch), batch.label_B)
+        loss = ranker.loss(batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
