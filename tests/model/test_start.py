@@ -141,7 +141,7 @@ def test_the_alignment_is_infonce_over_the_distinct_items_that_have_both(world: 
     adapted = ranker.adaptor("item.facts", torch.from_numpy(np.stack([vectors[item] for item in both]))).detach().double().numpy()
     cosine = (ids / np.linalg.norm(ids, axis=1)[:, None]) @ (adapted / np.linalg.norm(adapted, axis=1)[:, None]).T / 0.2
     expected = np.mean(np.log(np.exp(cosine).sum(axis=1)) - np.diag(cosine))
-    assert float(ranker.loss(batch) - bce(ranker, batch)) / 0.3 == pytest.approx(expected, abs=1e-4)
+    assert (ranker.loss(batch) - bce(ranker, batch)).item() / 0.3 == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_batch_without_two_items_to_tell_apart_has_no_alignment(world: Any, settings_with: Callable[..., AdaptorSettings]) -> None:
@@ -168,7 +168,7 @@ def test_alignment_draws_each_items_embedding_to_its_own_adapted_vector(
         assert np.isfinite(result.test_logit).all()
         batch = data.batch(torch.arange(world.example.num_rows), of_arms.kinds("knowledge", data, 1))
         judge = Ranker(result.ranker.backbone, result.ranker.adaptor, alignment=1.0)
-        found[weight] = float(judge.loss(batch) - bce(judge, batch))
+        found[weight] = (judge.loss(batch) - bce(judge, batch)).item()
     assert found[1.0] < found[0.0] - 0.2
 
 
