@@ -172,7 +172,7 @@ def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made:
             auc[r["arm"]].append(r["value"])
     over = (np.mean(auc["text"]) - 0.5) / (np.mean(auc["base"]) - 0.5) - 1
     assert figures["relative_improvement"]["same_evidence din text"] == pytest.approx(over, abs=1e-5)
-    assert figures["verdict"] == verdict(table_of(home, "comparison").to_pylist(), "fibinet").sentence
+    assert figures["verdict"] == verdict(table_of(home, "comparison").to_pylist(), "fibinet", "same_evidence").sentence
 
 
 def test_the_same_inputs_and_settings_give_the_same_tables(made: tuple[Home, Manifest, Settings], world: Any, tmp_path: Path) -> None:
