@@ -88,13 +88,15 @@ class Backbone(nn.Module, ABC):
 
         An empty history's means are zero. For models in which fields interact.
         """
-        single_BSD = self.embedding(batch.single_BS)
+        return self.lookup(batch, self.embedding.weight)
+
+    def lookup(self, batch: Batch, table_VX: Tensor) -> Tensor:
+        """[B, F, X]: the rows that the fields' codes name in any table with a row per code, in the order of `fields`; the history's are means."""
+        single_BSX = functional.embedding(batch.single_BS, table_VX)
         count, length = batch.code_KH.shape
         starts = (batch.first_B + length * torch.arange(count, device=batch.first_B.device)[:, None]).flatten().to(batch.code_KH.dtype)
-        mean_XD = functional.embedding_bag(
-            batch.code_KH.flatten(), self.embedding.weight, starts, mode="mean"
-        )  # one bag per field and example
-        return torch.cat([single_BSD, mean_XD.view(count, len(batch.first_B), -1).transpose(0, 1)], dim=1)
+        mean_YX = functional.embedding_bag(batch.code_KH.flatten(), table_VX, starts, mode="mean")  # one bag per field and example
+        return torch.cat([single_BSX, mean_YX.view(count, len(batch.first_B), -1).transpose(0, 1)], dim=1)
 
     @property
     def event_width(self) -> int:
