@@ -45,7 +45,7 @@ def run(world: Any, home: Home, settings: Settings) -> Manifest:
     before = {
         "sources": {"user_attribute": world.user_attribute, "item_attribute": world.item_attribute},
         "vectors": {"knowledge_vector": whole_vector},
-        "examples": {"example": world.example, "sequence": world.sequence},
+        "examples": {"example": world.example, "example_item": world.example_item, "sequence": world.sequence},
     }
     for name, tables in before.items():
         folder = home.partition(name, DATE).path
