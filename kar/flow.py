@@ -205,7 +205,7 @@ ADAPTOR = Stage(
         Read("sources", "item_attribute"),
         Read("vectors", "knowledge_vector", "snapshot"),
     ),
-    writes=("metric", "comparison", "prediction", "epoch"),
+    writes=("metric", "comparison", "prediction", "epoch", "study"),
     rejects={},
     settings=("scenario", "histories", "adaptor"),
 )
