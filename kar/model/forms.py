@@ -138,7 +138,8 @@ def make(kinds: Sequence[str], width: int, settings: AdaptorSettings) -> Form:
         "adapted_width": settings.embedding_dim,
         "is_gated": settings.residual_gate,
     }
-    of_experts: dict[str, Any] = {"hidden": settings.expert_hidden, "dropout": settings.dropout}
+    dropout = settings.dropout if settings.adaptor_dropout is None else settings.adaptor_dropout
+    of_experts: dict[str, Any] = {"hidden": settings.expert_hidden, "dropout": dropout}
     own: dict[str, dict[str, Any]] = {
         "experts": {**of_experts, "shared_count": settings.shared_experts, "own_count": settings.own_experts},
         "one_gate": {**of_experts, "count": settings.shared_experts + settings.own_experts * len(kinds)},
