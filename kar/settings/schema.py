@@ -119,6 +119,10 @@ class Price(Section):
     cached: float | None = Field(None, ge=0, description="prompt tokens that the server had in its cache; none: the price of the others")
     completion: float = Field(0.0, ge=0)
 
+    def usd(self, prompt_tokens: Any, completion_tokens: Any) -> Any:
+        """Dollars of so many tokens, one number or a column of them, none of the prompt's from the cache."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
 
 class LLMSettings(Section):
     """[llm]: which model, where, within which budget."""
