@@ -5,6 +5,8 @@ Shape suffixes as in `batches`; besides: U distinct users · I distinct items ·
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,9 +14,12 @@ import torch
 from torch import Tensor
 
 from kar.errors import ModelError
+from kar.model import profile
 from kar.model.bases import Base
-from kar.model.batches import SPLITS, Bool, Side, TrainingData
+from kar.model.batches import SPLITS, Bool, Lists, Side, TrainingData
 from kar.model.vocabulary import Fields, Int64, Vocabulary, first_values
+
+HOUR, USER_MEAN, ITEM_MEAN = "hour of day", "mean of user", "mean of item"  # with spaces: no attribute is named so
 
 
 def load(
@@ -52,31 +57,42 @@ def load(
     start_E = own_E - length_E
     seen_V = _windows(start_E[train_E], own_E[train_E] + 1, len(user_V))  # the training examples and their histories
 
-    codes, sizes = {}, {}
     seen_items = np.unique(item_V[seen_V])
-    in_training: dict[Side, Int64] = {"user": np.unique(user_E[train_E]), "item": seen_items[~is_held_out_I[seen_items]]}
-    ids: dict[Side, pa.Array] = {"user": user_ids, "item": item_ids}
-    for field, values, owner in _valued_fields(ids, user_attribute, item_attribute, base):
-        vocabulary = Vocabulary.of(values.take(pa.array(in_training[owner])))
-        codes[field], sizes[field] = vocabulary.codes(values), vocabulary.size
+    trained_I, trained_U = np.zeros(len(item_ids), bool), np.zeros(len(user_ids), bool)
+    trained_I[seen_items[~is_held_out_I[seen_items]]] = True
+    trained_U[user_E[train_E]] = True
+    by_place = item_attribute.sort_by([("item_id", "ascending"), ("place", "ascending")])
+    listed = {name: profile.listed(item_ids, by_place, name) for name in base.item_lists}
+    of_item = {name: _fitted(values, trained_I, *_also(listed, name, trained_I)) for name, values in _item_values(item_ids, by_place, base)}
+    of_user = {name: _fitted(values, trained_U) for name, values in _user_values(user_ids, user_attribute, base)}
+    of_example = {}
+    if base.has_hour:
+        of_example[HOUR] = _fitted(profile.hours(example["event_at"]), train_E)
+    label_V = _ints(sequence["label"])
+    if base.has_means:
+        is_free_V = profile.is_free(_ints(sequence["position"]), user_V, position_E, user_E)
+        value_V = np.where(is_free_V, profile.values(sequence["rating"], label_V), np.nan)
+        at_V, at_E = _ints(sequence["event_at"].cast(pa.int64())), _ints(example["event_at"].cast(pa.int64()))
+        mean_E = profile.item_means(value_V, item_V, at_V, item_E, at_E)
+        of_user[USER_MEAN] = _fitted(profile.user_means(value_V, user_V, len(user_ids)), trained_U)
+        of_example[ITEM_MEAN] = _fitted(pc.if_else(pa.array(is_held_out_I[item_E]), None, mean_E), train_E)
     rating = pc.round(pc.if_else(pc.is_finite(sequence["rating"]), sequence["rating"], None))
-    ratings = Vocabulary.of(rating.filter(pa.array(seen_V)))
-    codes["rating"], sizes["rating"] = ratings.codes(rating), ratings.size
+    of_event = {"rating": _fitted(rating, seen_V)}
 
-    fields = Fields(sizes)
-    target = ("item_id", *base.item_fields)
-    profile = (*(("user_id",) if base.has_user_id else ()), *(_profile_name(name) for name in base.user_fields))
-    code = {name: (codes[name] + fields.offset(name)).astype(np.int32) for name in sizes}
+    blocks = {**of_item, **of_user, **of_example, **of_event}
+    fields = Fields({name: block.vocabulary.size for name, block in blocks.items()})
+    code = {name: (block.codes + fields.offset(name)).astype(np.int32) for name, block in blocks.items()}
+    single = [code[n][item_E] for n in of_item] + [code[n][user_E] for n in of_user] + [code[n] for n in of_example]
     to = torch.device(device)
     return TrainingData(
         fields=fields,
-        target_fields=target,
-        profile_fields=profile,
-        single_ES=_tensor([*(code[n][item_E] for n in target), *(code[n][user_E] for n in profile)], to).t().contiguous(),
+        target_fields=tuple(of_item),
+        profile_fields=(*of_user, *of_example),
+        single_ES=_tensor(single, to).t().contiguous(),
         start_E=torch.from_numpy(start_E).to(to),
         length_E=torch.from_numpy(length_E).to(to),
-        event_KV=_tensor([*(code[n][item_V] for n in target), code["rating"]], to),
-        label_V=torch.from_numpy(_ints(sequence["label"]).astype(np.int8)).to(to),
+        event_KV=_tensor([*(code[n][item_V] for n in of_item), code["rating"]], to),
+        label_V=torch.from_numpy(label_V.astype(np.int8)).to(to),
         label_E=torch.from_numpy(label_E.astype(np.float32)).to(to),
         user_E=user_E,
         item_E=item_E,
@@ -87,27 +103,80 @@ def load(
         split_rows=split_rows,
         train_count_E=np.bincount(item_E[train_E], minlength=len(item_ids))[item_E],
         may_meet_I=may_meet_I,
+        lists=_lists(listed, of_item, fields, item_E, len(item_ids), to) if listed else None,
     )
 
 
-def _valued_fields(
-    ids: dict[Side, pa.Array], user_attribute: pa.Table, item_attribute: pa.Table, base: Base
-) -> list[tuple[str, pa.Array, Side]]:
-    """(field, value per distinct subject, side) of the ids and the attributes that the settings name."""
-    user_ids, item_ids = ids["user"], ids["item"]
-    by_place = item_attribute.sort_by([("item_id", "ascending"), ("place", "ascending")])
-    found: list[tuple[str, pa.Array, Side]] = [("item_id", item_ids, "item")]
+@dataclass(frozen=True)
+class _Block:
+    """One field: its vocabulary, and the code of each of its values, counted from the block's beginning."""
+
+    vocabulary: Vocabulary
+    codes: Int64
+
+
+def _fitted(values: pa.Array | pa.ChunkedArray, trained: Int64 | Bool, *more: pa.Array) -> _Block:
+    """Codes of values, by a vocabulary of those that training shows.
+
+    Args:
+        trained: which of the values training shows, as a mask or as rows.
+        more: other values that training shows.
+    """
+    shown = values.filter(pa.array(trained)) if trained.dtype == np.bool_ else values.take(pa.array(trained))
+    chunks = [part for found in (shown, *more) for part in (found.chunks if isinstance(found, pa.ChunkedArray) else [found])]
+    vocabulary = Vocabulary.of(pa.chunked_array(chunks, values.type))
+    return _Block(vocabulary, vocabulary.codes(values))
+
+
+def _item_values(item_ids: pa.Array, by_place: pa.Table, base: Base) -> list[tuple[str, pa.Array]]:
+    """(field, value per item): the id, and the first value of each attribute."""
+    found = [("item_id", item_ids)]
     for name in base.item_fields:
-        found.append((name, first_values(item_ids, by_place["item_id"], by_place["name"], by_place["value"], name), "item"))
-    if base.has_user_id:
-        found.append(("user_id", user_ids, "user"))
+        found.append((name, first_values(item_ids, by_place["item_id"], by_place["name"], by_place["value"], name)))
+    return _there(found, "item")
+
+
+def _user_values(user_ids: pa.Array, attribute: pa.Table, base: Base) -> list[tuple[str, pa.Array]]:
+    """(field, value per user)."""
+    found = [("user_id", user_ids)] if base.has_user_id else []
     for name in base.user_fields:
-        table = user_attribute
-        found.append((_profile_name(name), first_values(user_ids, table["user_id"], table["name"], table["value"], name), "user"))
-    for name, values, side in found:
+        values = first_values(user_ids, attribute["user_id"], attribute["name"], attribute["value"], name)
+        found.append((f"user {name}", values))  # an item attribute may have the same name
+    return _there(found, "user")
+
+
+def _there(found: list[tuple[str, pa.Array]], side: Side) -> list[tuple[str, pa.Array]]:
+    """Those fields; raises ModelError for one that nobody has a value of."""
+    for name, values in found:
         if values.null_count == len(values):
-            raise ModelError(f"no {side} has the attribute {name!r}", f"name an attribute of the tables in adaptor.{side}_fields")
+            attribute = name.removeprefix("user ")
+            raise ModelError(f"no {side} has the attribute {attribute!r}", f"name an attribute of the tables in adaptor.{side}_fields")
     return found
+
+
+def _also(listed: dict[str, tuple[Int64, pa.Array]], name: str, trained_I: Bool) -> list[pa.Array]:
+    """What training shows of an attribute's other values, where the base shows them all."""
+    if name not in listed:
+        return []
+    row_X, values = listed[name]
+    return [values.filter(pa.array(trained_I[row_X]))]
+
+
+def _lists(
+    listed: dict[str, tuple[Int64, pa.Array]], of_item: dict[str, _Block], fields: Fields, item_E: Int64, item_count: int, to: torch.device
+) -> Lists:
+    """Bags of codes per item and multi-valued field; a field shares the block of the same attribute's first value."""
+    lengths = [np.bincount(row_X, minlength=item_count) for row_X, _ in listed.values()]
+    starts = [np.cumsum(length_I) - length_I for length_I in lengths]
+    before = np.cumsum([0, *(len(row_X) for row_X, _ in listed.values())])[:-1]
+    codes = [of_item[name].vocabulary.codes(values) + fields.offset(name) for name, (_, values) in listed.items()]
+    return Lists(
+        names=tuple(f"all {name}" for name in listed),
+        code_X=torch.from_numpy(np.concatenate(codes).astype(np.int32)).to(to),
+        first_IM=torch.from_numpy(np.stack([start_I + first for start_I, first in zip(starts, before, strict=True)], axis=1)).to(to),
+        length_IM=torch.from_numpy(np.stack(lengths, axis=1)).to(to),
+        item_E=torch.tensor(item_E, device=to),
+    )
 
 
 def _standing(example_item: pa.Table, item_ids: pa.Array, example: pa.Table) -> tuple[Bool, Bool]:
@@ -119,11 +188,6 @@ def _standing(example_item: pa.Table, item_ids: pa.Array, example: pa.Table) -> 
     oldest = pc.min(example["event_at"])
     is_older = pc.fill_null(pc.less(found["evidence_newest_at"], oldest), True)  # null: its texts have seen no event
     return found["is_held_out"].to_numpy().astype(bool), is_older.to_numpy().astype(bool)
-
-
-def _profile_name(name: str) -> str:
-    """A user attribute's field; an item attribute may have the same name."""
-    return f"user {name}"
 
 
 def _splits(example: pa.Table) -> tuple[dict[str, Int64], Int64]:
