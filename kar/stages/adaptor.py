@@ -20,6 +20,7 @@ from kar.model.arms import Arms
 from kar.model.batches import Bool, TrainingData
 from kar.model.evaluate import Row, Training
 from kar.model.parallel import Loaded, Tables, train_all
+from kar.model.resume import Work
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Inputs, Output
 from kar.tables import TABLES, IdTypes
@@ -30,7 +31,8 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     """Train every base × backbone × arm × seed, write the tables and the published arm's checkpoints."""
     ours = settings.adaptor
     tables = Tables(**{field.name: _path(inputs, field.name) for field in dataclasses.fields(Tables)})
-    loaded = Loaded(tables, ours, settings.histories.cap)
+    cap = settings.histories.cap
+    loaded = Loaded(tables, ours, cap, work=Work.of(inputs.work, tables.paths(), {"cap": cap}))
     data, prepared = loaded.data(ours.bases[0]), loaded.arms  # what is judged below is the same for every base
     for sentence in warnings(prepared, data, ours):
         out.warn(sentence)

@@ -44,6 +44,11 @@ class Inputs:
     partitions: dict[tuple[str, str], Partition | None]
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def work(self) -> Path:
+        """A folder for what a later run goes on from if this one is killed; gone once the partition is sealed. It may not be there yet."""
+        return self.home.partition(self.stage.name, self.date).work
+
     def path(self, table: str, stage: str | None = None) -> Path | None:
         """The Parquet file of a declared table; None where an earlier partition was declared and none exists.
 
