@@ -20,7 +20,7 @@ from kar.errors import ModelError, NotMade, ReleaseError, SettingsError, SpaceMi
 from kar.settings import Settings, parse
 from kar.stages import features
 from kar.store import Home, Inputs, Manifest, Output
-from kar.tables import IdTypes
+from kar.tables import TABLES, IdTypes
 
 DATE = dt.date(2026, 11, 19)
 CUTOFF = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
@@ -123,13 +123,16 @@ class Scene:
         self.home = Home.of("small", root)
         self.settings = settings or _settings()
         self.ids = IdTypes("int", "string")
-        self.write(
-            "sources", user=[{"user_id": u} for u in USERS], item=[{"item_id": i, "title": None, "description": None} for i in ITEMS]
-        )
+        self.sources([])
         self.write("knowledge", knowledge=KNOWLEDGE)
         self.write("vectors", knowledge_vector=VECTORS)
         self.write("adaptor", comparison=_comparison())
         self.checkpoint = LinearCheckpoint.write(self.home.partition("adaptor", DATE).path / "checkpoints" / "fibinet")
+
+    def sources(self, interactions: list[dict[str, Any]]) -> None:
+        users = [{"user_id": u} for u in USERS]
+        items = [{"item_id": i, "title": None, "description": None} for i in ITEMS]
+        self.write("sources", user=users, item=items, interaction=interactions)
 
     def write(self, stage: str, date: dt.date = DATE, **tables: list[dict[str, Any]]) -> None:
         partition = self.home.partition(stage, date)
@@ -137,7 +140,7 @@ class Scene:
         out = Output(flow.stage_named(stage), partition.path, self.ids)
         for name, rows in tables.items():
             types = [("vector", pa.list_(pa.float32(), T))] if name == "knowledge_vector" else None
-            table = pa.Table.from_pylist(rows)
+            table = pa.Table.from_pylist(rows, schema=None if rows else TABLES[name].schema(self.ids))
             for column, kind in types or []:
                 table = table.set_column(table.column_names.index(column), column, table.column(column).cast(kind))
             for column in ("evidence_users", "evidence_items"):
