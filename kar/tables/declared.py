@@ -327,6 +327,22 @@ _TABLES = (
             Column("is_chosen", "bool", "the epoch whose weights were kept; chosen on valid"),
         ),
     ),
+    Table(
+        "study",
+        "one row per base, backbone, arm and hyper-parameter trial; none if adaptor.trials is 0",
+        ("base", "backbone", "arm", "trial"),
+        (
+            Column("base", "string", "thin · same_evidence · rich"),
+            Column("backbone", "string", "fibinet · din · …"),
+            Column("arm", "string", "base · text · knowledge · permuted · …"),
+            Column("trial", "int64", "0-based; 0 tries the settings as they are"),
+            Column("state", "string", "complete · failed (its loss was no longer finite)"),
+            Column("valid_auc", "float64", "on the valid examples, of its best epoch; NaN: it failed"),
+            Column("seconds", "float64", "that it took"),
+            Column("parameters", "string", "what it tried, as JSON with sorted keys"),
+            Column("is_chosen", "bool", "whether the arm's trainings took these: the best on valid, the earliest of equals"),
+        ),
+    ),
     # ---- rerank
     Table(
         "rerank_list",
