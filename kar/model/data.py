@@ -1,9 +1,16 @@
 """The stage's tables as resident tensors (`kar.model.batches.TrainingData`), for one base.
 
+In two steps, so that tables larger than memory can be read in parts of whole users: `fit` goes over all parts once and learns the
+vocabularies, `Fitted.gather` makes tensors of one part. `load` is the case of a single part.
+
 Shape suffixes as in `batches`; besides: U distinct users · I distinct items · W windows
 """
 
 from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +21,10 @@ from torch import Tensor
 from kar.errors import ModelError
 from kar.model.bases import Base
 from kar.model.batches import SPLITS, Bool, Side, TrainingData
+from kar.model.seen import Seen, ints, rounded, rows
 from kar.model.vocabulary import Fields, Int64, Vocabulary, first_values
+
+Int32 = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 
 
 def load(
@@ -33,60 +43,113 @@ def load(
         example, example_item, sequence, user_attribute, item_attribute: as declared in `kar.tables`, in file order.
 
     Raises:
+        ModelError: as `fit`.
+    """
+    return fit([(example, sequence)], example_item, user_attribute, item_attribute, base).gather(example, sequence, device)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What all parts share: the vocabularies, and what is known of every user and item.
+
+    Args:
+        base: what the ranker sees.
+        fields: the embedding table's blocks.
+        user_ids, item_ids: distinct ids, ascending.
+        code: field → rows of the embedding table, of every user or item.
+        ratings: codes of the ratings of a history.
+        train_count_I: training examples of each item.
+        may_meet_I: whether the item's texts are older than every example.
+        counts: split → examples.
+    """
+
+    base: Base
+    fields: Fields
+    user_ids: pa.Array
+    item_ids: pa.Array
+    code: dict[str, Int32]
+    ratings: Vocabulary
+    train_count_I: Int64
+    may_meet_I: Bool
+    counts: dict[str, int]
+
+    def gather(self, example: pa.Table, sequence: pa.Table, device: str = "cpu") -> TrainingData:
+        """Tensors of a part: some examples, and at least all events of their users.
+
+        Args:
+            example, sequence: rows that `fit` has seen, in file order.
+        """
+        user_V, item_V = rows(sequence["user_id"], self.user_ids), rows(sequence["item_id"], self.item_ids)
+        user_E, item_E = rows(example["user_id"], self.user_ids), rows(example["item_id"], self.item_ids)
+        position_E = ints(example["position"])
+        own_E = np.searchsorted(user_V, user_E) + position_E
+        length_E = np.minimum(position_E, self.base.history_events)
+        target = ("item_id", *self.base.item_fields)
+        profile = (*(("user_id",) if self.base.has_user_id else ()), *(_profile_name(name) for name in self.base.user_fields))
+        rating_V = (self.ratings.codes(rounded(sequence["rating"])) + self.fields.offset("rating")).astype(np.int32)
+        to = torch.device(device)
+        return TrainingData(
+            fields=self.fields,
+            target_fields=target,
+            profile_fields=profile,
+            single_ES=_tensor([*(self.code[n][item_E] for n in target), *(self.code[n][user_E] for n in profile)], to).t().contiguous(),
+            start_E=torch.from_numpy(own_E - length_E).to(to),
+            length_E=torch.from_numpy(length_E).to(to),
+            event_KV=_tensor([*(self.code[n][item_V] for n in target), rating_V], to),
+            label_V=torch.from_numpy(ints(sequence["label"]).astype(np.int8)).to(to),
+            label_E=torch.from_numpy(ints(example["label"]).astype(np.float32)).to(to),
+            user_E=user_E,
+            item_E=item_E,
+            item_V=item_V,
+            user_ids=self.user_ids,
+            item_ids=self.item_ids,
+            example_id_E=ints(example["example_id"]),
+            split_rows={split: np.flatnonzero(pc.equal(example["split"], split).to_numpy()) for split in SPLITS},
+            train_count_E=self.train_count_I[item_E],
+            may_meet_I=self.may_meet_I,
+        )
+
+
+def fit(
+    parts: Iterable[tuple[pa.Table, pa.Table]], example_item: pa.Table, user_attribute: pa.Table, item_attribute: pa.Table, base: Base
+) -> Fitted:
+    """Learn the vocabularies in one pass, and check what training rests on.
+
+    Args:
+        parts: examples and events of some whole users each; the parts, and the rows of each, in file order.
+
+    Raises:
         ModelError: no rows in a split, one class only in train or valid, a label that is not 0 or 1, or an example that is not
             in its user's sequence.
     """
-    item_ids = _sorted_unique(sequence["item_id"])
-    is_held_out_I, may_meet_I = _standing(example_item, item_ids, example)
-    user_ids = _sorted_unique(sequence["user_id"])
-    user_V, item_V = _rows(sequence["user_id"], user_ids), _rows(sequence["item_id"], item_ids)
-    user_E, item_E = _rows(example["user_id"], user_ids), _rows(example["item_id"], item_ids)
-    offset_U = np.searchsorted(user_V, np.arange(len(user_ids) + 1))
-    position_E = _ints(example["position"])
-    own_E = offset_U[user_E] + position_E
-    _check_places(sequence, user_V, item_V, offset_U, user_E, item_E, own_E)
-    split_rows, label_E = _splits(example)
-
-    train_E = split_rows["train"]
-    length_E = np.minimum(position_E, base.history_events)
-    start_E = own_E - length_E
-    seen_V = _windows(start_E[train_E], own_E[train_E] + 1, len(user_V))  # the training examples and their histories
-
+    seen = Seen(base.history_events)
+    for example, sequence in parts:
+        seen.add(example, sequence)
+    seen.check()
+    user_ids, item_ids = pa.chunked_array(seen.user_ids).combine_chunks(), seen.item["item_id"].combine_chunks()
+    is_held_out_I, may_meet_I = _standing(example_item, item_ids, seen.oldest_at)
+    in_training: dict[Side, Int64] = {
+        "user": np.flatnonzero(np.concatenate(seen.is_trained_U)),
+        "item": np.flatnonzero(seen.item["is_seen"].to_numpy() & ~is_held_out_I),
+    }
     codes, sizes = {}, {}
-    seen_items = np.unique(item_V[seen_V])
-    in_training: dict[Side, Int64] = {"user": np.unique(user_E[train_E]), "item": seen_items[~is_held_out_I[seen_items]]}
     ids: dict[Side, pa.Array] = {"user": user_ids, "item": item_ids}
-    for field, values, owner in _valued_fields(ids, user_attribute, item_attribute, base):
+    for name, values, owner in _valued_fields(ids, user_attribute, item_attribute, base):
         vocabulary = Vocabulary.of(values.take(pa.array(in_training[owner])))
-        codes[field], sizes[field] = vocabulary.codes(values), vocabulary.size
-    rating = pc.round(pc.if_else(pc.is_finite(sequence["rating"]), sequence["rating"], None))
-    ratings = Vocabulary.of(rating.filter(pa.array(seen_V)))
-    codes["rating"], sizes["rating"] = ratings.codes(rating), ratings.size
-
+        codes[name], sizes[name] = vocabulary.codes(values), vocabulary.size
+    ratings = Vocabulary.of(pa.array(sorted(seen.ratings), pa.float64()))
+    sizes["rating"] = ratings.size
     fields = Fields(sizes)
-    target = ("item_id", *base.item_fields)
-    profile = (*(("user_id",) if base.has_user_id else ()), *(_profile_name(name) for name in base.user_fields))
-    code = {name: (codes[name] + fields.offset(name)).astype(np.int32) for name in sizes}
-    to = torch.device(device)
-    return TrainingData(
+    return Fitted(
+        base=base,
         fields=fields,
-        target_fields=target,
-        profile_fields=profile,
-        single_ES=_tensor([*(code[n][item_E] for n in target), *(code[n][user_E] for n in profile)], to).t().contiguous(),
-        start_E=torch.from_numpy(start_E).to(to),
-        length_E=torch.from_numpy(length_E).to(to),
-        event_KV=_tensor([*(code[n][item_V] for n in target), code["rating"]], to),
-        label_V=torch.from_numpy(_ints(sequence["label"]).astype(np.int8)).to(to),
-        label_E=torch.from_numpy(label_E.astype(np.float32)).to(to),
-        user_E=user_E,
-        item_E=item_E,
-        item_V=item_V,
         user_ids=user_ids,
         item_ids=item_ids,
-        example_id_E=_ints(example["example_id"]),
-        split_rows=split_rows,
-        train_count_E=np.bincount(item_E[train_E], minlength=len(item_ids))[item_E],
+        code={name: (codes[name] + fields.offset(name)).astype(np.int32) for name in codes},
+        ratings=ratings,
+        train_count_I=seen.item["train_count"].to_numpy(),
         may_meet_I=may_meet_I,
+        counts={split: seen.labels[split, 0] + seen.labels[split, 1] for split in SPLITS},
     )
 
 
@@ -110,14 +173,14 @@ def _valued_fields(
     return found
 
 
-def _standing(example_item: pa.Table, item_ids: pa.Array, example: pa.Table) -> tuple[Bool, Bool]:
+def _standing(example_item: pa.Table, item_ids: pa.Array, oldest_at: dt.datetime | None) -> tuple[Bool, Bool]:
     """[items] whether each is held out of training, and whether its texts are older than every example."""
-    row_I = _rows(pa.chunked_array([item_ids]), example_item["item_id"].combine_chunks())
+    row_I = rows(pa.chunked_array([item_ids]), example_item["item_id"].combine_chunks())
     if (row_I < 0).any():
         raise ModelError("the table example_item lacks an item of the table sequence", "make the examples again: kar run examples")
     found = example_item.take(pa.array(row_I))
-    oldest = pc.min(example["event_at"])
-    is_older = pc.fill_null(pc.less(found["evidence_newest_at"], oldest), True)  # null: its texts have seen no event
+    newest_at = found["evidence_newest_at"]
+    is_older = pc.fill_null(pc.less(newest_at, pa.scalar(oldest_at, newest_at.type)), True)  # null: its texts have seen no event
     return found["is_held_out"].to_numpy().astype(bool), is_older.to_numpy().astype(bool)
 
 
@@ -126,48 +189,5 @@ def _profile_name(name: str) -> str:
     return f"user {name}"
 
 
-def _splits(example: pa.Table) -> tuple[dict[str, Int64], Int64]:
-    label_E = _ints(example["label"])
-    if not np.isin(label_E, (0, 1)).all():
-        raise ModelError(f"labels are 0 or 1, there is {label_E[~np.isin(label_E, (0, 1))][0]}", "mend examples.label")
-    split_rows: dict[str, Int64] = {split: np.flatnonzero(pc.equal(example["split"], split).to_numpy()) for split in SPLITS}
-    for split, rows in split_rows.items():
-        if not len(rows):
-            raise ModelError(f"there are no {split} examples", "use more data, or another examples.split, valid_share or test_share")
-        if split != "test" and len(np.unique(label_E[rows])) < 2:
-            raise ModelError(f"all {len(rows)} {split} examples have the label {label_E[rows[0]]}", "mend examples.label, or use more data")
-    return split_rows, label_E
-
-
-def _check_places(sequence: pa.Table, user_V: Int64, item_V: Int64, offset_U: Int64, user_E: Int64, item_E: Int64, own_E: Int64) -> None:
-    """Positions count a user's events without gap, and an example stands at its own place: else a history could hold its label."""
-    if len(user_V) and ((np.diff(user_V) < 0).any() or (_ints(sequence["position"]) != np.arange(len(user_V)) - offset_U[user_V]).any()):
-        raise ModelError("the table sequence is not in (user_id, position) order without gaps", "make the examples again")
-    in_sequence = (user_E >= 0) & (own_E >= offset_U[user_E]) & (own_E < offset_U[user_E + 1])
-    if not in_sequence.all() or (item_V[own_E] != item_E).any():
-        raise ModelError("an example is not at its position in the table sequence", "make the examples again")
-
-
-def _windows(start_W: Int64, end_W: Int64, length: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """[length] whether a place lies in any window [start, end)."""
-    opened = np.bincount(start_W, minlength=length + 1) - np.bincount(end_W, minlength=length + 1)
-    return np.asarray(np.cumsum(opened)[:length] > 0)
-
-
-def _sorted_unique(column: pa.ChunkedArray) -> pa.Array:
-    found = pc.unique(column)
-    return found.take(pc.array_sort_indices(found))
-
-
-def _rows(column: pa.ChunkedArray, ids: pa.Array) -> Int64:
-    """[rows] each id's place among `ids`; −1: not there."""
-    found = pc.index_in(column, value_set=ids).cast(pa.int64())
-    return np.asarray(pc.fill_null(found, -1).to_numpy())
-
-
-def _ints(column: pa.ChunkedArray) -> Int64:
-    return np.asarray(column.to_numpy(), dtype=np.int64)
-
-
-def _tensor(columns: list[np.ndarray[tuple[int, ...], np.dtype[np.int32]]], to: torch.device) -> Tensor:
+def _tensor(columns: list[Int32], to: torch.device) -> Tensor:
     return torch.from_numpy(np.stack(columns)).to(to)

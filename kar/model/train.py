@@ -71,6 +71,7 @@ def train(
     what: str,
     *,
     is_shown: bool = True,
+    with_test: bool = True,
 ) -> Trained:
     """Train, choose the epoch on valid, predict test once.
 
@@ -79,6 +80,7 @@ def train(
         width: of the knowledge vectors.
         what: names the training in the progress and in errors.
         is_shown: whether to show progress; not where several train side by side.
+        with_test: False: the test examples are left alone, and there are no test logits (a hyper-parameter trial).
 
     Raises:
         ModelError: the loss is no longer finite.
@@ -108,7 +110,7 @@ def train(
             elif number - chosen >= settings.patience:
                 break
         ranker.load_state_dict(best)
-        test_logit = predict(ranker, data, kinds, data.split_rows["test"])
+        test_logit = predict(ranker, data, kinds, data.split_rows["test"]) if with_test else np.empty(0, np.float32)
     rows_per_s = len(train_rows) * len(epochs) / sum(epoch.seconds for epoch in epochs)
     return Trained(ranker, ranker.parameter_count(), epochs, chosen, best_logit, test_logit, rows_per_s)
 
