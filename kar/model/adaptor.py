@@ -47,7 +47,12 @@ class Adaptor(nn.Module):
         shared_count: experts that all kinds use.
         own_count: experts of each kind.
         dropout: after both ReLUs of an expert.
+
+    `precision` is of the experts' and the gate's products: float32, or bfloat16 with weights and results outside of them in float32.
+    It is no part of what was learned; whoever trains sets it.
     """
+
+    precision: torch.dtype = torch.float32
 
     def __init__(
         self, kinds: Sequence[str], width: int, adapted_width: int, hidden: int, shared_count: int, own_count: int, dropout: float = 0.0
@@ -71,19 +76,22 @@ class Adaptor(nn.Module):
             ModelError: an unknown kind, or vectors of another width.
         """
         self._check(kind, vectors_NT)
-        own = self._own(kind)
-        weight1_EHT = torch.cat([self.shared.weight1_EHT, own.weight1_EHT])
-        bias1_EH = torch.cat([self.shared.bias1_EH, own.bias1_EH])
-        weight2_EAH = torch.cat([self.shared.weight2_EAH, own.weight2_EAH])
+        own, to = self._own(kind), self.precision
+        weight1_EHT = torch.cat([self.shared.weight1_EHT.to(to), own.weight1_EHT.to(to)])
+        bias1_EH = torch.cat([self.shared.bias1_EH, own.bias1_EH]).to(to)
+        weight2_EAH = torch.cat([self.shared.weight2_EAH, own.weight2_EAH]).to(to)
         bias2_EA = torch.cat([self.shared.bias2_EA, own.bias2_EA])
         count, hidden, _ = weight1_EHT.shape
 
-        hidden_NF = functional.linear(vectors_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
+        x_NT = vectors_NT.to(to)
+        hidden_NF = functional.linear(x_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
         hidden_NF = self._drop(hidden_NF.relu_())
         hidden_ENH = hidden_NF.view(-1, count, hidden).transpose(0, 1)
-        expert_ENA = torch.baddbmm(bias2_EA[:, None, :], hidden_ENH, weight2_EAH.transpose(1, 2))
+        if to != torch.float32:
+            hidden_ENH = hidden_ENH.contiguous()  # a product over strided bfloat16 costs four times the copy
+        expert_ENA = torch.bmm(hidden_ENH, weight2_EAH.transpose(1, 2)).float() + bias2_EA[:, None, :]
         expert_ENA = self._drop(expert_ENA.relu_())
-        weight_EN1 = self.gate_weights(kind, vectors_NT).t()[:, :, None]
+        weight_EN1 = self.gate_weights(kind, x_NT).t()[:, :, None]
         return (weight_EN1 * expert_ENA).sum(dim=0)
 
     def adapt_clearly(self, kind: str, vectors_NT: Tensor) -> Tensor:
@@ -98,9 +106,11 @@ class Adaptor(nn.Module):
         return torch.einsum("ne,nea->na", weight_NE, torch.stack(expert_NA, dim=1))
 
     def gate_weights(self, kind: str, vectors_NT: Tensor) -> Tensor:
-        """[N, E]: how much each expert counts, shared ones first; a row sums to 1."""
-        logits_NE: Tensor = self.gate[_name(kind)](vectors_NT)
-        return logits_NE.softmax(dim=-1)
+        """[N, E]: how much each expert counts, shared ones first; a row sums to 1. In the precision of the vectors."""
+        gate = self.gate[_name(kind)]
+        assert isinstance(gate, nn.Linear)
+        logits_NE = functional.linear(vectors_NT, gate.weight.to(vectors_NT.dtype), gate.bias.to(vectors_NT.dtype))
+        return logits_NE.float().softmax(dim=-1)
 
     def missing(self, kind: str) -> Tensor:
         """[A]: the learned vector of a subject without knowledge. It does not pass through the experts."""

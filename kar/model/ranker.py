@@ -75,4 +75,5 @@ def build(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, 
                 settings.own_experts,
                 settings.dropout if settings.adaptor_dropout is None else settings.adaptor_dropout,
             )
+            adaptor.precision = getattr(torch, settings.precision)
         return Ranker(body, adaptor).to(data.device)
