@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from kar.metrics.bootstrap import COMPARED, Bootstrap
+from kar.metrics.bootstrap import COMPARED, Bootstrap, Float
 from kar.metrics.calibration import DECILES, Deciles, deciles, ece
 from kar.metrics.inference import Interval, holm
 from kar.metrics.popularity import HEAD, TOP, head_items, head_share
@@ -29,6 +29,7 @@ __all__ = [
     "TOP",
     "Bootstrap",
     "Deciles",
+    "Float",
     "Interval",
     "auc",
     "deciles",
