@@ -45,7 +45,7 @@ def run(world: Any, home: Home, settings: Settings) -> Manifest:
     before = {
         "sources": {"user_attribute": world.user_attribute, "item_attribute": world.item_attribute},
         "vectors": {"knowledge_vector": whole_vector},
-        "examples": {"example": world.example, "sequence": world.sequence},
+        "examples": {"example": world.example, "example_item": world.example_item, "sequence": world.sequence},
     }
     for name, tables in before.items():
         folder = home.partition(name, DATE).path
@@ -160,9 +160,10 @@ def test_the_knowledge_arms_best_seed_is_checkpointed_per_backbone(made: tuple[H
 def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made: tuple[Home, Manifest, Settings]) -> None:
     home, manifest, _ = made
     figures = manifest.figures
-    names = {f"{backbone} {arm}" for backbone in ("fibinet", "din") for arm in ("base", "text", "knowledge", "permuted")}
+    names = {f"same_evidence {backbone} {arm}" for backbone in ("fibinet", "din") for arm in ("base", "text", "knowledge", "permuted")}
     assert set(figures["parameters"]) == names
-    assert figures["parameters"]["din base"] < figures["parameters"]["din text"] == figures["parameters"]["din permuted"]
+    parameters = {name.removeprefix("same_evidence "): count for name, count in figures["parameters"].items()}
+    assert parameters["din base"] < parameters["din text"] == parameters["din permuted"]
     assert figures["test_touched"] == dict.fromkeys(names, 2)
     assert all(rate > 0 for rates in figures["rows_per_s"].values() for rate in rates)
     auc = {r["arm"]: [] for r in table_of(home, "metric").to_pylist()}
@@ -170,8 +171,8 @@ def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made:
         if (r["backbone"], r["split"], r["slice"], r["metric"]) == ("din", "test", "all", "auc"):
             auc[r["arm"]].append(r["value"])
     over = (np.mean(auc["text"]) - 0.5) / (np.mean(auc["base"]) - 0.5) - 1
-    assert figures["relative_improvement"]["din text"] == pytest.approx(over, abs=1e-5)
-    assert figures["verdict"] == verdict(table_of(home, "comparison").to_pylist(), "fibinet").sentence
+    assert figures["relative_improvement"]["same_evidence din text"] == pytest.approx(over, abs=1e-5)
+    assert figures["verdict"] == verdict(table_of(home, "comparison").to_pylist(), "fibinet", "same_evidence").sentence
 
 
 def test_the_same_inputs_and_settings_give_the_same_tables(made: tuple[Home, Manifest, Settings], world: Any, tmp_path: Path) -> None:
