@@ -223,7 +223,7 @@ FEATURES = Stage(
     ),
     writes=("release",),
     rejects={},
-    settings=("scenario", "adaptor", "features"),
+    settings=("scenario", "histories", "adaptor", "features"),
 )
 
 REPORT = Stage(

@@ -125,8 +125,8 @@ def _differences(comparisons: Iterable[Mapping[str, Any]], backbone: str, base: 
     for row in comparisons:
         is_ours = (row["base"], row["backbone"], row["arm_a"], row["slice"], row["metric"]) == (base, backbone, "knowledge", "all", "auc")
         if is_ours and row["arm_b"] in AGAINST and _is_defined(row):
-            numbers = (row[name] for name in ("difference", "low", "high", "detectable"))
-            found[row["arm_b"]] = _Difference(row["arm_b"], *numbers, user_count=row["user_count"])
+            names = ("difference", "low", "high", "detectable", "user_count")
+            found[row["arm_b"]] = _Difference(row["arm_b"], **{name: row[name] for name in names})
     return found
 
 

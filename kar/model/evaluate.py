@@ -71,7 +71,9 @@ def metric_rows(training: Training, data: TrainingData, members: dict[str, Bool]
             else:
                 found = metrics.values(user[chosen], label[chosen], logit[chosen])
             if name == "all":
-                found["head_share"] = metrics.head_share(data.user_E[data.split_rows[split]], predicted, head_I[data.item_E[data.split_rows[split]]])
+                found["head_share"] = metrics.head_share(
+                    data.user_E[data.split_rows[split]], predicted, head_I[data.item_E[data.split_rows[split]]]
+                )
             counts = {"example_count": int(chosen.sum()), "user_count": len(np.unique(user[chosen]))}
             rows += [training.key | {"split": split, "slice": name, "metric": m, "value": v} | counts for m, v in found.items()]
     return rows

@@ -452,7 +452,9 @@ class RerankSettings(Section):
     models: list[Reranker] = Field(["dlcm", "prm", "setrank", "mir"], min_length=1)
     arms: list[Arm] = Field(["base", "text", "knowledge", "permuted"], min_length=1)
     seeds: list[int] = Field([1], min_length=1)
-    base: Literal["thin", "same_evidence"] = Field("same_evidence", description="what a re-ranker and the first stage see of an item and a history")
+    base: Literal["thin", "same_evidence"] = Field(
+        "same_evidence", description="what a re-ranker and the first stage see of an item and a history"
+    )
     list_length: int = Field(10, ge=2, description="candidates of a list; fewer where a user has met nearly every item")
     real_items: int = Field(4, ge=1, description="consecutive examples of the user in a list; at least one is positive")
     negatives: Literal["uniform", "popularity"] = Field(
@@ -471,7 +473,9 @@ class RerankSettings(Section):
     heads: int = Field(2, ge=1)
     blocks: int = Field(2, ge=1, description="attention blocks of PRM and SetRank")
     dropout: float = Field(0.1, ge=0, lt=1)
-    item_id_dropout: float = Field(0.0, ge=0, lt=1, description="share of the training candidates whose item id is hidden, in all arms alike")
+    item_id_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the training candidates whose item id is hidden, in all arms alike"
+    )
     batch_size: int = Field(256, ge=1, description="lists")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
@@ -509,7 +513,10 @@ class FeaturesSettings(Section):
     """[features]"""
 
     promote: bool = Field(True, description="move CURRENT when the release's data_cutoff is newer")
-    require_uplift: bool = Field(False, description="promote only if knowledge beats text and permuted")
+    require_uplift: bool = Field(
+        False,
+        description="promote only where the verdict is that knowledge helps: it beats text, permuted and base, over a base that sees what the prompt saw",
+    )
 
 
 class ReportSettings(Section):

@@ -280,7 +280,9 @@ _TABLES = (
             Column("seed", "int64", "seed of the run"),
             Column("split", "string", "valid · test"),
             _SLICE,
-            Column("metric", "string", "auc · gauc · logloss · ece · head_share; slices by training count have auc alone, head_share is of all"),
+            Column(
+                "metric", "string", "auc · gauc · logloss · ece · head_share; slices by training count have auc alone, head_share is of all"
+            ),
             Column("value", "float64", "NaN: not defined on this slice (one class only, or no rows)"),
             Column("example_count", "int64", "rows of the slice"),
             Column("user_count", "int64", "users of the slice"),
@@ -305,7 +307,11 @@ _TABLES = (
             Column("p_holm", "float64", "the same after Holm's correction over the family; p where the comparison stands alone"),
             Column("family", "string", "ablations: of one slice and metric · slices: of one pair and metric · empty: stands alone"),
             Column("family_count", "int64", "comparisons of the family; 1: stands alone"),
-            Column("detectable", "float64", "smallest true difference that would be found with 80 % power at 5 % two-sided: 2.8 standard errors"),
+            Column(
+                "detectable",
+                "float64",
+                "smallest true difference that would be found with 80 % power at 5 % two-sided: 2.8 standard errors",
+            ),
             Column("seed_count", "int64", "seeds averaged"),
             Column("example_count", "int64", "test examples of the slice"),
             Column("user_count", "int64", "users resampled"),
