@@ -5,6 +5,7 @@ Shape suffixes, this file only:  U users · R resamples and the sample itself be
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ COMPARED = ("auc", "gauc", "logloss")
 MATRIX_USERS = 2_048
 """Up to so many users who beats whom is held as a matrix of users × users: then a resample costs no pass over the rows."""
 _BLOCK_ROWS = 64
+_BLOCKS = 256
 
 
 class Bootstrap:
@@ -134,13 +136,22 @@ def wins(user: NDArray[np.int64], is_positive: NDArray[np.bool_], score: NDArray
     order = np.argsort(score, kind="stable")
     owner, value, is_one = user[order], score[order], is_positive[order]
     block = _blocks(value)
-    blocks = int(block[-1]) + 1 if len(block) else 0
-    cell = block * users + owner
-    positive_BU, negative_BU = (
-        np.bincount(cell[rows], minlength=blocks * users).reshape(blocks, users).astype(np.float64) for rows in (is_one, ~is_one)
-    )
-    below_BU = np.cumsum(negative_BU, axis=0) - negative_BU / 2
-    return np.asarray(positive_BU.T @ below_BU + _within(owner, value, is_one, block, users))
+    found, negative_U = np.zeros((users, users)), np.zeros(users)
+    # some blocks at a time: what they need stays in the processor's cache
+    edges = np.searchsorted(block, np.arange(0, block[-1] + 1 + _BLOCKS, _BLOCKS)) if len(block) else []
+    for first, last in itertools.pairwise(edges):
+        part = slice(first, last)
+        own, local = owner[part], block[part] - block[first]
+        positive_BU, negative_BU = (_per_cell(local[rows] * users + own[rows], users) for rows in (is_one[part], ~is_one[part]))
+        below_BU = np.cumsum(negative_BU, axis=0) - negative_BU / 2 + negative_U
+        found += positive_BU.T @ below_BU + _within(own, value[part], is_one[part], local, users)
+        negative_U += negative_BU.sum(axis=0)
+    return found
+
+
+def _per_cell(cell: NDArray[np.int64], users: int) -> Float:
+    """[B, U] rows of each user in each block."""
+    return np.bincount(cell, minlength=_BLOCKS * users).reshape(_BLOCKS, users).astype(np.float64)
 
 
 def _blocks(value: NDArray[Any]) -> NDArray[np.int64]:
