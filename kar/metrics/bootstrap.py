@@ -138,7 +138,8 @@ def wins(user: NDArray[np.int64], is_positive: NDArray[np.bool_], score: NDArray
     block = _blocks(value)
     found, negative_U = np.zeros((users, users)), np.zeros(users)
     # some blocks at a time: what they need stays in the processor's cache
-    edges = np.searchsorted(block, np.arange(0, block[-1] + 1 + _BLOCKS, _BLOCKS)) if len(block) else []
+    starts = np.arange(0, block[-1] + 1 + _BLOCKS, _BLOCKS) if len(block) else np.empty(0, np.int64)
+    edges: NDArray[np.int64] = np.searchsorted(block, starts)
     for first, last in itertools.pairwise(edges):
         part = slice(first, last)
         own, local = owner[part], block[part] - block[first]
