@@ -124,12 +124,12 @@ class Adaptor(Form):
         dropout: after both ReLUs of an expert.
         is_gated: see `Form`.
 
-    `precision` is of the experts' and the gate's products: float32, or bfloat16 with weights and results outside of them in float32.
+    `precision` is of the experts' and the gate's products; None: the vectors' own. Weights, and what comes out of the products, keep theirs.
     It is no part of what was learned; whoever trains sets it.
     """
 
     name = "experts"
-    precision: torch.dtype = torch.float32
+    precision: torch.dtype | None = None
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Adaptor(Form):
             ModelError: an unknown kind, or vectors of another width.
         """
         self._check(kind, vectors_NT)
-        own, to = self._own(kind), self.precision
+        own, to = self._own(kind), self.precision or vectors_NT.dtype
         weight1_EHT = torch.cat([self.shared.weight1_EHT.to(to), own.weight1_EHT.to(to)])
         bias1_EH = torch.cat([self.shared.bias1_EH, own.bias1_EH]).to(to)
         weight2_EAH = torch.cat([self.shared.weight2_EAH, own.weight2_EAH]).to(to)
@@ -171,9 +171,9 @@ class Adaptor(Form):
         hidden_NF = functional.linear(x_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
         hidden_NF = self._drop(hidden_NF.relu_())
         hidden_ENH = hidden_NF.view(-1, count, hidden).transpose(0, 1)
-        if to != torch.float32:
+        if self.precision is not None:
             hidden_ENH = hidden_ENH.contiguous()  # a product over strided bfloat16 costs four times the copy
-        expert_ENA = torch.bmm(hidden_ENH, weight2_EAH.transpose(1, 2)).float() + bias2_EA[:, None, :]
+        expert_ENA = torch.bmm(hidden_ENH, weight2_EAH.transpose(1, 2)).to(bias2_EA.dtype) + bias2_EA[:, None, :]
         expert_ENA = self._drop(expert_ENA.relu_())
         weight_EN1 = self.gate_weights(kind, x_NT).t()[:, :, None]
         return (weight_EN1 * expert_ENA).sum(dim=0)
@@ -194,7 +194,7 @@ class Adaptor(Form):
         gate = self.gate[_name(kind)]
         assert isinstance(gate, nn.Linear)
         logits_NE = functional.linear(vectors_NT, gate.weight.to(vectors_NT.dtype), gate.bias.to(vectors_NT.dtype))
-        return logits_NE.float().softmax(dim=-1)
+        return logits_NE.to(gate.weight.dtype).softmax(dim=-1)
 
     @property
     def expert_names(self) -> tuple[str, ...]:

@@ -146,8 +146,8 @@ def make(kinds: Sequence[str], width: int, settings: AdaptorSettings) -> Form:
         "mlp": of_experts,
     }
     made = FORMS[settings.form](**shape, **own.get(settings.form, {}))
-    if isinstance(made, Adaptor):
-        made.precision = getattr(torch, settings.precision)
+    if isinstance(made, Adaptor) and settings.precision == "bfloat16":
+        made.precision = torch.bfloat16
     return made
 
 
