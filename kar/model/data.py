@@ -72,8 +72,8 @@ def load(
     if base.has_means:
         is_free_V = profile.is_free(_ints(sequence["position"]), user_V, position_E, user_E)
         value_V = np.where(is_free_V, profile.values(sequence["rating"], label_V), np.nan)
-        at_V, at_E = _ints(sequence["event_at"].cast(pa.int64())), _ints(example["event_at"].cast(pa.int64()))
-        mean_E = profile.item_means(value_V, item_V, at_V, item_E, at_E)
+        at_V = _ints(sequence["event_at"].cast(pa.int64()))
+        mean_E = profile.item_means(value_V, item_V, at_V, item_E, at_V[own_E])
         of_user[USER_MEAN] = _fitted(profile.user_means(value_V, user_V, len(user_ids)), trained_U)
         of_example[ITEM_MEAN] = _fitted(pc.if_else(pa.array(is_held_out_I[item_E]), None, mean_E), train_E)
     rating = pc.round(pc.if_else(pc.is_finite(sequence["rating"]), sequence["rating"], None))
@@ -103,6 +103,7 @@ def load(
         split_rows=split_rows,
         train_count_E=np.bincount(item_E[train_E], minlength=len(item_ids))[item_E],
         may_meet_I=may_meet_I,
+        vocabularies={name: block.vocabulary for name, block in blocks.items()},
         lists=_lists(listed, of_item, fields, item_E, len(item_ids), to) if listed else None,
     )
 
