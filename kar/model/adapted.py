@@ -43,7 +43,7 @@ class HistoryVectors:
         count_B2 = total_H2[batch.first_B + batch.length_B] - total_H2[batch.first_B]
         return [
             torch.where(count_B[:, None] > 0, sum_BD / count_B.clamp(min=1)[:, None], self.table_XD[0])
-            for sum_BD, count_B in zip(sum_BX.split(width, dim=1), count_B2.unbind(1), strict=True)
+            for sum_BD, count_B in zip(sum_BX.split(width, dim=1), count_B2.unbind(1), strict=True)  # type: ignore[no-untyped-call]
         ]
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from kar.model.vocabulary import Fields, Int64
+from kar.model.vocabulary import Fields, Int64, Vocabulary
 from kar.model.windows import Windows, in_line
 
 Side = Literal["user", "item"]
@@ -184,6 +184,7 @@ class TrainingData:
         user_ids, item_ids: distinct ids; `user_E`, `item_E`, `item_V` are rows of them.
         train_count_E: training examples of the target item.
         may_meet_I: whether the item's texts are older than every example, so that a history may carry them.
+        vocabularies: field → what its codes mean.
         lists: the target's multi-valued fields; None: the base has none.
     """
 
@@ -205,6 +206,7 @@ class TrainingData:
     split_rows: dict[str, Int64]
     train_count_E: Int64
     may_meet_I: Bool
+    vocabularies: dict[str, Vocabulary]
     lists: Lists | None = None
 
     @property

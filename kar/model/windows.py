@@ -52,7 +52,7 @@ class Windows:
 
     def sums(self, x_HX: Tensor) -> Tensor:
         """[B, X]: over each history the sum of what belongs to its events; zeros for an empty one."""
-        return _Sums.apply(x_HX, self)  # type: ignore[no-any-return]
+        return _Sums.apply(x_HX, self)  # type: ignore[no-any-return,no-untyped-call]
 
     def means(self, x_HX: Tensor) -> Tensor:
         """[B, X]: the mean; zeros for an empty history."""

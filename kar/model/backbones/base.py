@@ -108,7 +108,7 @@ class Backbone(nn.Module, ABC):
         single_BSX = self._single(batch, table_VX)
         history_HKX = functional.embedding(batch.code_KH.t(), table_VX)
         mean_BY = batch.windows.means(history_HKX.flatten(1))
-        return torch.cat([single_BSX, mean_BY.unflatten(1, history_HKX.shape[1:])], dim=1)
+        return torch.cat([single_BSX, mean_BY.unflatten(1, history_HKX.shape[1:])], dim=1)  # type: ignore[no-untyped-call]
 
     @property
     def event_width(self) -> int:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kar.model.adapted import Adapted, HistoryVectors
 from kar.model.adaptor import Adaptor
