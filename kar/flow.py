@@ -205,7 +205,7 @@ ADAPTOR = Stage(
         Read("sources", "item_attribute"),
         Read("vectors", "knowledge_vector", "snapshot"),
     ),
-    writes=("metric", "comparison", "prediction", "epoch", "study"),
+    writes=("metric", "comparison", "calibration", "prediction", "epoch", "study"),
     rejects={},
     settings=("scenario", "histories", "adaptor"),
 )
@@ -245,6 +245,7 @@ REPORT = Stage(
         Read("examples", "example", "latest"),
         Read("adaptor", "metric", "latest"),
         Read("adaptor", "comparison", "latest"),
+        Read("adaptor", "calibration", "latest"),
         Read("adaptor", "epoch", "latest"),
         Read("features", "release"),
     ),
