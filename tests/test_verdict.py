@@ -26,7 +26,10 @@ def comparison(**against: Interval) -> list[dict[str, object]]:
         ("fibinet", "text", "base", "all", "auc", *DOWN),
     ]
     names = ("backbone", "arm_a", "arm_b", "slice", "metric", "difference", "low", "high")
-    return [dict(zip(names, row, strict=True)) | {"seed_count": 5, "user_count": 94, "resamples": 1000} for row in ours + others]
+    return [
+        dict(zip(names, row, strict=True)) | {"base": "same_evidence", "seed_count": 5, "user_count": 94, "resamples": 1000}
+        for row in ours + others
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,13 +52,13 @@ def comparison(**against: Interval) -> list[dict[str, object]]:
     ],
 )
 def test_each_pattern_of_intervals_has_its_kind(text: Interval, permuted: Interval, base: Interval, kind: str) -> None:
-    found = verdict(comparison(text=text, permuted=permuted, base=base), "fibinet")
+    found = verdict(comparison(text=text, permuted=permuted, base=base), "fibinet", "same_evidence")
     assert found.kind == kind
     assert found.is_positive == (kind == "helps")
 
 
 def test_beating_the_base_alone_is_called_neither_help_nor_the_model_s_doing() -> None:
-    sentence = verdict(comparison(text=LEVEL, permuted=UP, base=UP), "fibinet").sentence
+    sentence = verdict(comparison(text=LEVEL, permuted=UP, base=UP), "fibinet", "same_evidence").sentence
     assert sentence == (
         "Knowledge did not beat raw text: +0.0010 test AUC (95 % interval −0.0020 to +0.0040), "
         "so its +0.0040 over the base is not the language model’s doing."
@@ -63,11 +66,11 @@ def test_beating_the_base_alone_is_called_neither_help_nor_the_model_s_doing() -
 
 
 def test_losing_to_the_permuted_arm_is_said_of_the_permuted_arm() -> None:
-    assert "did not beat shuffled knowledge" in verdict(comparison(text=UP, permuted=DOWN, base=UP), "fibinet").sentence
+    assert "did not beat shuffled knowledge" in verdict(comparison(text=UP, permuted=DOWN, base=UP), "fibinet", "same_evidence").sentence
 
 
 def test_help_is_stated_with_both_controls_and_their_intervals() -> None:
-    sentence = verdict(comparison(text=UP, permuted=(0.007, 0.005, 0.009), base=UP), "fibinet").sentence
+    sentence = verdict(comparison(text=UP, permuted=(0.007, 0.005, 0.009), base=UP), "fibinet", "same_evidence").sentence
     assert sentence == (
         "Knowledge helped: +0.0040 test AUC against raw text (95 % interval +0.0020 to +0.0060), "
         "and +0.0070 against shuffled knowledge (+0.0050 to +0.0090)."
@@ -75,7 +78,7 @@ def test_help_is_stated_with_both_controls_and_their_intervals() -> None:
 
 
 def test_a_wide_interval_names_the_users_it_rests_on() -> None:
-    sentence = verdict(comparison(text=WIDE, permuted=UP, base=UP), "fibinet").sentence
+    sentence = verdict(comparison(text=WIDE, permuted=UP, base=UP), "fibinet", "same_evidence").sentence
     assert sentence.startswith("Too few test users to tell")
     assert "94 users" in sentence
 
@@ -84,13 +87,13 @@ def test_a_wide_interval_names_the_users_it_rests_on() -> None:
 def test_without_a_control_nothing_was_measured_however_far_the_base_is_beaten(missing: str) -> None:
     arms = {"text": UP, "permuted": UP, "base": UP}
     del arms[missing]
-    found = verdict(comparison(**arms), "fibinet")
+    found = verdict(comparison(**arms), "fibinet", "same_evidence")
     assert found.kind == "not_measured"
     assert {"text": "raw text", "permuted": "shuffled"}[missing] in found.sentence
 
 
 def test_another_backbone_s_rows_do_not_count() -> None:
-    assert verdict(comparison(text=UP, permuted=UP, base=UP), "din").kind == "not_measured"
+    assert verdict(comparison(text=UP, permuted=UP, base=UP), "din", "same_evidence").kind == "not_measured"
 
 
 _ends = st.tuples(st.floats(-0.1, 0.1), st.floats(-0.1, 0.1)).map(sorted)
@@ -99,13 +102,13 @@ _ends = st.tuples(st.floats(-0.1, 0.1), st.floats(-0.1, 0.1)).map(sorted)
 @given(text=_ends, permuted=_ends, base=_ends)
 def test_a_positive_verdict_never_rests_on_an_interval_that_holds_0(text: list[float], permuted: list[float], base: list[float]) -> None:
     arms = {name: ((low + high) / 2, low, high) for name, (low, high) in (("text", text), ("permuted", permuted), ("base", base))}
-    found = verdict(comparison(**arms), "fibinet")
+    found = verdict(comparison(**arms), "fibinet", "same_evidence")
     assert found.is_positive == (min(text[0], permuted[0], base[0]) > 0)
 
 
 def test_an_interval_too_wide_to_tell_is_never_the_reason_given_for_no_difference() -> None:
-    lost = verdict(comparison(text=WIDE, permuted=DOWN, base=LEVEL), "fibinet")
+    lost = verdict(comparison(text=WIDE, permuted=DOWN, base=LEVEL), "fibinet", "same_evidence")
     assert lost.kind == "no_difference"
     assert lost.sentence.startswith("Knowledge did not help: −0.0040 test AUC against shuffled knowledge")
-    level = verdict(comparison(text=LEVEL, permuted=LEVEL, base=LEVEL), "fibinet")
+    level = verdict(comparison(text=LEVEL, permuted=LEVEL, base=LEVEL), "fibinet", "same_evidence")
     assert level.sentence.startswith("Knowledge made no difference: +0.0010 test AUC against raw text")

@@ -3,6 +3,7 @@
 Shape suffixes: E examples · V events · B examples of a batch · L longest history · H history events of a batch, all rows one after another
                 S single-valued fields (item, its attributes, the user's) · K fields of a history event (item, its attributes, rating)
                 T width of a knowledge vector · N distinct subjects of a batch that have one
+                I distinct items · M multi-valued fields · Y bags, B × M · X codes of all bags, one bag after another
 
 A code is a row of the one embedding table (`kar.model.vocabulary.Fields`). A history is the window [position − history_events,
 position) of its user's sequence, cut at the sequence's start; it may be empty.
@@ -38,6 +39,7 @@ class Batch:
         length_B: events of each history; 0: none.
         label_B: 0.0 or 1.0.
         knowledge: one entry per kind.
+        listed: the multi-valued fields; None: the base has none.
     """
 
     single_BS: Tensor
@@ -47,6 +49,7 @@ class Batch:
     length_B: Tensor
     label_B: Tensor
     knowledge: tuple[KindBatch, ...] = ()
+    listed: Listed | None = None
 
     def places(self) -> tuple[Tensor, Tensor]:
         """Histories side by side, oldest first: which of the H events stands at a place [B, L], and whether one does [B, L].
@@ -65,6 +68,45 @@ def lay_out(x_HX: Tensor, place_BL: Tensor) -> Tensor:
     if not len(x_HX):
         return x_HX.new_zeros(*place_BL.shape, *x_HX.shape[1:])
     return x_HX.index_select(0, place_BL.flatten()).view(*place_BL.shape, *x_HX.shape[1:])
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The multi-valued fields of a batch: one bag of codes per example and field, the bags of one example together.
+
+    Args:
+        code_X: codes, one bag after another.
+        first_Y: where each bag begins in X.
+    """
+
+    code_X: Tensor
+    first_Y: Tensor
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Every value of an item's multi-valued attributes.
+
+    Args:
+        names: of the M fields.
+        code_X: codes of all items' bags.
+        first_IM, length_IM: where each bag begins in X, and how many values it holds; 0: none.
+        item_E: each example's item.
+    """
+
+    names: tuple[str, ...]
+    code_X: Tensor
+    first_IM: Tensor
+    length_IM: Tensor
+    item_E: Tensor
+
+    def batch(self, examples_B: Tensor) -> Listed:
+        item_B = self.item_E.index_select(0, examples_B)
+        length_Y = self.length_IM.index_select(0, item_B).flatten()
+        first_Y = torch.cumsum(length_Y, 0) - length_Y
+        shift_X = torch.repeat_interleave(self.first_IM.index_select(0, item_B).flatten() - first_Y, length_Y)
+        place_X = shift_X + torch.arange(len(shift_X), device=shift_X.device)
+        return Listed(self.code_X.index_select(0, place_X), first_Y.to(self.code_X.dtype))
 
 
 @dataclass(frozen=True)
@@ -129,12 +171,13 @@ class TrainingData:
     Args:
         fields: the embedding table's blocks.
         target_fields: names of the target's fields: the first of `single_ES`, and of `event_KV`.
-        profile_fields: names of the user's fields: the rest of `single_ES`.
+        profile_fields: names of the other single-valued fields: the user's, the hour, the mean ratings; the rest of `single_ES`.
         label_V: 1 liked, 0 not, −1 nothing is known.
         split_rows: split → example rows, in file order.
         user_ids, item_ids: distinct ids; `user_E`, `item_E`, `item_V` are rows of them.
         train_count_E: training examples of the target item.
         may_meet_I: whether the item's texts are older than every example, so that a history may carry them.
+        lists: the target's multi-valued fields; None: the base has none.
     """
 
     fields: Fields
@@ -155,10 +198,15 @@ class TrainingData:
     split_rows: dict[str, Int64]
     train_count_E: Int64
     may_meet_I: Bool
+    lists: Lists | None = None
 
     @property
     def device(self) -> torch.device:
         return self.label_E.device
+
+    @property
+    def list_fields(self) -> tuple[str, ...]:
+        return self.lists.names if self.lists else ()
 
     @property
     def history_fields(self) -> tuple[str, ...]:
@@ -178,4 +226,5 @@ class TrainingData:
             length_B,
             self.label_E.index_select(0, examples_B),
             tuple(kind.batch(examples_B, event_H) for kind in kinds),
+            self.lists.batch(examples_B) if self.lists else None,
         )

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -72,16 +73,24 @@ class Tables:
         )
 
 
+Chosen = dict[tuple[Base, Backbone, Arm], dict[str, Any]]
+"""What the hyper-parameter trials of each base, backbone and arm chose: setting → value."""
+
+
 class Loaded:
     """The tables of a run in memory, each base's examples loaded when first asked for; the last base's are kept.
 
     Args:
         cap: events that a prompt may show (histories.cap).
+        chosen: what the hyper-parameter trials chose.
         work: where trainings keep their states; None: they keep none.
     """
 
-    def __init__(self, tables: Tables, settings: AdaptorSettings, cap: int, work: Work | None = None) -> None:
+    def __init__(
+        self, tables: Tables, settings: AdaptorSettings, cap: int, *, chosen: Chosen | None = None, work: Work | None = None
+    ) -> None:
         self.tables, self.settings, self.cap, self.work = tables, settings, cap, work
+        self.chosen: Chosen = chosen or {}
         self.arms = tables.prepare(settings)
         self._held: tuple[Base, TrainingData] | None = None
 
@@ -90,6 +99,10 @@ class Loaded:
             self._held = None  # before the next is loaded: two need not fit
             self._held = base, self.tables.load(base, self.settings, self.cap)
         return self._held[1]
+
+    def settings_of(self, base: Base, backbone: Backbone, arm: Arm) -> AdaptorSettings:
+        """The settings of some trainings: the arm's form of the adaptor, and what its trials chose."""
+        return self.settings.model_copy(update={"form": self.arms.plans[arm].form, **self.chosen.get((base, backbone, arm), {})})
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,7 @@ def _process_count(job_count: int, example_count: int, settings: AdaptorSettings
 def _side_by_side(todo: list[Job], loaded: Loaded, count: int) -> Iterator[Training]:
     # spawn: a forked process would inherit the parent's OpenMP state, which hangs
     alone = loaded.settings.model_copy(update={"threads": 1})
-    pool = multiprocessing.get_context("spawn").Pool(count, _start, (loaded.tables, alone, loaded.cap, loaded.work))
+    pool = multiprocessing.get_context("spawn").Pool(count, _start, (loaded.tables, alone, loaded.cap, loaded.chosen, loaded.work))
     with pool, Progress("adaptor: trainings", total=len(todo)) as progress:
         results = pool.imap_unordered(_run, todo)
         for _ in todo:
@@ -154,11 +167,11 @@ def _side_by_side(todo: list[Job], loaded: Loaded, count: int) -> Iterator[Train
 _loaded: Loaded
 
 
-def _start(tables: Tables, settings: AdaptorSettings, cap: int, work: Work | None) -> None:
+def _start(tables: Tables, settings: AdaptorSettings, cap: int, chosen: Chosen, work: Work | None) -> None:
     """In a new process: read the tables once, for all of its trainings."""
     global _loaded
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    _loaded = Loaded(tables, settings, cap, work)
+    _loaded = Loaded(tables, settings, cap, chosen=chosen, work=work)
 
 
 def _end_with(parent: int) -> None:
@@ -175,7 +188,7 @@ def _run(job: Job) -> Training:
 def _train(job: Job, loaded: Loaded, *, is_shown: bool) -> Training:
     data = loaded.data(job.base)
     kinds = loaded.arms.kinds(job.arm, data, job.seed)
-    settings = loaded.settings.model_copy(update={"form": loaded.arms.plans[job.arm].form})
+    settings = loaded.settings_of(job.base, job.backbone, job.arm)
     path = loaded.work.file(str(job).removeprefix("adaptor: "), settings) if loaded.work else None
     result = train(job.backbone, data, kinds, loaded.arms.width, settings, job.seed, str(job), state_path=path, is_shown=is_shown)
     training = Training(job.base, job.backbone, job.arm, job.seed, result)

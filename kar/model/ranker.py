@@ -73,6 +73,6 @@ def build(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, 
                 settings.expert_hidden,
                 settings.shared_experts,
                 settings.own_experts,
-                settings.dropout,
+                settings.dropout if settings.adaptor_dropout is None else settings.adaptor_dropout,
             )
         return Ranker(body, adaptor).to(data.device)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar import flow
+from kar.model.bases import base_of
 from kar.page.facts import Facts
 from kar.untrusted import shown
 
@@ -29,8 +30,9 @@ class Writer:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the base saw beside what the prompt saw, in events of a history."""
+    """What the published base saw beside what the prompt saw, in events of a history."""
 
+    base: str
     base_events: int
     prompt_cap: int
     shown_mean: float | None
@@ -103,9 +105,11 @@ def evidence(facts: Facts) -> Evidence:
     mode = facts.ran_with("histories", "histories", "mode")
     trained = facts.manifests.get("examples")
     date = dt.date.fromisoformat(trained.date) if trained else facts.date
+    base, cap = facts.ran_with("adaptor", "adaptor", "published_base"), facts.ran_with("histories", "histories", "cap")
     return Evidence(
-        base_events=facts.ran_with("adaptor", "adaptor", "history_events"),
-        prompt_cap=facts.ran_with("histories", "histories", "cap"),
+        base=base,
+        base_events=base_of(base, facts.adaptor_settings(), cap).history_events,
+        prompt_cap=cap,
         shown_mean=_shown_mean(facts.plan),
         dropped_count=pc.sum(facts.plan.column("history_dropped")).as_py() or 0,
         mode=mode,

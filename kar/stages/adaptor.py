@@ -1,7 +1,7 @@
 """adaptor: train the hybrid-expert adaptor jointly with each backbone, in four arms, and judge the arms.
 
 reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector
-writes  metric, comparison, prediction, epoch; beside them checkpoints/<backbone>/ of the knowledge arm
+writes  metric, comparison, prediction, epoch, study; beside them checkpoints/<backbone>/ of the knowledge arm
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from kar import metrics
 from kar.log import Progress
-from kar.model import checkpoint, evaluate
+from kar.model import checkpoint, evaluate, tuning
 from kar.model.arms import Arms
 from kar.model.batches import Bool, TrainingData
 from kar.model.evaluate import Row, Training
@@ -28,14 +28,16 @@ from kar.verdict import verdict
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
-    """Train every base × backbone × arm × seed, write the four tables and the published arm's checkpoints."""
+    """Train every base × backbone × arm × seed, write the tables and the published arm's checkpoints."""
     ours = settings.adaptor
     tables = Tables(**{field.name: _path(inputs, field.name) for field in dataclasses.fields(Tables)})
     cap = settings.histories.cap
-    loaded = Loaded(tables, ours, cap, Work.of(inputs.work, tables.paths(), {"cap": cap}))
+    loaded = Loaded(tables, ours, cap, work=Work.of(inputs.work, tables.paths(), {"cap": cap}))
     data, prepared = loaded.data(ours.bases[0]), loaded.arms  # what is judged below is the same for every base
     for sentence in warnings(prepared, data, ours):
         out.warn(sentence)
+    trials = tuning.tune(loaded)
+    loaded.chosen = tuning.chosen(trials)
     trainings = train_all(loaded)
 
     members = evaluate.slices(data, prepared.covered(data), ours.cold_count)
@@ -46,10 +48,12 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     out.write("comparison", _table("comparison", comparisons))
     out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
+    out.write("study", _table("study", [trial.row() for trial in trials]))
     out.record(**_figures(trainings, data, members))
+    out.record(chosen_parameters={" ".join(name): parameters for name, parameters in loaded.chosen.items()})
     out.record(relative_improvement=_relative_improvement(trainings, data))
     out.record(verdict=verdict(comparisons, ours.published_backbone, ours.published_base).sentence)
-    out.record(checkpoint_shas=_save_checkpoints(trainings, data, prepared, out, ours))
+    out.record(checkpoint_shas=_save_checkpoints(trainings, data, loaded, out))
 
 
 def _path(inputs: Inputs, table: str) -> Path:
@@ -105,11 +109,9 @@ def _relative_improvement(trainings: list[Training], data: TrainingData) -> dict
     }
 
 
-def _save_checkpoints(
-    trainings: list[Training], data: TrainingData, prepared: Arms, out: Output, settings: AdaptorSettings
-) -> dict[str, str]:
+def _save_checkpoints(trainings: list[Training], data: TrainingData, loaded: Loaded, out: Output) -> dict[str, str]:
     """The knowledge arm of each backbone over the published base, the seed with the best AUC on valid. Returns backbone → digest."""
-    shas: dict[str, str] = {}
+    settings, shas = loaded.settings, dict[str, str]()
     for backbone in settings.backbones:
         seeds = [t for t in trainings if (t.base, t.backbone, t.arm) == (settings.published_base, backbone, "knowledge")]
         if not seeds:
@@ -121,9 +123,9 @@ def _save_checkpoints(
             backbone=backbone,
             arm=best.arm,
             seed=best.seed,
-            encoder_id=prepared.encoder_id,
+            encoder_id=loaded.arms.encoder_id,
             views={"user": settings.user_views, "item": settings.item_views},
-            settings=settings.recipe(),
+            settings=loaded.settings_of(best.base, best.backbone, best.arm).recipe(),
             valid_auc=best.result.valid_auc,
             field_sizes=data.fields.sizes,
         )

@@ -31,7 +31,7 @@ def test_each_example_gets_its_own_subjects_vector(world: Any, settings: Adaptor
     for view, side in (("user.preference", "user"), ("item.facts", "item")):
         expected = vectors_of(world, view)
         kind = next(k for k in prepare(world, settings).kinds("knowledge", data, 1) if k.view == view)
-        batch = kind.batch(torch.arange(world.example.num_rows))
+        batch = kind.batch(torch.arange(world.example.num_rows), torch.zeros(0, dtype=torch.int64))
         table = torch.cat([torch.full((1, 16), torch.nan), batch.vectors_NT])
         found = table[batch.place_B].numpy()
         for row, subject in enumerate(world.example[f"{side}_id"].to_pylist()):
@@ -54,7 +54,7 @@ def test_text_ids_find_the_same_vectors_as_numbers(world: Any, text_world: Any, 
 def test_a_batch_holds_each_distinct_subject_once(world: Any, settings: AdaptorSettings) -> None:
     kind = prepare(world, settings).kinds("knowledge", world.load(settings), 1)[0]
     rows = torch.arange(60)
-    batch = kind.batch(rows)
+    batch = kind.batch(rows, torch.zeros(0, dtype=torch.int64))
     subjects = {user for user in world.example["user_id"].to_pylist()[:60] if user != 1}
     assert len(batch.vectors_NT) == len(subjects)
     assert batch.vectors_NT.unique(dim=0).shape == batch.vectors_NT.shape

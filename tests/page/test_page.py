@@ -129,7 +129,7 @@ def test_imported_texts_are_not_blamed_on_the_local_model(tmp_path: Path) -> Non
 
 def test_a_base_that_sees_less_than_the_prompt_is_called_uneven(parsed: Parsed, tmp_path: Path) -> None:
     assert "The comparison is even: the base sees the newest 30 events" in parsed.text
-    text = words(tmp_path, Plan(settings={"adaptor": {"history_events": 5}}))
+    text = words(tmp_path, Plan(base="thin"))
     assert "The comparison is not even: the base sees the newest 5 events of a history, a prompt up to 30" in text
 
 
@@ -158,7 +158,9 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
 
 
 def test_differences_are_given_for_every_pair_and_slice(parsed: Parsed) -> None:
-    plots = parsed.text[parsed.text.index("Differences in test AUC") : parsed.text.index("DIN for comparison")]
+    plots = parsed.text[
+        parsed.text.index("Differences in test AUC") : parsed.text.index("DIN over the base of the same evidence for comparison")
+    ]
     for pair in ("knowledge − text", "knowledge − permuted", "knowledge − base"):
         assert pair in plots
     for name in ("all", "warm items", "cold items", "covered", "uncovered"):

@@ -88,6 +88,7 @@ def _comparison(low: float = 0.01, backbone: str = "fibinet") -> list[dict[str, 
         for metric in ("auc", "logloss"):
             rows.append(
                 {
+                    "base": "same_evidence",
                     "backbone": backbone,
                     "arm_a": arm_a,
                     "arm_b": arm_b,
