@@ -123,8 +123,12 @@ def test_positives_stand_anywhere_in_a_list_before_it_is_ordered(made_of: Any, t
 
 
 def test_an_item_held_out_of_training_is_a_candidate_only_where_lists_are_judged(made_of: Any, timed: Any) -> None:
-    held_out = timed.example_item.set_column(1, "is_held_out", pa.array([item in (4, 5) for item in timed.example_item["item_id"].to_pylist()]))
-    kept = timed.example.filter(pc.invert(pc.and_(pc.equal(timed.example["split"], "train"), pc.is_in(timed.example["item_id"], pa.array([4, 5])))))
+    held_out = timed.example_item.set_column(
+        1, "is_held_out", pa.array([item in (4, 5) for item in timed.example_item["item_id"].to_pylist()])
+    )
+    kept = timed.example.filter(
+        pc.invert(pc.and_(pc.equal(timed.example["split"], "train"), pc.is_in(timed.example["item_id"], pa.array([4, 5]))))
+    )
     made = made_of(timed.having(example_item=held_out, example=kept))
     found = {split: {item for n in rows for item in items_of(made, n)} for split, rows in made.lists.split_rows.items()}
     assert not found["train"] & {4, 5}
@@ -178,7 +182,9 @@ def test_an_item_that_comes_twice_in_a_group_counts_once(made_of: Any, timed: An
 
 def test_a_split_without_a_positive_is_a_named_error(made: Any, timed: Any) -> None:
     is_test = pc.equal(timed.example["split"], "test")
-    none = timed.having(example=timed.example.set_column(timed.example.column_names.index("label"), "label", pc.if_else(is_test, 0, timed.example["label"])))
+    none = timed.having(
+        example=timed.example.set_column(timed.example.column_names.index("label"), "label", pc.if_else(is_test, 0, timed.example["label"]))
+    )
     with pytest.raises(ModelError, match="no test list"):
         build(none.load(made.adaptor), none.example, none.example_item, none.sequence, made.settings)
 
