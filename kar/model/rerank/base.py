@@ -73,7 +73,7 @@ class Seen:
 
 
 class Reranker(nn.Module, ABC):
-    """Scores a list's candidates in each other's presence."""
+    """Scores a list's candidates in each other's presence. What is added to all scores of a list changes nothing: no last layer has a bias."""
 
     needs_history = False
 
