@@ -196,7 +196,7 @@ EXAMPLES = Stage(
 ADAPTOR = Stage(
     name="adaptor",
     title="train the hybrid-expert adaptor jointly with each backbone, in four arms",
-    version=2,
+    version=3,
     reads=(
         Read("examples", "example"),
         Read("examples", "example_item"),
@@ -205,7 +205,7 @@ ADAPTOR = Stage(
         Read("sources", "item_attribute"),
         Read("vectors", "knowledge_vector", "snapshot"),
     ),
-    writes=("metric", "comparison", "calibration", "prediction", "epoch", "study"),
+    writes=("metric", "comparison", "calibration", "prediction", "epoch", "study", "gate_weight", "view_use"),
     rejects={},
     settings=("scenario", "histories", "adaptor"),
 )

@@ -1,7 +1,8 @@
 """adaptor: train the hybrid-expert adaptor jointly with each backbone, in four arms, and judge the arms.
 
 reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector
-writes  metric, comparison, calibration, prediction, epoch, study; beside them checkpoints/<backbone>/ of the knowledge arm
+writes  metric, comparison, calibration, prediction, epoch, study, gate_weight, view_use; beside them checkpoints/<backbone>/ of the
+        knowledge arm
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from kar import metrics
 from kar.log import Progress
-from kar.model import checkpoint, evaluate, tuning
+from kar.model import checkpoint, evaluate, tuning, use
 from kar.model.arms import Arms
 from kar.model.bases import seen
 from kar.model.batches import Bool, TrainingData
@@ -53,6 +54,9 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
     out.write("study", _table("study", [trial.row() for trial in trials]))
+    gate_weights, view_uses = use.rows(trainings, loaded)
+    out.write("gate_weight", _table("gate_weight", gate_weights))
+    out.write("view_use", _table("view_use", view_uses))
     out.record(**_figures(trainings, data, members, head_I))
     out.record(chosen_parameters={" ".join(name): parameters for name, parameters in loaded.chosen.items()})
     out.record(relative_improvement=_relative_improvement(trainings, data))

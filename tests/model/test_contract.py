@@ -86,7 +86,8 @@ def test_there_is_one_finite_logit_per_example(small: Prepared, name: str, arm: 
 @WITH_EVERY_ARM
 def test_gradients_reach_every_parameter_and_the_embeddings_that_occur(rich: Prepared, name: str, arm: str) -> None:
     batch = rich.batch(torch.from_numpy(rich.data.split_rows["train"]), arm)  # holds examples without knowledge of either side
-    occurring = torch.cat([batch.single_BS.flatten(), batch.code_KH.flatten()])
+    assert batch.listed is not None
+    occurring = torch.cat([batch.single_BS.flatten(), batch.code_KH.flatten(), batch.listed.code_X])
     unreached = None
     for seed in (1, 2, 3):  # a layer that ends in a ReLU may start at zero, but not with every seed
         ranker = rich.ranker(name, arm, seed)

@@ -144,6 +144,27 @@ def test_one_epoch_of_each_training_is_chosen_and_it_has_the_best_valid_auc(made
         assert chosen[0]["valid_auc"] == max(row["valid_auc"] for row in rows)
 
 
+def test_the_gates_and_the_use_of_each_view_are_told_of_the_seed_that_is_published(made: tuple[Home, Manifest, Settings]) -> None:
+    home, _, _ = made
+    gates = table_of(home, "gate_weight").to_pylist()
+    names = {f"shared:{number}" for number in range(2)} | {f"own:{number}" for number in range(5)}
+    views = {"user.preference": 17, "item.facts": 19}
+    for backbone in ("fibinet", "din"):
+        seed = checkpoint.load(home.partition("adaptor", DATE).path / "checkpoints" / backbone).origin.seed
+        for view, subjects in views.items():
+            of_view = [row for row in gates if (row["base"], row["backbone"], row["view"]) == ("same_evidence", backbone, view)]
+            assert {row["expert"] for row in of_view} == names
+            assert sum(row["weight"] for row in of_view) == pytest.approx(1.0)
+            assert {row["subject_count"] for row in of_view} == {subjects}
+        uses = [row for row in table_of(home, "view_use").to_pylist() if row["backbone"] == backbone]
+        found = {(row["view"], row["left_out"]) for row in uses}
+        assert found == {("user.preference", "everywhere"), *(("item.facts", place) for place in ("everywhere", "target", "history"))}
+        assert {row["seed"] for row in uses} == {seed}
+        assert all(np.isfinite([row["auc_drop"], row["logloss_rise"], row["mean_norm"]]).all() for row in uses)
+        assert any(row["logloss_rise"] != 0.0 for row in uses)
+    assert len(gates) == 2 * 2 * 7
+
+
 def test_the_knowledge_arms_best_seed_is_checkpointed_per_backbone(made: tuple[Home, Manifest, Settings]) -> None:
     home, manifest, settings = made
     best = {}
@@ -182,7 +203,7 @@ def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made:
 def test_the_same_inputs_and_settings_give_the_same_tables(made: tuple[Home, Manifest, Settings], world: Any, tmp_path: Path) -> None:
     _, manifest, settings = made
     again = run(world, Home(tmp_path, "world"), settings)
-    for name in ("metric", "comparison", "prediction"):
+    for name in ("metric", "comparison", "prediction", "gate_weight", "view_use"):
         assert again.tables[name]["sha"] == manifest.tables[name]["sha"], name
     assert again.figures["checkpoint_shas"] == manifest.figures["checkpoint_shas"]
 
