@@ -205,7 +205,7 @@ ADAPTOR = Stage(
         Read("sources", "item_attribute"),
         Read("vectors", "knowledge_vector", "snapshot"),
     ),
-    writes=("metric", "comparison", "prediction", "epoch"),
+    writes=("metric", "comparison", "calibration", "prediction", "epoch", "study"),
     rejects={},
     settings=("scenario", "histories", "adaptor"),
 )
@@ -213,17 +213,18 @@ ADAPTOR = Stage(
 FEATURES = Stage(
     name="features",
     title="adapt the newest vectors, verify them and publish a release",
-    version=1,
+    version=2,
     reads=(
         Read("sources", "user"),
         Read("sources", "item"),
+        Read("sources", "interaction"),
         Read("knowledge", "knowledge"),
         Read("vectors", "knowledge_vector"),
         Read("adaptor", "comparison", "latest"),
     ),
     writes=("release",),
     rejects={},
-    settings=("scenario", "adaptor", "features"),
+    settings=("scenario", "histories", "examples", "adaptor", "features"),
 )
 
 REPORT = Stage(
@@ -244,6 +245,7 @@ REPORT = Stage(
         Read("examples", "example", "latest"),
         Read("adaptor", "metric", "latest"),
         Read("adaptor", "comparison", "latest"),
+        Read("adaptor", "calibration", "latest"),
         Read("adaptor", "epoch", "latest"),
         Read("features", "release"),
     ),

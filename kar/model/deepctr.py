@@ -31,7 +31,17 @@ def _import_without_version_check() -> None:
 _import_without_version_check()
 
 from deepctr_torch.layers.core import DNN  # noqa: E402
-from deepctr_torch.layers.interaction import CIN, FM, BilinearInteraction, CrossNet, SENETLayer  # noqa: E402
-from deepctr_torch.layers.sequence import AttentionSequencePoolingLayer  # noqa: E402
+from deepctr_torch.layers.interaction import CIN, FM, BilinearInteraction, CrossNet, InteractingLayer, SENETLayer  # noqa: E402
+from deepctr_torch.layers.sequence import AttentionSequencePoolingLayer, DynamicGRU  # noqa: E402
 
-__all__ = ["CIN", "DNN", "FM", "AttentionSequencePoolingLayer", "BilinearInteraction", "CrossNet", "SENETLayer"]
+__all__ = [
+    "CIN",
+    "DNN",
+    "FM",
+    "AttentionSequencePoolingLayer",
+    "BilinearInteraction",
+    "CrossNet",
+    "DynamicGRU",
+    "InteractingLayer",
+    "SENETLayer",
+]

@@ -7,6 +7,8 @@ Shape suffixes as in `batches`; besides: U distinct users · I distinct items
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,14 +24,6 @@ _STEPS = 10
 def hours(event_at_E: pa.ChunkedArray) -> pa.Array:
     """[E] hour of the day, UTC."""
     return pc.hour(event_at_E).combine_chunks()
-
-
-def values(rating_V: pa.ChunkedArray, label_V: Int64) -> Float64:
-    """[V] what means are taken of: the rating; where the data have none at all (clicks), the label. NaN: no value."""
-    rating = np.asarray(rating_V.to_numpy(), dtype=np.float64)
-    if np.isfinite(rating).any():
-        return np.where(np.isfinite(rating), rating, np.nan)
-    return np.where(label_V >= 0, label_V.astype(np.float64), np.nan)
 
 
 def is_free(position_V: Int64, user_V: Int64, position_E: Int64, user_E: Int64) -> Bool:
@@ -52,22 +46,73 @@ def user_means(value_V: Float64, user_V: Int64, count: int) -> pa.Array:
     return _categories(total_U, np.bincount(owner, minlength=count))
 
 
-def item_means(value_V: Float64, item_V: Int64, at_V: Int64, item_E: Int64, at_E: Int64) -> pa.Array:
-    """[E] mean value of the target item's events that are older than the example, as a category; null: there are none.
+@dataclass(frozen=True)
+class FreeEvents:
+    """The events that come before their user's first example: nothing asks for them, so means may rest on them.
 
     Args:
-        value_V: NaN: does not count.
-        at_V, at_E: times, of one unit. An event of the example's own instant is not older.
+        user_N, item_N: rows of the distinct ids.
+        at_N: times, of one unit.
+        value_N: the rating; where the data have none at all (clicks), the label. Finite.
     """
-    has_value_V = np.isfinite(value_V)
-    time_N = np.unique(at_V)
-    steps = len(time_N) + 1
-    place_V = item_V[has_value_V] * steps + np.searchsorted(time_N, at_V[has_value_V])  # by item, then by time
-    order = np.argsort(place_V, kind="stable")
-    total = np.concatenate([[0.0], np.cumsum(value_V[has_value_V][order])])
-    first_E = np.searchsorted(place_V[order], item_E * steps)
-    end_E = np.searchsorted(place_V[order], item_E * steps + np.searchsorted(time_N, at_E))
-    return _categories(total[end_E] - total[first_E], end_E - first_E)
+
+    user_N: Int64
+    item_N: Int64
+    at_N: Int64
+    value_N: Float64
+
+    @classmethod
+    def of(cls, free: pa.Table, item_ids: pa.Array) -> FreeEvents:
+        """Those that have a value.
+
+        Args:
+            free: user (row), item_id, at, rating and label of each.
+        """
+        rating = np.asarray(free["rating"].to_numpy(), dtype=np.float64)
+        label = np.asarray(free["label"].to_numpy(), dtype=np.float64)
+        value = rating if np.isfinite(rating).any() else np.where(label >= 0, label, np.nan)
+        has_value = np.isfinite(value)
+        item = pc.index_in(free["item_id"], value_set=item_ids).cast(pa.int64()).to_numpy()
+        user, at = free["user"].to_numpy(), free["at"].to_numpy()
+        return cls(user[has_value], np.asarray(item)[has_value], at[has_value], value[has_value])
+
+
+@dataclass(frozen=True)
+class ItemMeans:
+    """The mean value of each item's free events up to any time.
+
+    Args:
+        time_M: distinct times, ascending.
+        place_N: item · (M + 1) + place of the time, ascending; `total_N1` the sum of the values before each.
+    """
+
+    time_M: Int64
+    place_N: Int64
+    total_N1: Float64
+
+    @classmethod
+    def of(cls, free: FreeEvents) -> ItemMeans:
+        time_M = np.unique(free.at_N)
+        place_N = free.item_N * (len(time_M) + 1) + np.searchsorted(time_M, free.at_N)  # by item, then by time
+        order = np.argsort(place_N, kind="stable")
+        return cls(time_M, place_N[order], np.concatenate([[0.0], np.cumsum(free.value_N[order])]))
+
+    def before(self, item_E: Int64, at_E: Int64) -> pa.Array:
+        """[E] mean of the target item's events that are older than the example, as a category; null: there are none.
+
+        An event of the example's own instant is not older.
+        """
+        steps = len(self.time_M) + 1
+        first_E = np.searchsorted(self.place_N, item_E * steps)
+        end_E = np.searchsorted(self.place_N, item_E * steps + np.searchsorted(self.time_M, at_E))
+        return _categories(self.total_N1[end_E] - self.total_N1[first_E], end_E - first_E)
+
+    def categories(self) -> pa.Array:
+        """Every category that an item's mean so far takes at some time."""
+        item_N = self.place_N // (len(self.time_M) + 1)
+        first_N = np.searchsorted(item_N, item_N)
+        end_N = np.arange(1, len(item_N) + 1)
+        return _categories(self.total_N1[end_N] - self.total_N1[first_N], end_N - first_N).unique()
 
 
 def _categories(total: Float64, count: Int64) -> pa.Array:

@@ -21,6 +21,7 @@ Structured = Literal["structured_outputs", "response_format", "none"]
 Arm = str
 Backbone = Literal["deepfm", "xdeepfm", "dcn", "dcnv2", "autoint", "fignn", "fibinet", "din", "dien"]
 Base = Literal["thin", "same_evidence", "rich"]
+Control = Literal["masked", "noise"]
 Reranker = Literal["dlcm", "prm", "setrank", "mir"]
 AdaptorForm = Literal["experts", "one_gate", "mlp", "linear", "random"]
 _HOSTED = ("api.openai.com",)
@@ -117,6 +118,10 @@ class Price(Section):
     prompt: float = Field(0.0, ge=0)
     cached: float | None = Field(None, ge=0, description="prompt tokens that the server had in its cache; none: the price of the others")
     completion: float = Field(0.0, ge=0)
+
+    def usd(self, prompt_tokens: Any, completion_tokens: Any) -> Any:
+        """Dollars of so many tokens, one number or a column of them, none of the prompt's from the cache."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 class LLMSettings(Section):
@@ -309,6 +314,11 @@ class VectorsSettings(Section):
         "float32", description="bfloat16: twice the speed where the processor has it (AMX, AVX512-BF16), vectors within 0.00003 of cosine"
     )
     raw_views: bool = Field(True, description="also encode item.raw and user.raw, for the text arm")
+    controls: list[Control] = Field(
+        default_factory=list,
+        description="masked: every knowledge text also with its titles and names replaced by neutral ones, as item.facts@masked; noise: random words "
+        "of its view, as many as it has, as item.facts@noise",
+    )
     per_factor: list[View] = Field(
         default_factory=list,
         description="views whose factors are also encoded each for itself, as views like item.facts:mood; only where the answers are in factors",
@@ -408,11 +418,16 @@ class AdaptorSettings(Section):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     dropout: float = Field(0.0, ge=0, lt=1)
+    adaptor_dropout: float | None = Field(None, ge=0, lt=1, description="in the experts; none: as dropout")
     epochs: int = Field(10, ge=1)
     patience: int = Field(2, ge=1, description="epochs without a better AUC on valid before stopping")
     cold_count: int = Field(5, ge=0, description="an item with fewer training examples than this is cold")
     resamples: int = Field(1000, ge=100, description="paired bootstrap over users")
-    trials: int = Field(0, ge=0, description="hyper-parameter trials of each backbone and arm, judged on valid; 0: as set here")
+    trials: int = Field(
+        0,
+        ge=0,
+        description="hyper-parameter trials of each base, backbone and arm, judged on valid (kar/model/tuning.py); 0: all as set here",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the experts' first product, the dear one; bfloat16 where the processor gains"
     )
@@ -513,7 +528,15 @@ class FeaturesSettings(Section):
     """[features]"""
 
     promote: bool = Field(True, description="move CURRENT when the release's data_cutoff is newer")
-    require_uplift: bool = Field(False, description="promote only if knowledge beats text and permuted")
+    require_uplift: bool = Field(
+        False,
+        description="promote only where the verdict is that knowledge helps: it beats text, permuted and base, over a base that sees what the prompt saw",
+    )
+    history_vectors: bool | None = Field(
+        None,
+        description="publish per user the mean adapted vector of the liked and of the disliked items of their history; none: as "
+        "adaptor.history_knowledge",
+    )
 
 
 class ReportSettings(Section):

@@ -192,3 +192,9 @@ def small_settings(**changes: Any) -> AdaptorSettings:
 def _one_thread() -> None:
     """Small tensors: a second thread costs more than it gives."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_settings_of() -> Callable[..., AdaptorSettings]:
+    """`settings_with` for fixtures that live longer than a test."""
+    return small_settings

@@ -1,199 +1,185 @@
-"""Contract tests: every backbone in `BACKBONES` must hold them, with and without knowledge."""
+"""Where a layer of deepctr-torch is slow, ours equals it with the same weights; FiGNN, which it lacks, equals the paper written out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from kar.model import arms, checkpoint, train
-from kar.model.backbones import BACKBONES, DIN, FiBiNET, Shape
-from kar.model.batches import Batch, Kind, TrainingData
-from kar.model.ranker import Ranker, build
-from kar.settings import AdaptorSettings
+from kar.model.adapted import Adapted
+from kar.model.backbones import BACKBONES, Backbone, Shape
+from kar.model.backbones.autoint import AutoInt
+from kar.model.backbones.dcn import DCN
+from kar.model.backbones.deepfm import DeepFM
+from kar.model.backbones.dien import DIEN
+from kar.model.backbones.din import DIN
+from kar.model.backbones.fibinet import FiBiNET
+from kar.model.backbones.fignn import FiGNN
+from kar.model.backbones.interacting import Interacting
+from kar.model.backbones.xdeepfm import XDeepFM
+from kar.model.deepctr import DynamicGRU, InteractingLayer
 
-ARMS = ("base", "knowledge")
-EVERY = pytest.mark.parametrize("backbone", sorted(BACKBONES))
-
-
-def test_an_interaction_model_and_a_behaviour_model_are_there() -> None:
-    assert sorted(BACKBONES) == ["din", "fibinet"]
-
-
-def prepared(world: Any, settings: AdaptorSettings, backbone: str, arm: Any) -> tuple[Ranker, TrainingData, list[Kind]]:
-    data = world.load(settings)
-    of_arms = arms.prepare(world.knowledge_vector, world.example, settings)
-    kinds = of_arms.kinds(arm, data, 1)
-    return build(backbone, data, [kind.view for kind in kinds], of_arms.width, settings, seed=1), data, kinds
+SHAPE = Shape(code_count=30, target_count=2, profile_count=1, kind_count=2, history_kind_count=1, embedding_dim=4, mlp=(8,), dropout=0.0)
+LENGTHS = torch.tensor([7, 3, 0, 1, 5])
+IS_EVENT = torch.arange(7) < LENGTHS[:, None]
 
 
-def loss_of(ranker: Ranker, batch: Batch) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(ranker(batch), batch.label_B)
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
 
 
-@EVERY
-@pytest.mark.parametrize("arm", ARMS)
-@pytest.mark.parametrize("rows", [1, 2, 33])
-def test_there_is_one_finite_logit_per_example(world: Any, settings: AdaptorSettings, backbone: str, arm: str, rows: int) -> None:
-    ranker, data, kinds = prepared(world, settings, backbone, arm)
-    logits = ranker(data.batch(torch.arange(rows), kinds))
-    assert logits.shape == (rows,)
-    assert logits.dtype == torch.float32
-    assert logits.isfinite().all()
+def close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-@EVERY
-@pytest.mark.parametrize("arm", ARMS)
-def test_gradients_reach_every_parameter(world: Any, settings_with: Callable[..., AdaptorSettings], backbone: str, arm: str) -> None:
-    settings = settings_with(use_user_id=True, user_fields=["age"])
-    ranker, data, kinds = prepared(world, settings, backbone, arm)
-    batch = data.batch(torch.from_numpy(data.split_rows["train"]), kinds)  # holds examples without knowledge of either side
-    loss_of(ranker, batch).backward()  # type: ignore[no-untyped-call]
-    unreached = [name for name, p in ranker.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # deepctr-torch's SENET ends in a ReLU: with an untrained layer a whole weight may start at zero
-    assert [name for name in unreached if "senet" not in name] == []
-
-
-@EVERY
-@pytest.mark.parametrize("arm", ARMS)
-def test_a_backbone_overfits_two_hundred_rows(world: Any, settings_with: Callable[..., AdaptorSettings], backbone: str, arm: str) -> None:
-    ranker, data, kinds = prepared(world, settings_with(mlp=[64, 32]), backbone, arm)
-    batch = data.batch(torch.arange(200), kinds)
-    noise = replace(batch, label_B=torch.randint(0, 2, (200,), generator=torch.Generator().manual_seed(0)).float())
-    optimizer = torch.optim.Adam(ranker.parameters(), lr=1e-2)
-    for _ in range(120):
-        optimizer.zero_grad()
-        loss = loss_of(ranker, noise)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    assert loss.item() < 0.1
-
-
-@EVERY
-@pytest.mark.parametrize("arm", ARMS)
-def test_equal_seeds_train_to_equal_bits(world: Any, settings_with: Callable[..., AdaptorSettings], backbone: str, arm: Any) -> None:
-    settings = settings_with(epochs=1, dropout=0.1, threads=2)
-    _, data, kinds = prepared(world, settings, backbone, arm)
-    first, again, other = (train.train(backbone, data, kinds, 16, settings, seed, "test") for seed in (1, 1, 2))
-    assert first.test_logit.tobytes() == again.test_logit.tobytes()
-    assert [e.train_loss for e in first.epochs] == [e.train_loss for e in again.epochs]
-    assert first.test_logit.tobytes() != other.test_logit.tobytes()
-
-
-@EVERY
-def test_a_checkpoint_gives_back_the_same_backbone(world: Any, settings: AdaptorSettings, backbone: str, tmp_path: Path) -> None:
-    ranker, data, kinds = prepared(world, settings, backbone, "knowledge")
-    origin = checkpoint.Origin(backbone, "knowledge", 1, "hash-16:test", {"item": ["item.facts"]}, {}, 0.5, data.fields.sizes)
-    checkpoint.save(tmp_path, ranker, origin)
-    loaded = Ranker(checkpoint.load_backbone(tmp_path), checkpoint.load(tmp_path).adaptor)
-    batch = data.batch(torch.arange(50), kinds)
-    assert torch.equal(loaded(batch), ranker.eval()(batch))
-
-
-@EVERY
-def test_examples_without_knowledge_get_the_learned_default(world: Any, settings: AdaptorSettings, backbone: str) -> None:
-    ranker, data, kinds = prepared(world, settings, backbone, "knowledge")
-    item_3 = torch.from_numpy((world.example["item_id"].to_numpy() == 3).nonzero()[0])
-    assert len(item_3) > 3
-    before = ranker(data.batch(item_3, kinds))
+def stirred(module: nn.Module) -> None:
+    """Weights of which none is zero or like another."""
     with torch.no_grad():
-        ranker.adaptor.default["item:facts"].add_(1.0)  # type: ignore[union-attr]
-    assert (ranker(data.batch(item_3, kinds)) != before).all()
-    others = torch.arange(3)  # users without, items with knowledge
-    item_ids = world.example["item_id"].to_numpy()[:3]
-    assert 3 not in item_ids
-    with_default = ranker(data.batch(others, kinds))
-    with torch.no_grad():
-        ranker.adaptor.default["item:facts"].add_(1.0)  # type: ignore[union-attr]
-    assert torch.equal(ranker(data.batch(others, kinds)), with_default)
+        for parameter in module.parameters():
+            parameter.normal_(0, 0.5)
 
 
-@EVERY
-def test_no_knowledge_at_all_still_gives_logits(world: Any, settings: AdaptorSettings, backbone: str) -> None:
-    none = world.having(knowledge_vector=world.knowledge_vector.slice(0, 0))
-    ranker, data, kinds = prepared(none, settings.model_copy(update={"arms": ["knowledge"]}), backbone, "knowledge")
-    assert ranker(data.batch(torch.arange(40), kinds)).isfinite().all()
-
-
-@EVERY
-def test_an_empty_history_does_not_look_at_any_event(world: Any, settings: AdaptorSettings, backbone: str) -> None:
-    ranker, data, _ = prepared(world, settings, backbone, "base")
-    batch = data.batch(torch.arange(20))
-    empty = replace(batch, length_B=torch.zeros(20, dtype=torch.int64))
-    other_events = replace(empty, event_KV=batch.event_KV.flip(1))
-    logits = ranker(empty)
-    assert logits.isfinite().all()
-    assert torch.equal(logits, ranker(other_events))
-    assert not torch.equal(logits, ranker(batch))
-    mixed = replace(batch, length_B=torch.where(torch.arange(20) < 10, 0, batch.length_B))
-    torch.testing.assert_close(ranker(mixed)[:10], logits[:10])
-
-
-@EVERY
-def test_padding_does_not_change_a_logit(world: Any, settings: AdaptorSettings, backbone: str) -> None:
-    ranker, data, _ = prepared(world, settings, backbone, "base")
-    rows = torch.tensor([0, 5, 100])
-    lengths = data.batch(rows).length_B
-    assert lengths.min() < lengths.max()
-    together = ranker(data.batch(rows))
-    alone = torch.cat([ranker(data.batch(rows[n : n + 1])) for n in range(3)])
-    torch.testing.assert_close(together, alone)
-
-
-@EVERY
-def test_the_history_and_its_ratings_matter(world: Any, settings: AdaptorSettings, backbone: str) -> None:
-    ranker, data, _ = prepared(world, settings, backbone, "base")
-    batch = data.batch(torch.arange(30))
-    for field in range(3):
-        changed = batch.event_KV.clone()
-        changed[field] = changed[field].roll(1)
-        assert not torch.equal(ranker(batch), ranker(replace(batch, event_KV=changed))), data.history_fields[field]
-
-
-@EVERY
-def test_unseen_ids_share_one_embedding(world: Any, settings: AdaptorSettings, backbone: str) -> None:
-    ranker, data, _ = prepared(world, settings, backbone, "base")
-    unseen = torch.from_numpy((world.example["item_id"].to_numpy() == 20).nonzero()[0])
-    before = ranker(data.batch(unseen))
-    with torch.no_grad():
-        ranker.backbone.embedding.weight[data.fields.offset("item_id")] += 1.0
-    assert (ranker(data.batch(unseen)) != before).all()
-
-
-@EVERY
-@pytest.mark.parametrize("arm", ARMS)
-def test_the_first_loss_is_pinned(world: Any, settings: AdaptorSettings, backbone: str, arm: str) -> None:
-    ranker, data, kinds = prepared(world, settings, backbone, arm)
-    loss = loss_of(ranker, data.batch(torch.arange(64), kinds)).item()
-    assert loss == pytest.approx(PINNED[backbone, arm], abs=1e-5)
-
-
-PINNED = {
-    ("din", "base"): 0.693940,
-    ("din", "knowledge"): 0.712510,
-    ("fibinet", "base"): 0.698748,
-    ("fibinet", "knowledge"): 0.695719,
-}
+def test_fields_are_counted_with_those_of_knowledge() -> None:
+    assert (SHAPE.field_count, SHAPE.knowledge_count) == (6, 4)
 
 
 def test_fibinets_interaction_equals_deepctrs_layer() -> None:
-    model = FiBiNET(Shape(30, 2, 1, 2, 4, (8,), 0.0))
-    assert model.field_count == 8
-    x = torch.randn(5, 8, 4)
-    torch.testing.assert_close(model.interact(model.bilinear, x), model.bilinear(x))
+    model, x = FiBiNET(SHAPE), torch.randn(5, 10, 4)
+    close(model.interact(model.bilinear, x), model.bilinear(x))
+
+
+def test_xdeepfms_interaction_equals_deepctrs_layer() -> None:
+    model, x = XDeepFM(SHAPE), torch.randn(5, 10, 4) / 2
+    assert model.interact(x).shape == (5, 100)
+    close(model.interact(x), model.cin(x))
+
+
+@pytest.mark.parametrize("name", ["dcn", "dcnv2"])
+def test_the_cross_network_equals_deepctrs_layer(name: str) -> None:
+    model = BACKBONES[name](SHAPE)
+    assert isinstance(model, DCN)
+    stirred(model.crossing)  # deepctr-torch's biases start at zero
+    x = torch.randn(5, 40) / 4
+    assert len(model.crossing.kernels) == 3
+    close(model.cross(x), model.crossing(x))
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_the_interacting_layer_equals_deepctrs_where_the_width_stays(rows: int) -> None:
+    ours, theirs = Interacting(6, 6), InteractingLayer(6, head_num=1)
+    with torch.no_grad():
+        parts = [matrix.t() for matrix in (theirs.W_Query, theirs.W_key, theirs.W_Value, theirs.W_Res)]
+        ours.weight_XD.copy_(torch.cat(parts).mul_(20))
+        for matrix in theirs.parameters():
+            matrix.mul_(20)  # it starts so small that any attention would be uniform
+    x = torch.randn(rows, 9, 6)
+    close(ours(x), theirs(x))
+
+
+def test_autoint_attends_in_three_layers_of_width_64() -> None:
+    model = AutoInt(SHAPE)
+    assert [tuple(layer.weight_XD.shape) for layer in model.attention] == [(256, 4), (256, 64), (256, 64)]
 
 
 def test_dins_interest_equals_deepctrs_layer() -> None:
-    model = DIN(Shape(30, 2, 0, 0, 4, (8,), 0.0))
-    target, events = torch.randn(5, 8), torch.randn(5, 7, 8)
-    is_event = torch.arange(7) < torch.tensor([7, 3, 0, 1, 5])[:, None]
-    theirs = model.attention(target[:, None], events, None, is_event)[:, 0]
-    ours = model.pool(target, events, is_event)
-    torch.testing.assert_close(ours, theirs)
+    model = DIN(SHAPE)
+    target, events = torch.randn(5, 12), torch.randn(5, 7, 12)
+    ours = model.pool(target, events, IS_EVENT)
+    close(ours, model.attention(target[:, None], events, None, IS_EVENT)[:, 0])
     assert not ours[2].any()
+
+
+def test_diens_attention_equals_deepctrs_layer_and_is_none_for_an_empty_history() -> None:
+    model = DIEN(SHAPE)
+    stirred(model.attention)
+    target, events = torch.randn(5, 12), torch.randn(5, 7, 12)
+    ours = model.attend(target, events, IS_EVENT)
+    theirs = model.attention(target[:, None], events, None, IS_EVENT)[:, 0]
+    has_event = LENGTHS > 0
+    close(ours[has_event], theirs[has_event])
+    assert not ours[~has_event].any()
+
+
+def test_diens_evolution_equals_deepctrs_augru() -> None:
+    model = DIEN(SHAPE)
+    stirred(model.evolution)
+    theirs = DynamicGRU(12, 12, gru_type="AUGRU")
+    with torch.no_grad():
+        for name, parameter in theirs.rnn.named_parameters():  # its two biases are one parameter
+            parameter.copy_(getattr(model.evolution, name))
+        model.evolution.bias_hh.copy_(theirs.rnn.bias_hh)
+        model.evolution.bias_ih.copy_(theirs.rnn.bias_hh)
+    interests, weights = torch.randn(5, 7, 12), torch.rand(5, 7) * IS_EVENT
+    rows = LENGTHS.nonzero()[:, 0]
+    packed, packed_weights = (
+        nn.utils.rnn.pack_padded_sequence(x[rows], LENGTHS[rows], batch_first=True, enforce_sorted=False) for x in (interests, weights)
+    )
+    states, lengths = nn.utils.rnn.pad_packed_sequence(theirs(packed, packed_weights), batch_first=True)
+    ours = model.evolve(interests, weights)
+    close(ours[rows], states[torch.arange(len(rows)), lengths - 1])
+    assert not ours[2].any()
+
+
+def test_fignn_equals_the_papers_equations_written_out() -> None:
+    model = FiGNN(SHAPE)
+    stirred(model)
+    fields = torch.randn(2, 10, 4)
+    edges, first = model.edges(fields), model.attention(fields)
+    ours = model.interact(first, edges)
+    for row in range(2):
+        x, w = fields[row], model.of_edge.weight[0]
+        states = list(first[row])
+        for _ in range(2):
+            following = []
+            for i in range(10):
+                logits = [
+                    torch.exp(nn.functional.leaky_relu(w @ torch.cat([x[i], x[j]]))) if j != i else torch.zeros(()) for j in range(10)
+                ]
+                share = torch.stack(logits) / sum(logits)
+                close(edges[row, i], share)
+                said = sum(share[j] * (model.out_FDD[j] @ states[j]) for j in range(10))
+                heard = model.in_FDD[i] @ said + model.bias_D
+                following.append(model.gru(heard[None], states[i][None])[0] + first[row, i])
+            states = following
+        close(ours[row], torch.stack(states))
+
+
+def test_deepfm_keeps_adapted_vectors_out_of_the_pairwise_products(world: Any, settings_with: Callable[..., Any]) -> None:
+    """With its MLP silenced, a DeepFM is first-order weights and pairwise products: affine in each adapted vector."""
+    data = world.load(settings_with())
+    shape = replace(SHAPE, code_count=data.fields.total, profile_count=0, history_kind_count=0)
+    model = DeepFM(shape)
+    nn.init.zeros_(model.mlp.out.weight)
+    nn.init.normal_(model.first_order.weight_V1)
+    batch = data.batch(torch.arange(3))
+    first, second = torch.randn(2, 3, 2, 4)
+    logit = {name: model(batch, Adapted(x)) for name, x in (("0", 0 * first), ("1", first), ("2", second), ("both", first + second))}
+    close(logit["both"] - logit["0"], logit["1"] + logit["2"] - 2 * logit["0"])
+    assert (logit["1"] != logit["0"]).all()
+
+
+def test_deepfms_pairwise_products_and_first_order_weights_are_those_of_the_fields(world: Any, settings_with: Callable[..., Any]) -> None:
+    data = world.load(settings_with())
+    model = DeepFM(replace(SHAPE, code_count=data.fields.total, profile_count=0, kind_count=0, history_kind_count=0))
+    stirred(model)
+    nn.init.zeros_(model.mlp.out.weight)
+    batch = data.batch(torch.tensor([40]))
+    codes, weight = batch.single_BS[0].tolist(), model.first_order.weight_V1[:, 0]
+    fields = [model.embedding.weight[code] for code in codes] + [model.embedding.weight[row.long()].mean(0) for row in batch.code_KH]
+    expected = sum(weight[code] for code in codes) + sum(weight[row.long()].mean() for row in batch.code_KH)
+    expected = expected + sum(fields[i] @ fields[j] for i in range(5) for j in range(i)) + model.first_order.bias + model.mlp.out.bias[0]
+    close(model(batch, Adapted(torch.zeros(1, 0, 4)))[0], expected)
+
+
+def test_an_embedding_starts_small_and_alike_in_every_backbone() -> None:
+    for backbone in BACKBONES.values():
+        weight = backbone(replace(SHAPE, code_count=5000)).embedding.weight
+        assert weight.std().item() == pytest.approx(0.01, rel=0.05)
+        assert math.isclose(weight.mean().item(), 0.0, abs_tol=0.001)
+        assert issubclass(backbone, Backbone)

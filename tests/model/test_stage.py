@@ -84,9 +84,13 @@ def made(tmp_path_factory: pytest.TempPathFactory, world: Any) -> tuple[Home, Ma
 def test_every_backbone_arm_seed_slice_and_metric_has_a_row(made: tuple[Home, Manifest, Settings]) -> None:
     home, manifest, _ = made
     metric = table_of(home, "metric")
-    assert metric.num_rows == 2 * 4 * 2 * 2 * 5 * 3
+    # 2 backbones × 4 arms × 2 seeds; 5 named slices of valid and test by 4 metrics; items trained on 0, 1-5 and 6-20 times on test by AUC
+    by_count = {name for name in metric["slice"].unique().to_pylist() if ":" in name}
+    assert by_count == {"item:0", "item:1-5", "item:6-20"}
+    assert metric.num_rows == 2 * 4 * 2 * (2 * (5 * 4 + 1) + 3)
     comparison = table_of(home, "comparison")
-    assert comparison.num_rows == 2 * 5 * 5 * 3
+    assert comparison.num_rows == 2 * 5 * (5 * 3 + 3)
+    assert table_of(home, "calibration").num_rows == 2 * 4 * 2 * 10
     pairs = {(row["arm_a"], row["arm_b"]) for row in comparison.to_pylist()}
     assert pairs == {("knowledge", "base"), ("knowledge", "text"), ("knowledge", "permuted"), ("text", "base"), ("permuted", "base")}
     assert manifest.rejected == {}
@@ -214,7 +218,7 @@ def test_the_base_arm_alone_has_nothing_to_compare_and_nothing_to_publish(
     assert table_of(home, "comparison").num_rows == 0
     assert manifest.figures["checkpoint_shas"] == {}
     assert manifest.warnings == ["the knowledge arm was not trained, so there is no checkpoint to publish"]
-    assert manifest.figures["verdict"].startswith("Whether knowledge helped was not measured")
+    assert manifest.figures["verdict"].startswith("Whether knowledge helps over the same evidence was not measured")
 
 
 @pytest.mark.parametrize(("name", "value"), [("seeds", [1, 1]), ("arms", ["base", "base"]), ("item_views", ["item.facts", "item.facts"])])
