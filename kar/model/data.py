@@ -60,7 +60,7 @@ class Fitted:
         user_ids, item_ids: distinct ids, ascending.
         of_item, of_user: field → rows of the embedding table, of every item or user.
         listed: every value of the items' attributes; None: the base shows first values only.
-        vocabularies: of what examples and events show: the rating, the hour, the item's mean so far.
+        vocabularies: field → its values.
         item_means: None: the base does not show them.
         is_held_out_I: whether the item is held out of training.
         train_count_I: training examples of each item.
@@ -93,7 +93,7 @@ class Fitted:
         position_E = ints(example["position"])
         own_E = np.searchsorted(user_V, user_E) + position_E
         length_E = np.minimum(position_E, self.base.history_events)
-        of_example = self._of_example(example, item_E)
+        of_example = self._of_example(example, item_E, ints(sequence["event_at"].cast(pa.int64()))[own_E])
         single = [code_I[item_E] for code_I in self.of_item.values()] + [code_U[user_E] for code_U in self.of_user.values()]
         rating_V = self._codes("rating", rounded(sequence["rating"]))
         to = torch.device(device)
@@ -116,16 +116,17 @@ class Fitted:
             split_rows={split: np.flatnonzero(pc.equal(example["split"], split).to_numpy()) for split in SPLITS},
             train_count_E=self.train_count_I[item_E],
             may_meet_I=self.may_meet_I,
+            vocabularies=self.vocabularies,
             lists=None if self.listed is None else self.listed.tensors(item_E, to),
         )
 
-    def _of_example(self, example: pa.Table, item_E: Int64) -> dict[str, Int32]:
-        """Codes of the fields that are the example's own."""
+    def _of_example(self, example: pa.Table, item_E: Int64, at_E: Int64) -> dict[str, Int32]:
+        """Codes of the fields that are the example's own. `at_E`: when its event happened."""
         found = {}
         if self.base.has_hour:
             found[HOUR] = self._codes(HOUR, profile.hours(example["event_at"]))
         if self.item_means is not None:
-            mean_E = self.item_means.before(item_E, ints(example["event_at"].cast(pa.int64())))
+            mean_E = self.item_means.before(item_E, at_E)
             found[ITEM_MEAN] = self._codes(ITEM_MEAN, pc.if_else(pa.array(self.is_held_out_I[item_E]), None, mean_E))
         return found
 
@@ -176,7 +177,7 @@ def fit(
         of_item={name: block.rows(fields.offset(name)) for name, block in of_item.items()},
         of_user={name: block.rows(fields.offset(name)) for name, block in of_user.items()},
         listed=_Listed.of(listed, of_item, fields, len(item_ids)) if listed else None,
-        vocabularies=vocabularies,
+        vocabularies={name: block.vocabulary for name, block in blocks.items()} | vocabularies,
         item_means=item_means,
         is_held_out_I=is_held_out_I,
         train_count_I=seen.item["train_count"].to_numpy(),

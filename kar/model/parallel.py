@@ -80,14 +80,15 @@ Chosen = dict[tuple[Base, Backbone, Arm], dict[str, Any]]
 class Loaded:
     """The tables of a run in memory, each base's examples loaded when first asked for; the last base's are kept.
 
-
     Args:
         cap: events that a prompt may show (histories.cap).
-        chosen: what the trials chose; none: the settings as they are.
+        chosen: what the hyper-parameter trials chose.
         work: where trainings keep their states; None: they keep none.
     """
 
-    def __init__(self, tables: Tables, settings: AdaptorSettings, cap: int, chosen: Chosen | None = None, work: Work | None = None) -> None:
+    def __init__(
+        self, tables: Tables, settings: AdaptorSettings, cap: int, *, chosen: Chosen | None = None, work: Work | None = None
+    ) -> None:
         self.tables, self.settings, self.cap, self.work = tables, settings, cap, work
         self.chosen: Chosen = chosen or {}
         self.arms = tables.prepare(settings)
@@ -170,7 +171,7 @@ def _start(tables: Tables, settings: AdaptorSettings, cap: int, chosen: Chosen, 
     """In a new process: read the tables once, for all of its trainings."""
     global _loaded
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    _loaded = Loaded(tables, settings, cap, chosen, work)
+    _loaded = Loaded(tables, settings, cap, chosen=chosen, work=work)
 
 
 def _end_with(parent: int) -> None:

@@ -214,7 +214,7 @@ _TABLES = (
     # ---- vectors
     Table(
         "knowledge_vector",
-        "one row per view and subject; views *.raw hold the text arm's vectors, views like item.facts:mood one factor's",
+        "one row per view and subject; views *.raw hold the text arm's vectors, views like item.facts:mood one factor's, item.facts@noise a control's",
         ("view", "subject_id"),
         (
             _VIEW,

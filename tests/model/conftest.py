@@ -195,6 +195,12 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
+def world_of() -> Callable[..., World]:
+    """A world of another size."""
+    return make_world
+
+
+@pytest.fixture(scope="session")
 def small_settings_of() -> Callable[..., AdaptorSettings]:
     """`settings_with` for fixtures that live longer than a test."""
     return small_settings

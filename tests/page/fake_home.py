@@ -94,7 +94,7 @@ def build(root: Path, plan: Plan | None = None) -> tuple[Settings, Home]:
         folder.mkdir(parents=True)
         out = Output(stage, folder, IdTypes())
         for table in stage.writes:
-            rows = plan.edit.get(table, _same)(list(getattr(world, table)()))
+            rows = plan.edit.get(table, _same)(list(getattr(world, table, tuple)()))  # a table that the page does not show is empty
             out.write(table, _table(table, rows))
         world.fill(out)
         _seal(stage, out, folder, made, world.seconds[stage.name])

@@ -86,5 +86,11 @@ def timed(world: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
+def crowd(world_of: Callable[..., Any], made_of: Callable[..., Made]) -> Made:
+    """Users enough to learn from."""
+    return made_of(with_times(world_of(users=150)))
+
+
+@pytest.fixture(scope="session")
 def made(timed: Any, made_of: Callable[..., Made]) -> Made:
     return made_of(timed)
