@@ -205,7 +205,7 @@ ADAPTOR = Stage(
         Read("sources", "item_attribute"),
         Read("vectors", "knowledge_vector", "snapshot"),
     ),
-    writes=("metric", "comparison", "prediction", "epoch"),
+    writes=("metric", "comparison", "calibration", "prediction", "epoch", "study"),
     rejects={},
     settings=("scenario", "histories", "adaptor"),
 )
@@ -213,17 +213,18 @@ ADAPTOR = Stage(
 FEATURES = Stage(
     name="features",
     title="adapt the newest vectors, verify them and publish a release",
-    version=1,
+    version=2,
     reads=(
         Read("sources", "user"),
         Read("sources", "item"),
+        Read("sources", "interaction"),
         Read("knowledge", "knowledge"),
         Read("vectors", "knowledge_vector"),
         Read("adaptor", "comparison", "latest"),
     ),
     writes=("release",),
     rejects={},
-    settings=("scenario", "adaptor", "features"),
+    settings=("scenario", "histories", "examples", "adaptor", "features"),
 )
 
 REPORT = Stage(
@@ -244,12 +245,34 @@ REPORT = Stage(
         Read("examples", "example", "latest"),
         Read("adaptor", "metric", "latest"),
         Read("adaptor", "comparison", "latest"),
+        Read("adaptor", "calibration", "latest"),
         Read("adaptor", "epoch", "latest"),
         Read("features", "release"),
     ),
     writes=(),
     rejects={},
     settings=("scenario", "report"),
+)
+
+RERANK = Stage(
+    name="rerank",
+    title="re-rank candidate lists with the adapted vectors, in the same arms",
+    version=1,
+    reads=(
+        Read("examples", "example"),
+        Read("examples", "example_item"),
+        Read("examples", "sequence"),
+        Read("sources", "user_attribute"),
+        Read("sources", "item_attribute"),
+        Read("vectors", "knowledge_vector", "snapshot"),
+    ),
+    writes=("rerank_list", "rerank_metric", "rerank_comparison"),
+    rejects={
+        "no_positive": "a group of consecutive examples none of which is positive",
+        "over_cap": "a group beyond rerank.lists_per_user of its user and split",
+        "no_negative": "a group of positives for whose user no item is left that could stand beside them",
+    },
+    settings=("scenario", "histories", "adaptor", "rerank"),
 )
 
 FLOW: tuple[Stage, ...] = (
@@ -263,14 +286,18 @@ FLOW: tuple[Stage, ...] = (
     FEATURES,
     REPORT,
 )
-TRAINING: frozenset[str] = frozenset({"examples", "adaptor"})
+ASIDE: tuple[Stage, ...] = (RERANK,)
+"""Stages that `run all` and the nightly DAG leave out: they run by their name only, after the flow."""
+TRAINING: frozenset[str] = frozenset({"examples", "adaptor", "rerank"})
 NAMES: tuple[str, ...] = tuple(stage.name for stage in FLOW)
+ASIDE_NAMES: tuple[str, ...] = tuple(stage.name for stage in ASIDE)
 
 
 def stage_named(name: str) -> Stage:
     """The stage of that name. Raises KeyError for a name that is none."""
-    return next(stage for stage in FLOW if stage.name == name) if name in NAMES else _unknown(name)
+    found = next((stage for stage in (*FLOW, *ASIDE) if stage.name == name), None)
+    return found or _unknown(name)
 
 
 def _unknown(name: str) -> Stage:
-    raise KeyError(f"no stage is called {name!r}; the stages are {', '.join(NAMES)}")
+    raise KeyError(f"no stage is called {name!r}; the stages are {', '.join((*NAMES, *ASIDE_NAMES))}")

@@ -42,12 +42,12 @@ def run_all(
 
     Args:
         clock: read as each stage starts: a release must not say it was published hours before it was.
-        stages: names to run, in flow order; None: all.
+        stages: names to run, in flow order, those aside of it last; None: all of the flow, none aside.
 
     Returns:
         The manifests of the date, in flow order.
     """
-    names = [name for name in flow.NAMES if stages is None or name in stages]
+    names = list(flow.NAMES) if stages is None else [name for name in (*flow.NAMES, *flow.ASIDE_NAMES) if name in stages]
     snapshot = settings.snapshot_date(date)
     if snapshot != date and flow.TRAINING & set(names):
         for name in ("sources", "histories", "prompts", "knowledge", "vectors"):
@@ -138,6 +138,7 @@ def _make(
         )
         manifest.write(partial)
         _replace(partial, partition.path)
+        shutil.rmtree(partition.work, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for sentence in out.warnings:

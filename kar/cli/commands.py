@@ -16,11 +16,13 @@ import typer
 from kar import flow
 from kar.cli import batch, deadletters, ledger, release
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
+from kar.cli.rerank import rerank
 from kar.errors import KarError
 from kar.untrusted import shown
 
 _MOST_CHARS = 20_000
 _STAGES = "\n\n".join(f"{s.name:<10} {s.title}" for s in flow.FLOW)
+_ASIDE = "\n\n".join(f"{s.name:<10} {s.title}" for s in flow.ASIDE)
 app = typer.Typer(
     name="kar",
     help="Turn a language model's world knowledge into feature tables for CTR models, offline, and prove whether they helped.\n\n"
@@ -40,7 +42,7 @@ app.add_typer(factors_app, name="factors")
 
 @app.command()
 def run(
-    stage: Annotated[str, typer.Argument(help=f"A stage, or all. In order:\n\n{_STAGES}")],
+    stage: Annotated[str, typer.Argument(help=f"A stage, or all. In order:\n\n{_STAGES}\n\nNot of all, by name only:\n\n{_ASIDE}")],
     settings: SettingsPath,
     date: Date = None,
     override: Overrides = None,
@@ -50,8 +52,9 @@ def run(
     from kar import run as runner
     from kar.show import finished
 
-    if stage != "all" and stage not in flow.NAMES:
-        raise typer.BadParameter(f"{stage!r} is no stage; say all, or one of {', '.join(flow.NAMES)}", param_hint="STAGE")
+    known = (*flow.NAMES, *flow.ASIDE_NAMES)
+    if stage != "all" and stage not in known:
+        raise typer.BadParameter(f"{stage!r} is no stage; say all, or one of {', '.join(known)}", param_hint="STAGE")
     loaded, place = open_scenario(settings, override, home)
     on = day(date)
     runner.run_all(loaded, place, on, now, None if stage == "all" else [stage])
@@ -173,6 +176,9 @@ def fetch(
     if what not in known:
         raise typer.BadParameter(f"say one of {', '.join(known)}", param_hint="WHAT")
     say(str(known[what](home_root(home))))
+
+
+app.command()(rerank)
 
 
 @factors_app.command("suggest")

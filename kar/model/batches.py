@@ -1,8 +1,9 @@
 """Examples and histories as resident tensors, and batches gathered from them by row number: no Python per row.
 
-Shape suffixes: E examples · V events · B examples of a batch · L longest history · H history events of a batch, all rows one after another
+Shape suffixes: E examples · V events · B examples of a batch · L longest history · H history events of a batch, in line
                 S single-valued fields (item, its attributes, the user's) · K fields of a history event (item, its attributes, rating)
                 T width of a knowledge vector · N distinct subjects of a batch that have one
+                I distinct items · M multi-valued fields · Y bags, B × M · X codes of all bags, one bag after another
 
 A code is a row of the one embedding table (`kar.model.vocabulary.Fields`). A history is the window [position − history_events,
 position) of its user's sequence, cut at the sequence's start; it may be empty.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -19,7 +21,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from kar.model.vocabulary import Fields, Int64
+from kar.model.vocabulary import Fields, Int64, Vocabulary
+from kar.model.windows import Windows, in_line
 
 Side = Literal["user", "item"]
 SPLITS = ("train", "valid", "test")
@@ -32,12 +35,13 @@ class Batch:
 
     Args:
         single_BS: codes of the single-valued fields; the target's come first.
-        code_KH: codes of the history events, one history after another, oldest first.
+        code_KH: codes of the history events in line; an event that several histories hold may stand there once (`kar.model.windows`).
         label_H: 1 liked, 0 not, −1 nothing is known; of the history events.
-        first_B: where each history begins in H.
+        first_B: where each history begins in H; its events follow one another, oldest first.
         length_B: events of each history; 0: none.
         label_B: 0.0 or 1.0.
         knowledge: one entry per kind.
+        listed: the multi-valued fields; None: the base has none.
     """
 
     single_BS: Tensor
@@ -47,6 +51,12 @@ class Batch:
     length_B: Tensor
     label_B: Tensor
     knowledge: tuple[KindBatch, ...] = ()
+    listed: Listed | None = None
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The histories as windows over the H events."""
+        return Windows(self.first_B, self.length_B, self.code_KH.shape[1])
 
     def places(self) -> tuple[Tensor, Tensor]:
         """Histories side by side, oldest first: which of the H events stands at a place [B, L], and whether one does [B, L].
@@ -65,6 +75,45 @@ def lay_out(x_HX: Tensor, place_BL: Tensor) -> Tensor:
     if not len(x_HX):
         return x_HX.new_zeros(*place_BL.shape, *x_HX.shape[1:])
     return x_HX.index_select(0, place_BL.flatten()).view(*place_BL.shape, *x_HX.shape[1:])
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The multi-valued fields of a batch: one bag of codes per example and field, the bags of one example together.
+
+    Args:
+        code_X: codes, one bag after another.
+        first_Y: where each bag begins in X.
+    """
+
+    code_X: Tensor
+    first_Y: Tensor
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Every value of an item's multi-valued attributes.
+
+    Args:
+        names: of the M fields.
+        code_X: codes of all items' bags.
+        first_IM, length_IM: where each bag begins in X, and how many values it holds; 0: none.
+        item_E: each example's item.
+    """
+
+    names: tuple[str, ...]
+    code_X: Tensor
+    first_IM: Tensor
+    length_IM: Tensor
+    item_E: Tensor
+
+    def batch(self, examples_B: Tensor) -> Listed:
+        item_B = self.item_E.index_select(0, examples_B)
+        length_Y = self.length_IM.index_select(0, item_B).flatten()
+        first_Y = torch.cumsum(length_Y, 0) - length_Y
+        shift_X = torch.repeat_interleave(self.first_IM.index_select(0, item_B).flatten() - first_Y, length_Y)
+        place_X = shift_X + torch.arange(len(shift_X), device=shift_X.device)
+        return Listed(self.code_X.index_select(0, place_X), first_Y.to(self.code_X.dtype))
 
 
 @dataclass(frozen=True)
@@ -129,12 +178,14 @@ class TrainingData:
     Args:
         fields: the embedding table's blocks.
         target_fields: names of the target's fields: the first of `single_ES`, and of `event_KV`.
-        profile_fields: names of the user's fields: the rest of `single_ES`.
+        profile_fields: names of the other single-valued fields: the user's, the hour, the mean ratings; the rest of `single_ES`.
         label_V: 1 liked, 0 not, −1 nothing is known.
         split_rows: split → example rows, in file order.
         user_ids, item_ids: distinct ids; `user_E`, `item_E`, `item_V` are rows of them.
         train_count_E: training examples of the target item.
         may_meet_I: whether the item's texts are older than every example, so that a history may carry them.
+        vocabularies: field → what its codes mean.
+        lists: the target's multi-valued fields; None: the base has none.
     """
 
     fields: Fields
@@ -155,21 +206,29 @@ class TrainingData:
     split_rows: dict[str, Int64]
     train_count_E: Int64
     may_meet_I: Bool
+    vocabularies: dict[str, Vocabulary]
+    lists: Lists | None = None
 
     @property
     def device(self) -> torch.device:
         return self.label_E.device
 
     @property
+    def list_fields(self) -> tuple[str, ...]:
+        return self.lists.names if self.lists else ()
+
+    @property
     def history_fields(self) -> tuple[str, ...]:
         return (*self.target_fields, "rating")
+
+    def events(self, examples_B: Tensor) -> tuple[Tensor, Tensor]:
+        """[H] the events of the examples' histories, each once, and [B] where in that line each history begins."""
+        return in_line(self.start_E.index_select(0, examples_B), self.length_E.index_select(0, examples_B))
 
     def batch(self, examples_B: Tensor, kinds: Sequence[Kind] = ()) -> Batch:
         """Gather a batch. `examples_B`: int64 rows, on the device."""
         length_B = self.length_E.index_select(0, examples_B)
-        first_B = torch.cumsum(length_B, 0) - length_B
-        shift_H = torch.repeat_interleave(self.start_E.index_select(0, examples_B) - first_B, length_B)
-        event_H = shift_H + torch.arange(len(shift_H), device=shift_H.device)
+        event_H, first_B = self.events(examples_B)
         return Batch(
             self.single_ES.index_select(0, examples_B),
             self.event_KV.index_select(1, event_H),
@@ -178,4 +237,5 @@ class TrainingData:
             length_B,
             self.label_E.index_select(0, examples_B),
             tuple(kind.batch(examples_B, event_H) for kind in kinds),
+            self.lists.batch(examples_B) if self.lists else None,
         )

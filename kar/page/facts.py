@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from kar.page.factors import ByFactor
-from kar.settings import Settings
+from kar.settings import AdaptorSettings, Settings
 from kar.store import Manifest
 
 
@@ -73,6 +73,11 @@ class Facts:
         recipe = self.manifests[stage].recipe if stage in self.manifests else {}
         recorded = recipe.get("settings", {}).get(section, {})
         return recorded[key] if key in recorded else getattr(getattr(self.settings, section), key)
+
+    def adaptor_settings(self) -> AdaptorSettings:
+        """[adaptor] as the training ran with it; what its recipe does not tell as the settings say now."""
+        recorded = self.manifests["adaptor"].recipe.get("settings", {}).get("adaptor", {}) if "adaptor" in self.manifests else {}
+        return AdaptorSettings(**{name: recorded.get(name, value) for name, value in self.settings.adaptor.model_dump().items()})
 
     def figure(self, stage: str, key: str) -> Any:
         """A figure of a stage's manifest; None if it recorded none of that name."""

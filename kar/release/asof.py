@@ -6,6 +6,8 @@ Two clocks:
     evidence    the release served now, and of it only rows whose newest evidence is not newer than the example. For
                 studies on historic data, where everything was published after the last example. Not a production join:
                 the language model that wrote the knowledge is newer than the examples and may know what came after.
+Of a pooled view (`user.liked_facts`: means over the history's items) the evidence must be older than the example, not merely no newer: the
+newest event that was pooled may be the example itself, with its label.
 Every example gets a row; where nothing may serve it, the mask says so and the default vector stands in.
 """
 
@@ -55,9 +57,9 @@ class Joined:
         """int64 [N], -1 where no row of the side may be looked up. A row may still be missing in a view: see is_missing."""
         return self.user_rows if side == "user" else self.item_rows
 
-    def views(self, side: Side) -> list[str]:
-        """The views that any of the releases holds."""
-        return list(dict.fromkeys(view for release in self.releases for view in release.views(side)))
+    def views(self, side: Side, kind: Kind = "adapted") -> list[str]:
+        """The views of which any of the releases holds such vectors."""
+        return list(dict.fromkeys(view for release in self.releases for view in release.views(side, kind)))
 
     def is_missing(self, side: Side, view: str) -> np.ndarray:
         """bool [N]: unknown, without knowledge, or with knowledge that has seen something newer than the example."""
@@ -67,7 +69,8 @@ class Joined:
             where = self._served_by(number, side)
             if view in release.views(side) and len(where):
                 rows = self.rows(side)[where]
-                is_too_new = release.evidence_newest_us(side, view)[rows] > self.event_us[where]
+                seen_us, event_us = release.evidence_newest_us(side, view)[rows], self.event_us[where]
+                is_too_new = seen_us >= event_us if release.is_pooled(view) else seen_us > event_us
                 result[where] = release.is_missing(side, view)[rows] | is_too_new
         return result
 

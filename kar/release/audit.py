@@ -61,6 +61,7 @@ def verify_content(folder: Path, found: dict[str, Any]) -> None:
         expected = manifest.to_text(cutoff) if cutoff is not None else None
         if found["data_cutoff"] != expected:
             _differs(folder / layout.MANIFEST, "data_cutoff (the newest evidence in the tables)", found["data_cutoff"], expected)
+        _pooled(folder, found)
         _stats(folder, found)
     except (KeyError, TypeError, AttributeError) as error:
         raise ReleaseCorrupt(f"{folder / layout.MANIFEST} is not built as format {found['format']} says: {error!r}", _DO) from error
@@ -105,7 +106,7 @@ def _table(folder: Path, found: dict[str, Any], side: Side) -> dt.datetime | Non
     expected = layout.schema(side, pa.int64() if found["id_types"][side] == "int64" else pa.string(), views)
     if entry["schema"] != layout.plain_schema(expected):
         _differs(folder / layout.MANIFEST, f"the schema of {layout.table_name(side)}", entry["schema"], layout.plain_schema(expected))
-    matrices = {(view, kind): _matrix(folder, found, view, kind) for view in views for kind in layout.KINDS}
+    matrices = {(view, kind): _matrix(folder, found, view, kind) for view, widths in views.items() for kind in widths.kinds}
     defaults = {view: np.array(found["views"][view]["default_adapted_vector"], np.float32) for view in views}
     row, last, newest = 0, None, None
     covered = dict.fromkeys(views, 0)
@@ -117,9 +118,11 @@ def _table(folder: Path, found: dict[str, Any], side: Side) -> dt.datetime | Non
             last = _check_ids(path, batch.column(0), last)
             has_any = np.zeros(batch.num_rows, bool)
             for view in views:
-                is_missing, seen = _check_view(path, batch, view, row, matrices, defaults[view])
+                own = {kind: matrices[view, kind] for kind in views[view].kinds}
+                is_missing, seen = _check_view(path, batch, view, row, own, defaults[view])
                 covered[view] += int((~is_missing).sum())
-                has_any |= ~is_missing
+                if not manifest.is_pooled(found, view):
+                    has_any |= ~is_missing
                 newest = seen if newest is None or (seen is not None and seen > newest) else newest
             any_covered += int(has_any.sum())
             row += batch.num_rows
@@ -165,13 +168,12 @@ def _check_ids(path: Path, ids: pa.Array, last: pa.Scalar | None) -> pa.Scalar:
 
 
 def _check_view(
-    path: Path, batch: pa.RecordBatch, view: str, row: int, matrices: dict[tuple[str, Kind], np.ndarray], default_A: np.ndarray
+    path: Path, batch: pa.RecordBatch, view: str, row: int, matrices: dict[Kind, np.ndarray], default_A: np.ndarray
 ) -> tuple[np.ndarray, dt.datetime | None]:
     """One view's columns of one batch; returns its mask and its newest evidence."""
     is_missing = batch.column(layout.column(view, "is_missing")).to_numpy(zero_copy_only=False)
-    for kind in layout.KINDS:
+    for kind, matrix_NW in matrices.items():
         column = batch.column(layout.vector_column(view, kind))
-        matrix_NW = matrices[view, kind]
         vectors_NW = column.flatten().to_numpy().reshape(batch.num_rows, -1)
         where = f"{path}, {layout.vector_column(view, kind)}"
         if not np.isfinite(vectors_NW).all():
@@ -186,6 +188,21 @@ def _check_view(
     if pc.any(pc.and_(pc.is_valid(evidence), pa.array(is_missing)), min_count=0).as_py():
         raise ReleaseCorrupt(f"{path}: rows without knowledge of {view} have evidence", _DO)
     return is_missing, pc.max(evidence).as_py()
+
+
+def _pooled(folder: Path, found: dict[str, Any]) -> None:
+    """A pooled view lives among the vectors of the item view that it names, and shares its default."""
+    for view, entry in found["views"].items():
+        if not manifest.is_pooled(found, view):
+            continue
+        source = found["views"].get(entry["pooled_from"]["view"])
+        if source is None or source["side"] != "item":
+            raise ReleaseCorrupt(
+                f"{folder / layout.MANIFEST}: {view} is pooled from {entry['pooled_from']['view']}, no item view here", _DO
+            )
+        for name in ("adapted_width", "default_adapted_vector"):
+            if entry[name] != source[name]:
+                _differs(folder / layout.MANIFEST, f"{name} of {view}", source[name], entry[name])
 
 
 def _matrix(folder: Path, found: dict[str, Any], view: str, kind: Kind) -> np.ndarray:
@@ -208,7 +225,10 @@ def compute_stats(folder: Path, found: dict[str, Any], masks: dict[str, np.ndarr
         masks: view → bool [rows], true where knowledge is missing.
     """
     return {
-        view: {kind: _rounded(view_stats(_matrix(folder, found, view, kind), mask)) for kind in layout.KINDS}
+        view: {
+            kind: _rounded(view_stats(_matrix(folder, found, view, kind), mask))
+            for kind in manifest.widths(found, layout.side_of(view))[view].kinds
+        }
         for view, mask in masks.items()
     }
 

@@ -9,6 +9,18 @@
 
 A view `user.preference` gives the columns `preference_adapted_vector`, `preference_is_missing`, …; one of its factors,
 `user.preference:mood`, gives `preference_mood_adapted_vector`, …
+
+Pooled views. `user.liked_facts` and `user.disliked_facts` hold, per user, the mean of the adapted vectors of `item.facts` over the events
+of the user's history with that label, the very means that a ranker with a knowledge-aware history takes; so a job without histories of its
+own gets them by the join. They are views like any other (columns `liked_facts_adapted_vector`, `liked_facts_is_missing`, …; matrix
+`users.liked_facts.adapted.npy`), but:
+    * no knowledge vector and no `.knowledge.npy`: their knowledge width is 0;
+    * is_missing: no such event of an item with knowledge; the vector is then the item view's default;
+    * evidence_newest_at: the newest event of the history and of what the items' texts have seen. The pooled vector knows that event's
+      label, so that it serves only examples that are truly newer; of a prompt's evidence the same instant is allowed;
+    * asked_at: the newest of the items' texts; origin `pooled`; model null;
+    * the manifest's entry of the view says `pooled_from`: {view, label, history_events};
+    * the shares `covered_share` and the space count the views that somebody wrote, not those that were pooled from them.
 """
 
 from __future__ import annotations
@@ -37,10 +49,15 @@ _VIEW = re.compile(r"^(user|item)\.([a-z0-9_]+)(?::[a-z0-9_]+)?$")
 
 @dataclass(frozen=True)
 class Widths:
-    """Floats per vector of one view: `knowledge` as the encoder writes, `adapted` as the adaptor does."""
+    """Floats per vector of one view: `knowledge` as the encoder writes, `adapted` as the adaptor does; knowledge 0: a pooled view."""
 
     adapted: int
     knowledge: int
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The vectors that the view has."""
+        return KINDS if self.knowledge else ("adapted",)
 
 
 def releases_folder(published: Path) -> Path:
@@ -88,6 +105,11 @@ def whole(view: str) -> str:
     return view.partition(":")[0]
 
 
+def pooled_view(view: str, label: str) -> str:
+    """The user view of the means of an item view: item.facts:mood, liked → user.liked_facts:mood."""
+    return f"user.{label}_{view.split('.', 1)[1]}"
+
+
 def column(view: str, part: str) -> str:
     return f"{short(view)}_{part}"
 
@@ -110,8 +132,7 @@ def schema(side: Side, id_type: pa.DataType, views: dict[str, Widths]) -> pa.Sch
     for view, widths in views.items():
         fields += [
             pa.field(column(view, "is_missing"), pa.bool_(), nullable=False),
-            pa.field(vector_column(view, "adapted"), vector_type(widths.adapted), nullable=False),
-            pa.field(vector_column(view, "knowledge"), vector_type(widths.knowledge), nullable=False),
+            *(pa.field(vector_column(view, kind), vector_type(getattr(widths, kind)), nullable=False) for kind in widths.kinds),
             pa.field(column(view, "evidence_newest_at"), TIME),
             pa.field(column(view, "asked_at"), TIME),
             pa.field(column(view, "origin"), pa.string()),

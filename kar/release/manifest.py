@@ -11,7 +11,7 @@ from typing import Any
 from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import layout
 
-FORMAT = 1
+FORMAT = 2  # 1: without pooled views
 # what may differ between two publications of the same content (stats: floats summed in whatever order the machine likes);
 # everything else is in the content digest and so in the id
 _NOT_CONTENT = ("release", "parent", "published_at", "is_reconstructed", "code_version", "stats")
@@ -99,6 +99,11 @@ def widths(manifest: dict[str, Any], side: layout.Side) -> dict[str, layout.Widt
         view: layout.Widths(manifest["views"][view]["adapted_width"], manifest["views"][view]["knowledge_width"])
         for view in manifest["tables"][layout.table_name(side)]["views"]
     }
+
+
+def is_pooled(manifest: dict[str, Any], view: str) -> bool:
+    """Whether the view was pooled from the items of the users' histories; see `layout`."""
+    return "pooled_from" in manifest["views"][view]
 
 
 def to_text(instant: dt.datetime) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,13 @@ def publish(published: Path, sides: tuple[SideRows, SideRows], facts: Facts, *, 
 def _write(partial: Path, sides: tuple[SideRows, SideRows], facts: Facts, current: pointer.Current | None) -> dict[str, Any]:
     """Write all files of a release and verify them by reading them back; returns the manifest."""
     partial.mkdir()
-    widths = {view.view: view.widths for side in sides for view in side.views}
+    widths = {view.view: view.widths for side in sides for view in side.views if view.pooled_from is None}
     space = manifest.space_of(facts.encoder_id, str(facts.adaptor["sha"]), widths, facts.normalisation)
     tables, matrices = {}, {}
     for side in sides:
         tables[layout.table_name(side.side)] = _write_table(partial, side)
         for view in side.views:
-            for kind in layout.KINDS:
+            for kind in view.widths.kinds:
                 matrices[layout.matrix_name(view.view, kind)] = _write_matrix(partial, view, kind)
     newest = [t for side in sides for view in side.views if (t := pc.max(view.evidence_newest_at).as_py()) is not None]
     found: dict[str, Any] = {
@@ -120,12 +120,13 @@ def _write(partial: Path, sides: tuple[SideRows, SideRows], facts: Facts, curren
 
 
 def _view_entry(view: ViewRows) -> dict[str, Any]:
-    return {
+    entry: dict[str, Any] = {
         "side": layout.side_of(view.view),
         "adapted_width": view.widths.adapted,
         "knowledge_width": view.widths.knowledge,
         "default_adapted_vector": [float(x) for x in view.default],
     }
+    return entry if view.pooled_from is None else entry | {"pooled_from": asdict(view.pooled_from)}
 
 
 def _write_table(partial: Path, side: SideRows) -> dict[str, Any]:
@@ -139,7 +140,8 @@ def _write_table(partial: Path, side: SideRows) -> dict[str, Any]:
             _write_part(stream, side, schema, rows)
         files.append({"path": name, "rows": rows.stop - rows.start, "bytes": stream.bytes, "sha256": stream.sha256})
     covered = [~view.is_missing for view in side.views]
-    any_covered = int(np.logical_or.reduce(covered).sum()) if covered else 0
+    written = [has for view, has in zip(side.views, covered, strict=True) if view.pooled_from is None]
+    any_covered = int(np.logical_or.reduce(written).sum()) if written else 0
     return {
         "rows": len(side.ids),
         "views": [view.view for view in side.views],
@@ -152,7 +154,7 @@ def _write_table(partial: Path, side: SideRows) -> dict[str, Any]:
 
 def _write_part(stream: durable.HashingFile, side: SideRows, schema: pa.Schema, rows: slice) -> None:
     """One Parquet file. BYTE_STREAM_SPLIT + zstd is smaller and faster on vectors than either alone; no dictionary there."""
-    vectors = [layout.vector_column(view.view, kind) for view in side.views for kind in layout.KINDS]
+    vectors = [layout.vector_column(view.view, kind) for view in side.views for kind in view.widths.kinds]
     words = [layout.column(view.view, part) for view in side.views for part in ("origin", "model")]
     encodings = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in vectors}
     if side.ids.type == pa.int64():
@@ -171,7 +173,7 @@ def _row_groups(side: SideRows, schema: pa.Schema, rows: slice) -> Iterator[pa.R
         columns = [side.ids.slice(first, part.stop - first)]
         for view in side.views:
             columns.append(pa.array(view.is_missing[part]))
-            columns += [_fixed_size(view.matrix(kind)[part]) for kind in layout.KINDS]
+            columns += [_fixed_size(view.matrix(kind)[part]) for kind in view.widths.kinds]
             for values, type_ in (
                 (view.evidence_newest_at, layout.TIME),
                 (view.asked_at, layout.TIME),

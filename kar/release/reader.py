@@ -92,8 +92,14 @@ class Release:
     def published_at(self) -> dt.datetime:
         return manifest.from_text(self.manifest["published_at"])
 
-    def views(self, side: Side) -> list[str]:
-        return list(self._table(side)["views"])
+    def views(self, side: Side, kind: Kind = "adapted") -> list[str]:
+        """The views that have such vectors; pooled ones have no knowledge vectors."""
+        return [view for view in self._table(side)["views"] if kind == "adapted" or not self.is_pooled(view)]
+
+    def is_pooled(self, view: str) -> bool:
+        """Whether a view holds means over the items of each user's history (see `kar.release.layout`)."""
+        self._require_view(layout.side_of(view), view)
+        return manifest.is_pooled(self.manifest, view)
 
     def width(self, view: str, kind: Kind = "adapted") -> int:
         self._require_view(layout.side_of(view), view)
@@ -134,7 +140,7 @@ class Release:
 
     def matrix(self, view: str, kind: Kind = "adapted") -> np.ndarray:
         """float32 [rows, W], memory-mapped read-only; rows without knowledge hold the default vector."""
-        self._require_view(layout.side_of(view), view)
+        self._require_view(layout.side_of(view), view, kind)
         if (view, kind) not in self._matrices:
             path = self.path / layout.matrix_name(view, kind)
             try:
@@ -147,9 +153,9 @@ class Release:
 
     def default(self, view: str, kind: Kind = "adapted") -> np.ndarray:
         """float32 [W]: what stands for "no knowledge": the adaptor's learned vector, or zeros for knowledge vectors."""
+        self._require_view(layout.side_of(view), view, kind)
         if kind == "knowledge":
             return np.zeros(self.width(view, kind), np.float32)
-        self._require_view(layout.side_of(view), view)
         return np.array(self.manifest["views"][view]["default_adapted_vector"], np.float32)
 
     def vectors(self, side: Side, view: str, ids: Ids, kind: Kind = "adapted") -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +167,7 @@ class Release:
         Raises:
             ReleaseError: no such view, or ids of another type.
         """
-        self._require_view(side, view)
+        self._require_view(side, view, kind)
         return self.vectors_at(view, self.rows(side, ids), kind)
 
     def vectors_at(self, view: str, rows: np.ndarray, kind: Kind = "adapted") -> tuple[np.ndarray, np.ndarray]:
@@ -190,10 +196,12 @@ class Release:
         table: dict[str, Any] = self.manifest["tables"][layout.table_name(side)]
         return table
 
-    def _require_view(self, side: Side, view: str) -> None:
-        if view not in self.views(side):
+    def _require_view(self, side: Side, view: str, kind: Kind = "adapted") -> None:
+        if view not in self._table(side)["views"]:
             held = [v for s in layout.SIDES for v in self.views(s)]
             raise ReleaseError(f"release {self.id} holds no view {view!r} of {side}s", f"it holds {', '.join(held) or 'none'}")
+        if kind == "knowledge" and manifest.is_pooled(self.manifest, view):
+            raise ReleaseError(f"{view} is pooled from adapted vectors and has no knowledge vectors", "take kind='adapted'")
 
     def _index(self, side: Side) -> IdIndex:
         if side not in self._indexes:

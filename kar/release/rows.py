@@ -15,6 +15,21 @@ from kar.release.layout import Kind, Side, Widths
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """Where a pooled view comes from.
+
+    Args:
+        view: of the items, in the same release.
+        label: liked or disliked.
+        history_events: at most so many of a user's newest events were looked at.
+    """
+
+    view: str
+    label: str
+    history_events: int
+
+
+@dataclass(frozen=True)
 class ViewRows:
     """One view's columns; N rows in the order of the side's ids.
 
@@ -22,12 +37,13 @@ class ViewRows:
         view: e.g. `user.preference`.
         is_missing: bool [N].
         adapted: float32 [N, A]; where missing the default.
-        knowledge: float32 [N, T]; where missing zeros.
+        knowledge: float32 [N, T]; where missing zeros; T = 0 for a pooled view.
         default: float32 [A], the checkpoint's learned vector for "no knowledge".
         evidence_newest_at: timestamps [N], null where missing or where the prompt saw no interaction.
         asked_at: timestamps [N], null where missing.
         origin: texts [N], null where missing.
         model: texts [N], null where missing.
+        pooled_from: None: somebody wrote it.
     """
 
     view: str
@@ -39,6 +55,7 @@ class ViewRows:
     asked_at: pa.Array
     origin: pa.Array
     model: pa.Array
+    pooled_from: Pooled | None = None
 
     @property
     def widths(self) -> Widths:
@@ -98,5 +115,7 @@ def check_shapes(side: SideRows) -> None:
         wrong = {name: length for name, length in lengths.items() if length != rows}
         if wrong or view.default.shape != (view.widths.adapted,):
             raise ReleaseError(f"view {view.view}: {rows} ids, but {wrong or f'a default vector of shape {view.default.shape}'}")
+        if (view.pooled_from is not None) != (view.widths.knowledge == 0):
+            raise ReleaseError(f"view {view.view}: a pooled view, and no other, has no knowledge vectors")
         if view.adapted.dtype != np.float32 or view.knowledge.dtype != np.float32 or view.default.dtype != np.float32:
             raise ReleaseError(f"view {view.view}: vectors are not float32")

@@ -21,6 +21,8 @@ Structured = Literal["structured_outputs", "response_format", "none"]
 Arm = str
 Backbone = Literal["deepfm", "xdeepfm", "dcn", "dcnv2", "autoint", "fignn", "fibinet", "din", "dien"]
 Base = Literal["thin", "same_evidence", "rich"]
+Control = Literal["masked", "noise"]
+Reranker = Literal["dlcm", "prm", "setrank", "mir"]
 AdaptorForm = Literal["experts", "one_gate", "mlp", "linear", "random"]
 _HOSTED = ("api.openai.com",)
 _HOSTED_BELOW = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
@@ -116,6 +118,10 @@ class Price(Section):
     prompt: float = Field(0.0, ge=0)
     cached: float | None = Field(None, ge=0, description="prompt tokens that the server had in its cache; none: the price of the others")
     completion: float = Field(0.0, ge=0)
+
+    def usd(self, prompt_tokens: Any, completion_tokens: Any) -> Any:
+        """Dollars of so many tokens, one number or a column of them, none of the prompt's from the cache."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 class LLMSettings(Section):
@@ -308,6 +314,11 @@ class VectorsSettings(Section):
         "float32", description="bfloat16: twice the speed where the processor has it (AMX, AVX512-BF16), vectors within 0.00003 of cosine"
     )
     raw_views: bool = Field(True, description="also encode item.raw and user.raw, for the text arm")
+    controls: list[Control] = Field(
+        default_factory=list,
+        description="masked: every knowledge text also with its titles and names replaced by neutral ones, as item.facts@masked; noise: random words "
+        "of its view, as many as it has, as item.facts@noise",
+    )
     per_factor: list[View] = Field(
         default_factory=list,
         description="views whose factors are also encoded each for itself, as views like item.facts:mood; only where the answers are in factors",
@@ -407,11 +418,16 @@ class AdaptorSettings(Section):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     dropout: float = Field(0.0, ge=0, lt=1)
+    adaptor_dropout: float | None = Field(None, ge=0, lt=1, description="in the experts; none: as dropout")
     epochs: int = Field(10, ge=1)
     patience: int = Field(2, ge=1, description="epochs without a better AUC on valid before stopping")
     cold_count: int = Field(5, ge=0, description="an item with fewer training examples than this is cold")
     resamples: int = Field(1000, ge=100, description="paired bootstrap over users")
-    trials: int = Field(0, ge=0, description="hyper-parameter trials of each backbone and arm, judged on valid; 0: as set here")
+    trials: int = Field(
+        0,
+        ge=0,
+        description="hyper-parameter trials of each base, backbone and arm, judged on valid (kar/model/tuning.py); 0: all as set here",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the experts' first product, the dear one; bfloat16 where the processor gains"
     )
@@ -445,11 +461,82 @@ class AdaptorSettings(Section):
         return self
 
 
+class RerankSettings(Section):
+    """[rerank]; the adaptor's shape, the embeddings' width and the views are those of [adaptor]."""
+
+    models: list[Reranker] = Field(["dlcm", "prm", "setrank", "mir"], min_length=1)
+    arms: list[Arm] = Field(["base", "text", "knowledge", "permuted"], min_length=1)
+    seeds: list[int] = Field([1], min_length=1)
+    base: Literal["thin", "same_evidence"] = Field(
+        "same_evidence", description="what a re-ranker and the first stage see of an item and a history"
+    )
+    list_length: int = Field(10, ge=2, description="candidates of a list; fewer where a user has met nearly every item")
+    real_items: int = Field(4, ge=1, description="consecutive examples of the user in a list; at least one is positive")
+    negatives: Literal["uniform", "popularity"] = Field(
+        "uniform",
+        description="how the rest of a list is drawn from the items that its user never met: each alike (KAR's), or by their training count",
+    )
+    lists_per_user: int | None = Field(20, ge=1, description="drawn lists of a user in a split; none: all")
+    draw_seed: int = Field(1, description="of the lists: which are kept, their negatives, the order of equals")
+    first_stage: Literal["ranker", "popularity"] = Field(
+        "ranker",
+        description="what puts a list into its initial order. ranker: the base FiBiNET over single candidates, each half of the training users scored "
+        "by one trained on the other half; popularity: how many other users' training examples are of the item",
+    )
+    first_stage_epochs: int = Field(1, ge=1)
+    hidden: int = Field(64, ge=2, description="width inside a re-ranker; a multiple of heads")
+    heads: int = Field(2, ge=1)
+    blocks: int = Field(2, ge=1, description="attention blocks of PRM and SetRank")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    item_id_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the training candidates whose item id is hidden, in all arms alike"
+    )
+    batch_size: int = Field(256, ge=1, description="lists")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    epochs: int = Field(10, ge=1)
+    patience: int = Field(2, ge=1, description="epochs without a better NDCG on valid before stopping")
+    resamples: int = Field(1000, ge=100, description="paired bootstrap over users")
+    processes: int | None = Field(
+        None, ge=1, description="trainings side by side, one thread each; none: one per core", json_schema_extra=_NOT_IN_RECIPE
+    )
+
+    @field_validator("models", "arms", "seeds")
+    @classmethod
+    def _each_once(cls, value: list[Any]) -> list[Any]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"{value} names something twice")
+        return value
+
+    @field_validator("arms")
+    @classmethod
+    def _arms_are_known(cls, value: list[str]) -> list[str]:
+        if strange := [arm for arm in value if not _ARM.fullmatch(arm)]:
+            raise ValueError(f"there is no arm {strange[0]!r}; the arms: base, text, knowledge, permuted, … (kar/model/arms.py)")
+        return value
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> RerankSettings:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} is no multiple of heads {self.heads}")
+        if self.real_items > self.list_length:
+            raise ValueError(f"real_items {self.real_items} do not fit a list of {self.list_length}")
+        return self
+
+
 class FeaturesSettings(Section):
     """[features]"""
 
     promote: bool = Field(True, description="move CURRENT when the release's data_cutoff is newer")
-    require_uplift: bool = Field(False, description="promote only if knowledge beats text and permuted")
+    require_uplift: bool = Field(
+        False,
+        description="promote only where the verdict is that knowledge helps: it beats text, permuted and base, over a base that sees what the prompt saw",
+    )
+    history_vectors: bool | None = Field(
+        None,
+        description="publish per user the mean adapted vector of the liked and of the disliked items of their history; none: as "
+        "adaptor.history_knowledge",
+    )
 
 
 class ReportSettings(Section):
@@ -471,6 +558,7 @@ class Settings(Section):
     vectors: VectorsSettings = VectorsSettings()
     examples: ExamplesSettings = ExamplesSettings()
     adaptor: AdaptorSettings = AdaptorSettings()
+    rerank: RerankSettings = RerankSettings()
     features: FeaturesSettings = FeaturesSettings()
     report: ReportSettings = ReportSettings()
 

@@ -1,7 +1,7 @@
 """adaptor: train the hybrid-expert adaptor jointly with each backbone, in four arms, and judge the arms.
 
 reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector
-writes  metric, comparison, prediction, epoch; beside them checkpoints/<backbone>/ of the knowledge arm
+writes  metric, comparison, calibration, prediction, epoch, study; beside them checkpoints/<backbone>/ of the knowledge arm
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kar import metrics
 from kar.log import Progress
-from kar.model import checkpoint, evaluate
+from kar.model import checkpoint, evaluate, tuning
 from kar.model.arms import Arms
+from kar.model.bases import seen
 from kar.model.batches import Bool, TrainingData
 from kar.model.evaluate import Row, Training
 from kar.model.parallel import Loaded, Tables, train_all
+from kar.model.resume import Work
+from kar.model.slices import slices
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Inputs, Output
 from kar.tables import TABLES, IdTypes
@@ -27,27 +31,42 @@ from kar.verdict import verdict
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
-    """Train every base × backbone × arm × seed, write the four tables and the published arm's checkpoints."""
+    """Train every base × backbone × arm × seed, write the tables and the published arm's checkpoints."""
     ours = settings.adaptor
     tables = Tables(**{field.name: _path(inputs, field.name) for field in dataclasses.fields(Tables)})
-    loaded = Loaded(tables, ours, settings.histories.cap)
+    cap = settings.histories.cap
+    loaded = Loaded(tables, ours, cap, work=Work.of(inputs.work, tables.paths(), {"cap": cap}))
     data, prepared = loaded.data(ours.bases[0]), loaded.arms  # what is judged below is the same for every base
     for sentence in warnings(prepared, data, ours):
         out.warn(sentence)
+    trials = tuning.tune(loaded)
+    loaded.chosen = tuning.chosen(trials)
     trainings = train_all(loaded)
 
-    members = evaluate.slices(data, prepared.covered(data), ours.cold_count)
-    steps = len(evaluate.SLICES) * len({(t.base, t.backbone, t.arm) for t in trainings})
-    with Progress("adaptor: arms resampled", total=steps) as progress:
+    members = slices(data, prepared.covered(data), ours.cold_count, _held_out(inputs, data))
+    with Progress("adaptor: arms resampled", total=evaluate.resampling_steps(trainings, members)) as progress:
         comparisons = evaluate.comparison_rows(trainings, data, members, ours.resamples, progress.advance)
-    out.write("metric", _table("metric", [row for t in trainings for row in evaluate.metric_rows(t, data, members)]))
+    head_I = evaluate.head_items(data)
+    out.write("metric", _table("metric", [row for t in trainings for row in evaluate.metric_rows(t, data, members, head_I)]))
     out.write("comparison", _table("comparison", comparisons))
+    out.write("calibration", _table("calibration", [row for t in trainings for row in evaluate.calibration_rows(t, data)]))
     out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
-    out.record(**_figures(trainings, data, members))
+    out.write("study", _table("study", [trial.row() for trial in trials]))
+    out.record(**_figures(trainings, data, members, head_I))
+    out.record(chosen_parameters={" ".join(name): parameters for name, parameters in loaded.chosen.items()})
     out.record(relative_improvement=_relative_improvement(trainings, data))
-    out.record(verdict=verdict(comparisons, ours.published_backbone, ours.published_base).sentence)
-    out.record(checkpoint_shas=_save_checkpoints(trainings, data, prepared, out, ours))
+    both = seen(ours.published_base, ours, settings.histories.cap)
+    judged = verdict(comparisons, ours.published_backbone, ours.published_base, both)
+    out.record(verdict=judged.sentence, power=judged.power)
+    out.record(checkpoint_shas=_save_checkpoints(trainings, data, loaded, out))
+
+
+def _held_out(inputs: Inputs, data: TrainingData) -> Bool:
+    """[items] whether each is kept out of training."""
+    table = inputs.table("example_item")
+    held_out = table.filter(table["is_held_out"])["item_id"].combine_chunks()
+    return np.asarray(pc.is_in(data.item_ids, value_set=held_out).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _path(inputs: Inputs, table: str) -> Path:
@@ -70,7 +89,7 @@ def warnings(prepared: Arms, data: TrainingData, settings: AdaptorSettings) -> l
     return found
 
 
-def _figures(trainings: list[Training], data: TrainingData, members: dict[str, Bool]) -> dict[str, Any]:
+def _figures(trainings: list[Training], data: TrainingData, members: dict[str, Bool], head_I: Bool) -> dict[str, Any]:
     """What was trained, how large, how fast; lists hold one number per seed."""
     by_arm: dict[str, list[Training]] = {}
     for training in trainings:
@@ -85,6 +104,7 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
         "example_counts": {split: len(rows) for split, rows in data.split_rows.items()},
         "test_covered_share": round(float(members["covered"][test].mean()), 4),
         "test_cold_share": round(float(members["cold"][test].mean()), 4),
+        "test_head_share": round(float(head_I[data.item_E[test]].mean()), 4),  # of all examples: what a blind order would show
     }
 
 
@@ -103,11 +123,9 @@ def _relative_improvement(trainings: list[Training], data: TrainingData) -> dict
     }
 
 
-def _save_checkpoints(
-    trainings: list[Training], data: TrainingData, prepared: Arms, out: Output, settings: AdaptorSettings
-) -> dict[str, str]:
+def _save_checkpoints(trainings: list[Training], data: TrainingData, loaded: Loaded, out: Output) -> dict[str, str]:
     """The knowledge arm of each backbone over the published base, the seed with the best AUC on valid. Returns backbone → digest."""
-    shas: dict[str, str] = {}
+    settings, shas = loaded.settings, dict[str, str]()
     for backbone in settings.backbones:
         seeds = [t for t in trainings if (t.base, t.backbone, t.arm) == (settings.published_base, backbone, "knowledge")]
         if not seeds:
@@ -119,9 +137,9 @@ def _save_checkpoints(
             backbone=backbone,
             arm=best.arm,
             seed=best.seed,
-            encoder_id=prepared.encoder_id,
+            encoder_id=loaded.arms.encoder_id,
             views={"user": settings.user_views, "item": settings.item_views},
-            settings=settings.recipe(),
+            settings=loaded.settings_of(best.base, best.backbone, best.arm).recipe(),
             valid_auc=best.result.valid_auc,
             field_sizes=data.fields.sizes,
         )

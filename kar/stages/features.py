@@ -1,16 +1,20 @@
 """features: adapt the newest vectors, verify them and publish a release.
 
-reads   user, item, knowledge, knowledge_vector, comparison (newest training)
+reads   user, item, interaction, knowledge, knowledge_vector, comparison (newest training)
 writes  release
 rejects nothing: every user and item of the sources gets a row, without knowledge as missing
 
 The checkpoint is the one the adaptor stage marked for publication: arm knowledge of `adaptor.published_backbone`.
+
+With `features.history_vectors` each item view is also published as a ranker with a knowledge-aware history sees it: per user the mean over the
+liked and over the disliked items among the newest events that `adaptor.published_base` looks at, as of the cutoff of the histories.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,16 +24,21 @@ import pyarrow.compute as pc
 
 import kar
 from kar.errors import ModelError, NotMade, SpaceMismatch
-from kar.release.layout import Side, side_of, whole
+from kar.model.bases import base_of, seen
+from kar.model.pooled import NEVER, History, Items, Means, means
+from kar.release.layout import TIME, Side, pooled_view, side_of, whole
 from kar.release.publish import Published, publish
-from kar.release.rows import Facts, SideRows, ViewRows
+from kar.release.rows import Facts, Pooled, SideRows, ViewRows
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output, file_sha
 from kar.tables.conform import subject_ids
+from kar.verdict import verdict
+from kar.warehouse import Warehouse
 
 _RECONSTRUCTED_AFTER = dt.timedelta(days=2)
 _NORMALISATION = "l2"
 _CHUNK = 65_536
+_LABELS = {"liked": 1, "disliked": 0}
 
 
 class Adapting(Protocol):
@@ -77,13 +86,14 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
     knowledge = _of_views(inputs.table("knowledge"), [whole(view) for view in [*wanted["user"], *wanted["item"]]])
     vectors = _of_views(inputs.table("knowledge_vector"), [*wanted["user"], *wanted["item"]])
     _check_fit(checkpoint, wanted, vectors)
-    sides = (
-        _side("user", inputs.table("user").column("user_id"), wanted["user"], knowledge, vectors, checkpoint, out),
-        _side("item", inputs.table("item").column("item_id"), wanted["item"], knowledge, vectors, checkpoint, out),
-    )
+    users = _side("user", inputs.table("user").column("user_id"), wanted["user"], knowledge, vectors, checkpoint, out)
+    items = _side("item", inputs.table("item").column("item_id"), wanted["item"], knowledge, vectors, checkpoint, out)
+    ours = settings.features.history_vectors
+    if settings.adaptor.history_knowledge if ours is None else ours:
+        users = replace(users, views=(*users.views, *_pooled_views(inputs, settings, users.ids, items)))
     uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone, settings.adaptor.published_base)
-    may_promote = settings.features.promote and _passes_gate(uplift, settings, out)
-    published = publish(inputs.home.published, sides, _facts(inputs, settings, checkpoint, knowledge, uplift), promote=may_promote)
+    may_promote = settings.features.promote and _passes_gate(inputs, settings, out)
+    published = publish(inputs.home.published, (users, items), _facts(inputs, settings, checkpoint, knowledge, uplift), promote=may_promote)
     if may_promote and not published.is_promoted:
         out.warn(
             f"release {published.path.name} is published but CURRENT serves a newer one; to serve it: kar release rollback {published.path.name}"
@@ -163,6 +173,61 @@ def _view(view: str, subjects: pa.Array, knowledge: pa.Table, vectors: pa.Table,
     )
 
 
+def _pooled_views(inputs: Inputs, settings: Settings, user_ids: pa.Array, items: SideRows) -> list[ViewRows]:
+    """Of each item view the liked and the disliked mean over each user's history."""
+    events = base_of(settings.adaptor.published_base, settings.adaptor, settings.histories.cap).history_events
+    history = _history(inputs, settings, user_ids, items.ids, events)
+    found = []
+    for view in items.views:
+        seen_us, asked_us = (at.cast(pa.int64()).fill_null(NEVER).to_numpy() for at in (view.evidence_newest_at, view.asked_at))
+        source = Items(view.adapted, ~view.is_missing, view.default, seen_us, asked_us)
+        for label, value in _LABELS.items():
+            found.append(_pooled_rows(Pooled(view.view, label, events), means(history, source, value), view.default))
+    return found
+
+
+def _history(inputs: Inputs, settings: Settings, user_ids: pa.Array, item_ids: pa.Array, events: int) -> History:
+    """The newest events of every user, in rows of the release's ids."""
+    column, operator, threshold = settings.examples.label_rule()
+    parameters: dict[str, object] = {
+        "cutoff_at": inputs.cutoff_at,
+        "mode": settings.histories.mode,
+        "cap": settings.histories.cap,
+        "label_column": column,
+        "label_operator": operator,
+        "label_threshold": threshold,
+        "history_events": events,
+    }
+    with Warehouse(inputs.ids) as warehouse:
+        warehouse.read(inputs, "interaction")
+        warehouse.make("core_event", "core_label", "core_history_event", **parameters)
+        table = warehouse.run("core_pooled_event", **parameters)
+    user_H = pc.index_in(table.column("user_id"), value_set=user_ids).to_numpy()
+    item_H = pc.index_in(table.column("item_id"), value_set=item_ids).to_numpy()
+    event_us_H = table.column("event_at").cast(TIME).cast(pa.int64()).to_numpy()
+    return History(user_H.astype(np.int64), item_H.astype(np.int64), table.column("label").to_numpy(), event_us_H, len(user_ids))
+
+
+def _pooled_rows(source: Pooled, found: Means, default: np.ndarray) -> ViewRows:
+    rows = len(found.is_missing_U)
+
+    def at(us_U: np.ndarray) -> pa.Array:
+        return pa.array(us_U, mask=us_U == NEVER).cast(TIME)
+
+    return ViewRows(
+        view=pooled_view(source.view, source.label),
+        is_missing=found.is_missing_U,
+        adapted=found.vectors_UD,
+        knowledge=np.zeros((rows, 0), np.float32),
+        default=default,
+        evidence_newest_at=at(found.seen_us_U),
+        asked_at=at(found.asked_us_U),
+        origin=pa.array(np.full(rows, "pooled", object), pa.string(), mask=found.is_missing_U),
+        model=pa.nulls(rows, pa.string()),
+        pooled_from=source,
+    )
+
+
 def _lasting_origin(origin: pa.Array) -> pa.Array:
     """asked or import. "tonight" would turn into "last_good" the night after, and with it every byte of an unchanged table."""
     return pc.if_else(pc.equal(origin, "import"), "import", "asked")
@@ -184,14 +249,16 @@ def _uplift(comparison: pa.Table, backbone: str, base: str) -> list[dict[str, An
     ]
 
 
-def _passes_gate(uplift: list[dict[str, Any]], settings: Settings, out: Output) -> bool:
-    """Whether knowledge beats text and permuted, each with an interval above 0, where the settings ask for it."""
-    low = {row["arm_b"]: row["low"] for row in uplift if row["slice"] == "all"}
-    unbeaten = [arm for arm in ("text", "permuted") if low.get(arm) is None or low[arm] <= 0.0]
-    if not settings.features.require_uplift or not unbeaten:
+def _passes_gate(inputs: Inputs, settings: Settings, out: Output) -> bool:
+    """Whether the verdict on the published backbone is that knowledge helps, where the settings ask for it."""
+    if not settings.features.require_uplift:
         return True
-    out.warn(f"published but not promoted: knowledge does not beat {' and '.join(unbeaten)} (AUC on all test examples, 95 % interval)")
-    return False
+    ours = settings.adaptor
+    both = seen(ours.published_base, ours, settings.histories.cap)
+    judged = verdict(inputs.table("comparison").to_pylist(), ours.published_backbone, ours.published_base, both)
+    if not judged.is_positive:
+        out.warn(f"published but not promoted: {judged.sentence}")
+    return judged.is_positive
 
 
 def _facts(inputs: Inputs, settings: Settings, checkpoint: Adapting, knowledge: pa.Table, uplift: list[dict[str, Any]]) -> Facts:

@@ -66,7 +66,11 @@ def make_world(users: int = 18, items: int = 20, events: int = 14, first_positio
             )
     at = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
     sequence = [
-        {**{k: row[k] for k in ("user_id", "position", "item_id", "rating")}, "event_at": at + dt.timedelta(hours=row["position"]), "label": int(row["rating"] > 3)}
+        {
+            **{k: row[k] for k in ("user_id", "position", "item_id", "rating")},
+            "event_at": at + dt.timedelta(hours=row["position"]),
+            "label": int(row["rating"] > 3),
+        }
         for row in rows
     ]
     labelled = [row for row in rows if row["position"] >= first_position]
@@ -140,7 +144,8 @@ def _with_text_ids(world: World) -> World:
         return table
 
     return World(
-        *(renamed(table) for table in (world.example, world.example_item, world.sequence, world.user_attribute, world.item_attribute)), world.knowledge_vector
+        *(renamed(table) for table in (world.example, world.example_item, world.sequence, world.user_attribute, world.item_attribute)),
+        world.knowledge_vector,
     )
 
 
@@ -187,6 +192,12 @@ def small_settings(**changes: Any) -> AdaptorSettings:
 def _one_thread() -> None:
     """Small tensors: a second thread costs more than it gives."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def world_of() -> Callable[..., World]:
+    """A world of another size."""
+    return make_world
 
 
 @pytest.fixture(scope="session")

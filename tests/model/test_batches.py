@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kar.errors import ModelError
-from kar.model.batches import TrainingData
+from kar.model.batches import TrainingData, lay_out
 from kar.settings import AdaptorSettings
 
 
@@ -40,15 +40,16 @@ def test_histories_are_the_events_before_the_example_in_order(name: str, request
     world = request.getfixturevalue(name)
     data = world.load(settings)
     batch = data.batch(torch.arange(world.example.num_rows))
-    code_KH, first_B = batch.history_in_line()
     seen = _train_items(world)
-    items = decoded(data, code_KH[0].numpy(), "item_id", seen)
-    ratings = decoded(data, code_KH[2].numpy(), "rating", [1.0, 2.0, 4.0, 5.0])
-    expected = slow_histories(world, settings.history_events)
+    place, begin_B = batch.windows.events_of_examples  # the line holds an event once, though several histories hold it
+    items = decoded(data, batch.code_KH[0, place].numpy(), "item_id", seen)
+    ratings = decoded(data, batch.code_KH[2, place].numpy(), "rating", [1.0, 2.0, 4.0, 5.0])
+    expected = slow_histories(world, 5)
     assert [len(h) for h in expected] == batch.length_B.tolist()
-    assert first_B.tolist() == np.cumsum([0, *map(len, expected)])[:-1].tolist()
+    assert begin_B.tolist() == np.cumsum([0, *map(len, expected)])[:-1].tolist()
     assert items == [item if item in seen else "unknown" for h in expected for item, _ in h]
     assert ratings == [rating for h in expected for _, rating in h]
+    assert batch.label_H[place].tolist() == [int(rating > 3) for h in expected for _, rating in h]
 
 
 def _train_items(world: Any) -> list[object]:
@@ -60,15 +61,15 @@ def _train_items(world: Any) -> list[object]:
 def test_the_padded_history_holds_the_same_events_as_the_one_in_line(world: Any, settings: AdaptorSettings) -> None:
     data = world.load(settings)
     batch = data.batch(torch.tensor([40, 0, 7, 100, 12]))
-    in_line, _ = batch.history_in_line()
-    padded, is_event = batch.history_padded()
-    assert torch.equal(padded[:, is_event], in_line)
-    assert is_event.sum(dim=1).tolist() == batch.length_B.tolist()
+    place_BL, is_event_BL = batch.places()
+    code_BLK = lay_out(batch.code_KH.t(), place_BL)
+    assert torch.equal(code_BLK[is_event_BL].t(), batch.code_KH[:, batch.windows.events_of_examples[0]])
+    assert is_event_BL.sum(dim=1).tolist() == batch.length_B.tolist()
 
 
 def test_an_empty_history_has_no_events(world: Any, settings: AdaptorSettings, settings_with: Callable[..., AdaptorSettings]) -> None:
     first = pc.equal(world.sequence["position"], 0).to_numpy()
-    starts = world.sequence.filter(pa.array(first)).append_column("label", pa.array([0, 1] * 9))
+    starts = world.sequence.filter(pa.array(first)).drop_columns("label").append_column("label", pa.array([0, 1] * 9))
     example = pa.table(
         {
             **{n: starts[n] for n in ("user_id", "item_id", "event_at", "position", "label")},
@@ -78,10 +79,10 @@ def test_an_empty_history_has_no_events(world: Any, settings: AdaptorSettings, s
     )
     data = world.having(example=example).load(settings)
     batch = data.batch(torch.arange(18))
-    assert batch.history_in_line()[0].shape == (3, 0)
-    padded, is_event = batch.history_padded()
-    assert padded.shape == (3, 18, 1)
-    assert not is_event.any()
+    assert batch.code_KH.shape == (3, 0)
+    place_BL, is_event_BL = batch.places()
+    assert not is_event_BL.any()
+    assert torch.equal(lay_out(torch.ones(0, 3), place_BL), torch.zeros(18, 1, 3))
 
 
 def test_ids_and_values_outside_training_share_one_unknown_code(world: Any, settings: AdaptorSettings) -> None:
@@ -115,8 +116,8 @@ def test_attributes_are_the_first_value_by_place(world: Any, settings: AdaptorSe
 
 
 def test_user_fields_follow_the_settings_and_new_users_are_unknown(world: Any, settings_with: Callable[..., AdaptorSettings]) -> None:
-    data = world.load(settings_with(use_user_id=True, user_fields=["age"]))
-    assert data.profile_fields == ("user_id", "user age")
+    data = world.load(settings_with(bases=["rich"], published_base="rich", user_fields=["age"]))
+    assert data.profile_fields[:2] == ("user_id", "user age")
     is_train = world.example["split"].to_numpy(zero_copy_only=False) == "train"
     unknown = data.fields.offset("user_id")
     assert set(data.single_ES[~is_train, 2].tolist()) == {unknown}

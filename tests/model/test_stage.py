@@ -45,7 +45,7 @@ def run(world: Any, home: Home, settings: Settings) -> Manifest:
     before = {
         "sources": {"user_attribute": world.user_attribute, "item_attribute": world.item_attribute},
         "vectors": {"knowledge_vector": whole_vector},
-        "examples": {"example": world.example, "sequence": world.sequence},
+        "examples": {"example": world.example, "example_item": world.example_item, "sequence": world.sequence},
     }
     for name, tables in before.items():
         folder = home.partition(name, DATE).path
@@ -84,9 +84,13 @@ def made(tmp_path_factory: pytest.TempPathFactory, world: Any) -> tuple[Home, Ma
 def test_every_backbone_arm_seed_slice_and_metric_has_a_row(made: tuple[Home, Manifest, Settings]) -> None:
     home, manifest, _ = made
     metric = table_of(home, "metric")
-    assert metric.num_rows == 2 * 4 * 2 * 2 * 5 * 3
+    # 2 backbones × 4 arms × 2 seeds; 5 named slices of valid and test by 4 metrics; items trained on 0, 1-5 and 6-20 times on test by AUC
+    by_count = {name for name in metric["slice"].unique().to_pylist() if ":" in name}
+    assert by_count == {"item:0", "item:1-5", "item:6-20"}
+    assert metric.num_rows == 2 * 4 * 2 * (2 * (5 * 4 + 1) + 3)
     comparison = table_of(home, "comparison")
-    assert comparison.num_rows == 2 * 5 * 5 * 3
+    assert comparison.num_rows == 2 * 5 * (5 * 3 + 3)
+    assert table_of(home, "calibration").num_rows == 2 * 4 * 2 * 10
     pairs = {(row["arm_a"], row["arm_b"]) for row in comparison.to_pylist()}
     assert pairs == {("knowledge", "base"), ("knowledge", "text"), ("knowledge", "permuted"), ("text", "base"), ("permuted", "base")}
     assert manifest.rejected == {}
@@ -160,9 +164,10 @@ def test_the_knowledge_arms_best_seed_is_checkpointed_per_backbone(made: tuple[H
 def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made: tuple[Home, Manifest, Settings]) -> None:
     home, manifest, _ = made
     figures = manifest.figures
-    names = {f"{backbone} {arm}" for backbone in ("fibinet", "din") for arm in ("base", "text", "knowledge", "permuted")}
+    names = {f"same_evidence {backbone} {arm}" for backbone in ("fibinet", "din") for arm in ("base", "text", "knowledge", "permuted")}
     assert set(figures["parameters"]) == names
-    assert figures["parameters"]["din base"] < figures["parameters"]["din text"] == figures["parameters"]["din permuted"]
+    parameters = {name.removeprefix("same_evidence "): count for name, count in figures["parameters"].items()}
+    assert parameters["din base"] < parameters["din text"] == parameters["din permuted"]
     assert figures["test_touched"] == dict.fromkeys(names, 2)
     assert all(rate > 0 for rates in figures["rows_per_s"].values() for rate in rates)
     auc = {r["arm"]: [] for r in table_of(home, "metric").to_pylist()}
@@ -170,8 +175,8 @@ def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made:
         if (r["backbone"], r["split"], r["slice"], r["metric"]) == ("din", "test", "all", "auc"):
             auc[r["arm"]].append(r["value"])
     over = (np.mean(auc["text"]) - 0.5) / (np.mean(auc["base"]) - 0.5) - 1
-    assert figures["relative_improvement"]["din text"] == pytest.approx(over, abs=1e-5)
-    assert figures["verdict"] == verdict(table_of(home, "comparison").to_pylist(), "fibinet").sentence
+    assert figures["relative_improvement"]["same_evidence din text"] == pytest.approx(over, abs=1e-5)
+    assert figures["verdict"] == verdict(table_of(home, "comparison").to_pylist(), "fibinet", "same_evidence").sentence
 
 
 def test_the_same_inputs_and_settings_give_the_same_tables(made: tuple[Home, Manifest, Settings], world: Any, tmp_path: Path) -> None:
@@ -213,7 +218,7 @@ def test_the_base_arm_alone_has_nothing_to_compare_and_nothing_to_publish(
     assert table_of(home, "comparison").num_rows == 0
     assert manifest.figures["checkpoint_shas"] == {}
     assert manifest.warnings == ["the knowledge arm was not trained, so there is no checkpoint to publish"]
-    assert manifest.figures["verdict"].startswith("Whether knowledge helped was not measured")
+    assert manifest.figures["verdict"].startswith("Whether knowledge helps over the same evidence was not measured")
 
 
 @pytest.mark.parametrize(("name", "value"), [("seeds", [1, 1]), ("arms", ["base", "base"]), ("item_views", ["item.facts", "item.facts"])])

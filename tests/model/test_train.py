@@ -30,13 +30,26 @@ def trained(world: Any, settings: AdaptorSettings, arm: Any = "base", backbone: 
 def test_knowledge_that_tells_the_taste_is_learned_and_shuffled_knowledge_is_not(
     world: Any, settings_with: Callable[..., AdaptorSettings]
 ) -> None:
-    settings = settings_with(epochs=12, patience=12, history_events=1, item_fields=[])
+    settings = settings_with(epochs=12, patience=12, history_events=1, item_fields=[], history_knowledge=False)
     found = {}
     for arm in ("knowledge", "permuted"):
         result, data = trained(world, settings, arm)
         found[arm] = metrics.auc(data.label_E.numpy()[data.split_rows["test"]], result.test_logit)
     assert found["knowledge"] > 0.95
     assert found["permuted"] < found["knowledge"] - 0.1
+
+
+def test_knowledge_in_the_history_tells_the_taste_where_the_target_alone_cannot(
+    world: Any, settings_with: Callable[..., AdaptorSettings]
+) -> None:
+    """Without knowledge of the user, whose taste it is shows only in what the items of the history are."""
+    found = {}
+    for in_history in (True, False):
+        settings = settings_with(epochs=30, patience=30, history_events=5, item_fields=[], user_views=[], history_knowledge=in_history)
+        result, data = trained(world, settings, "knowledge")
+        found[in_history] = metrics.auc(data.label_E.numpy()[data.split_rows["test"]], result.test_logit)
+    assert found[True] > 0.95
+    assert found[False] < found[True] - 0.1
 
 
 def test_the_epoch_with_the_best_valid_auc_is_kept_and_patience_ends_the_training(

@@ -57,6 +57,7 @@ class Plan:
     users: int = 24
     items: int = 18
     kind: str = "helps"
+    base: str = "same_evidence"
     backbones: tuple[str, ...] = ("fibinet", "din")
     arms: tuple[str, ...] = ARMS
     seeds: tuple[int, ...] = (1, 2, 3)
@@ -74,7 +75,7 @@ def settings(plan: Plan) -> Settings:
         "sources": {"rating_range": [1, 5], "interactions": {"path": "x.csv", "format": "csv", "columns": {}}},
         "histories": {"mode": "per_user", "cap": 30},
         "llm": {"provider": plan.provider, "model": "smollm2-135m-instruct", "token_budget": 120_000},
-        "adaptor": {"backbones": ["fibinet", "din"], "seeds": list(plan.seeds)},
+        "adaptor": {"backbones": ["fibinet", "din"], "bases": [plan.base], "published_base": plan.base, "seeds": list(plan.seeds)},
         "report": {"reading_count": 10},
     }
     for name, section in plan.settings.items():
@@ -93,7 +94,7 @@ def build(root: Path, plan: Plan | None = None) -> tuple[Settings, Home]:
         folder.mkdir(parents=True)
         out = Output(stage, folder, IdTypes())
         for table in stage.writes:
-            rows = plan.edit.get(table, _same)(list(getattr(world, table)()))
+            rows = plan.edit.get(table, _same)(list(getattr(world, table, tuple)()))  # a table that the page does not show is empty
             out.write(table, _table(table, rows))
         world.fill(out)
         _seal(stage, out, folder, made, world.seconds[stage.name])
@@ -372,7 +373,10 @@ class _World:
     def sequence(self) -> Iterable[dict[str, Any]]:
         for user, events in self.events.items():
             for place, (item, rating, at) in enumerate(events):
-                yield {"user_id": user, "position": place, "item_id": item, "event_at": at, "rating": rating}
+                yield {"user_id": user, "position": place, "item_id": item, "event_at": at, "rating": rating, "label": int(rating > 3)}
+
+    def example_item(self) -> Iterable[dict[str, Any]]:
+        return ({"item_id": item, "is_held_out": False, "evidence_newest_at": None} for item in self.titles)
 
     def example(self) -> Iterable[dict[str, Any]]:
         number = 0
@@ -409,7 +413,15 @@ class _World:
                             auc = self._auc(backbone, arm) + noise + shift[name] + (0.002 if split == "valid" else 0)
                             values = {"auc": auc, "gauc": auc - 0.031, "logloss": 1.32 - auc}
                             for metric, value in values.items():
-                                key = {"backbone": backbone, "arm": arm, "seed": seed, "split": split, "slice": name, "metric": metric}
+                                key = {
+                                    "base": self.wanted.base,
+                                    "backbone": backbone,
+                                    "arm": arm,
+                                    "seed": seed,
+                                    "split": split,
+                                    "slice": name,
+                                    "metric": metric,
+                                }
                                 yield {**key, "value": value, "example_count": self.test_examples, "user_count": self.test_users}
 
     def comparison(self) -> Iterable[dict[str, Any]]:
@@ -422,9 +434,31 @@ class _World:
                     for metric, sign in (("auc", 1), ("gauc", 0.8), ("logloss", -0.5)):
                         middle = difference * scale * sign
                         ends = (low, high) if (name, metric) == ("all", "auc") else (middle - half, middle + half)
-                        key = {"backbone": backbone, "arm_a": "knowledge", "arm_b": arm, "slice": name, "metric": metric}
+                        key = {
+                            "base": self.wanted.base,
+                            "backbone": backbone,
+                            "arm_a": "knowledge",
+                            "arm_b": arm,
+                            "slice": name,
+                            "metric": metric,
+                        }
                         row = {**key, "difference": middle, "low": ends[0], "high": ends[1]}
-                        yield {**row, "seed_count": len(self.wanted.seeds), "user_count": self.test_users, "resamples": 1000}
+                        se = (ends[1] - ends[0]) / 3.92
+                        p = math.erfc(abs(middle) / se / math.sqrt(2)) if se else 1.0
+                        row |= {"se": se, "p": p, "p_holm": p, "family": "", "family_count": 1, "detectable": 2.8 * se}
+                        counts = {"seed_count": len(self.wanted.seeds), "user_count": self.test_users, "example_count": self.test_examples}
+                        yield {**row, **counts, "resamples": 1000}
+
+    def calibration(self) -> Iterable[dict[str, Any]]:
+        for backbone in self.wanted.backbones:
+            for arm in self.wanted.arms:
+                for seed in self.wanted.seeds:
+                    for decile in range(10):
+                        actual = 0.08 + 0.09 * decile
+                        ratio = 1.0 + (0.02 if arm == "knowledge" else 0.06) * (decile - 4.5) / 4.5 + 0.001 * seed
+                        key = {"base": self.wanted.base, "backbone": backbone, "arm": arm, "seed": seed, "decile": decile}
+                        counts = {"example_count": max(self.test_examples // 10, 1)}
+                        yield {**key, **counts, "predicted": actual * ratio, "actual": actual, "ratio": ratio}
 
     def prediction(self) -> Iterable[dict[str, Any]]:
         return ()
@@ -442,7 +476,14 @@ class _World:
                             - 0.0012 * max(0, epoch - best)
                             + 0.0006 * place
                         )
-                        row = {"backbone": backbone, "arm": arm, "seed": seed, "epoch": epoch, "train_loss": 0.6 - 0.01 * epoch}
+                        row = {
+                            "base": self.wanted.base,
+                            "backbone": backbone,
+                            "arm": arm,
+                            "seed": seed,
+                            "epoch": epoch,
+                            "train_loss": 0.6 - 0.01 * epoch,
+                        }
                         row |= {"valid_auc": auc, "valid_logloss": 1.32 - auc}
                         yield {**row, "is_chosen": epoch == best}
 

@@ -83,12 +83,12 @@ def test_the_page_says_its_language_and_follows_the_reader_s_light(html: str, pa
 @pytest.mark.parametrize(
     ("kind", "opening"),
     [
-        ("helps", "Knowledge helped: +0.0034 test AUC against raw text (95 % interval +0.0012 to +0.0056)"),
-        ("beats_base_only", "Knowledge did not beat raw text: −0.0011 test AUC (95 % interval −0.0034 to +0.0013)"),
-        ("no_difference", "Knowledge made no difference: −0.0004 test AUC against raw text"),
-        ("hurts", "Knowledge hurt: −0.0048 test AUC against the base (95 % interval −0.0070 to −0.0027)"),
-        ("too_few", "Too few test users to tell: +0.0052 test AUC against raw text"),
-        ("not_measured", "Whether knowledge helped was not measured"),
+        ("helps", "Over the same evidence, knowledge beats raw text by +0.0034 AUC (95 % +0.0012 … +0.0056); beats shuffled knowledge by"),
+        ("beats_base_only", "Over the same evidence, knowledge does not beat raw text: −0.0011 AUC (95 % −0.0034 … +0.0013)"),
+        ("no_difference", "Over the same evidence, knowledge makes no difference: −0.0004 AUC against raw text"),
+        ("hurts", "Over the same evidence, knowledge hurts: −0.0048 AUC against the base (95 % −0.0070 … −0.0027)"),
+        ("too_few", "Too few test users to tell: over the same evidence, knowledge stands at +0.0052 AUC against raw text"),
+        ("not_measured", "Whether knowledge helps over the same evidence was not measured"),
     ],
 )
 def test_the_headline_is_the_verdict_with_its_interval(tmp_path: Path, kind: str, opening: str) -> None:
@@ -129,7 +129,7 @@ def test_imported_texts_are_not_blamed_on_the_local_model(tmp_path: Path) -> Non
 
 def test_a_base_that_sees_less_than_the_prompt_is_called_uneven(parsed: Parsed, tmp_path: Path) -> None:
     assert "The comparison is even: the base sees the newest 30 events" in parsed.text
-    text = words(tmp_path, Plan(settings={"adaptor": {"history_events": 5}}))
+    text = words(tmp_path, Plan(base="thin"))
     assert "The comparison is not even: the base sees the newest 5 events of a history, a prompt up to 30" in text
 
 
@@ -158,7 +158,9 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
 
 
 def test_differences_are_given_for_every_pair_and_slice(parsed: Parsed) -> None:
-    plots = parsed.text[parsed.text.index("Differences in test AUC") : parsed.text.index("DIN for comparison")]
+    plots = parsed.text[
+        parsed.text.index("Differences in test AUC") : parsed.text.index("DIN over the base of the same evidence for comparison")
+    ]
     for pair in ("knowledge − text", "knowledge − permuted", "knowledge − base"):
         assert pair in plots
     for name in ("all", "warm items", "cold items", "covered", "uncovered"):

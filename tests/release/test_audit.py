@@ -178,8 +178,8 @@ def test_claimed_stats_that_are_wrong_are_found_although_the_digests_fit(night: 
 
 
 def test_a_manifest_from_a_future_format_asks_for_a_newer_kar(night: Published) -> None:
-    _edit(night.path, lambda found: found.update(format=2))
-    with pytest.raises(ReleaseError, match=r"has format 2; this kar reads up to 1\n  do: read it with a newer kar"):
+    _edit(night.path, lambda found: found.update(format=3))
+    with pytest.raises(ReleaseError, match=r"has format 3; this kar reads up to 2\n  do: read it with a newer kar"):
         kar.release.open(night.path)
 
 

@@ -88,7 +88,10 @@ def test_prompt_events_and_labelled_events_share_nothing(events: list[tuple[int,
         now.view("history", history)
         now.view("item_profile", profiles)
         now.view("knowledge", knowledge(seen))
-        now.make("core_event", "core_candidate", "core_evidence", "core_seen", "core_leak", "core_example", "example", **given_parameters)
+        now.make(
+            "core_event", "core_label", "core_candidate", "core_evidence", "core_seen", "core_leak", "core_example", **given_parameters
+        )
+        now.make("example_item", "core_split", "example", **given_parameters)
         labelled = {(row["user_id"], row["item_id"], row["event_at"]) for row in now.table("example").to_pylist()}
         candidates = {(row["user_id"], row["item_id"], row["event_at"]) for row in now.table("core_candidate").to_pylist()}
         now.check("check_no_history_event_is_labelled", "check_no_example_is_in_evidence", **given_parameters)

@@ -1,7 +1,7 @@
 """What a backbone is given and gives.
 
 Shape suffixes in this folder: B examples · L longest history · H history events in line · D embedding width = adapted width
-    T target fields (item id and attributes) · P other single-valued fields (the user's) · K fields of a history event (T and the rating)
+    T target fields (item id and attributes) · P the other fields of an example (the user's, hour, means, lists) · K fields of a history event (T and the rating)
     C kinds · J kinds that the history carries · F fields of an interaction model · G fields of knowledge: C + 2 J
 """
 
@@ -51,7 +51,7 @@ class Shape:
     def of(
         cls, data: TrainingData, kind_count: int, history_kind_count: int, embedding_dim: int, mlp: Sequence[int], dropout: float
     ) -> Shape:
-        fields = len(data.target_fields), len(data.profile_fields)
+        fields = len(data.target_fields), len(data.profile_fields) + len(data.list_fields)
         return cls(data.fields.total, *fields, kind_count, history_kind_count, embedding_dim, tuple(mlp), dropout)
 
     @property
@@ -83,8 +83,21 @@ class Backbone(nn.Module, ABC):
             adapted: what the adaptor made of their knowledge.
         """
 
+    def single(self, batch: Batch) -> Tensor:
+        """[B, T + P, D]: what an example shows beside its history: item id, item attributes, then the profile: the single-valued fields, and
+        the mean of each multi-valued one's values (zero where there is none).
+        """
+        return self._single(batch, self.embedding.weight)
+
+    def _single(self, batch: Batch, table_VX: Tensor) -> Tensor:
+        single_BSX = functional.embedding(batch.single_BS, table_VX)
+        if batch.listed is None:
+            return single_BSX
+        mean_YX = functional.embedding_bag(batch.listed.code_X, table_VX, batch.listed.first_Y, mode="mean")
+        return torch.cat([single_BSX, mean_YX.view(len(single_BSX), -1, mean_YX.shape[1])], dim=1)
+
     def fields(self, batch: Batch) -> Tensor:
-        """[B, F, D]: item id, item attributes, profile fields, then the mean over the history of item ids, of each attribute and of ratings.
+        """[B, F, D]: item id, item attributes, profile fields (`single`), then the mean over the history of item ids, of each attribute and of ratings.
 
         An empty history's means are zero. For models in which fields interact.
         """
@@ -92,11 +105,10 @@ class Backbone(nn.Module, ABC):
 
     def lookup(self, batch: Batch, table_VX: Tensor) -> Tensor:
         """[B, F, X]: the rows that the fields' codes name in any table with a row per code, in the order of `fields`; the history's are means."""
-        single_BSX = functional.embedding(batch.single_BS, table_VX)
-        count, length = batch.code_KH.shape
-        starts = (batch.first_B + length * torch.arange(count, device=batch.first_B.device)[:, None]).flatten().to(batch.code_KH.dtype)
-        mean_YX = functional.embedding_bag(batch.code_KH.flatten(), table_VX, starts, mode="mean")  # one bag per field and example
-        return torch.cat([single_BSX, mean_YX.view(count, len(batch.first_B), -1).transpose(0, 1)], dim=1)
+        single_BSX = self._single(batch, table_VX)
+        history_HKX = functional.embedding(batch.code_KH.t(), table_VX)
+        mean_BY = batch.windows.means(history_HKX.flatten(1))
+        return torch.cat([single_BSX, mean_BY.unflatten(1, history_HKX.shape[1:])], dim=1)  # type: ignore[no-untyped-call]
 
     @property
     def event_width(self) -> int:

@@ -32,7 +32,7 @@ class DIEN(Backbone):
         self.mlp = FinalMLP(width + beside * shape.embedding_dim, shape.mlp, shape.dropout)
 
     def forward(self, batch: Batch, adapted: Adapted) -> Tensor:
-        single_BSD = self.embedding(batch.single_BS)
+        single_BSD = self.single(batch)
         event_BLX, is_event_BL = self.events(batch, adapted)
         interest_BLX, _ = self.extractor(event_BLX)  # histories begin at place 0: what follows their end reaches none of their interests
         interest_BX = self.evolve(interest_BLX, self.attend(self.target(single_BSD, adapted), interest_BLX, is_event_BL))

@@ -29,7 +29,7 @@ class DIN(Backbone):
         self.mlp = FinalMLP(width + beside * shape.embedding_dim, shape.mlp, shape.dropout)
 
     def forward(self, batch: Batch, adapted: Adapted) -> Tensor:
-        single_BSD = self.embedding(batch.single_BS)
+        single_BSD = self.single(batch)
         interest_BX = self.pool(self.target(single_BSD, adapted), *self.events(batch, adapted))
         return self.mlp(torch.cat([interest_BX, single_BSD.flatten(1), adapted.target_BCD.flatten(1)], dim=1))  # type: ignore[no-any-return]
 
