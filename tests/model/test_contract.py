@@ -40,6 +40,13 @@ class Prepared:
     def batch(self, rows: Sequence[int] | Tensor, arm: str, **changes: Any) -> Batch:
         return replace(self.data, **changes).batch(torch.as_tensor(rows), self.kinds[arm])
 
+    def emptied(self, rows: Tensor) -> dict[str, Tensor]:
+        """Changes of the data that empty those examples' histories: they begin where they end."""
+        start_E, length_E = self.data.start_E.clone(), self.data.length_E.clone()
+        start_E[rows] += length_E[rows]
+        length_E[rows] = 0
+        return {"start_E": start_E, "length_E": length_E}
+
     def rows_of_item(self, item: int) -> Tensor:
         return torch.from_numpy((self.data.item_ids.to_numpy()[self.data.item_E] == item).nonzero()[0])
 
@@ -199,10 +206,9 @@ def test_the_knowledge_of_the_history_matters(small: Prepared, name: str) -> Non
 @EVERY
 @WITH_EVERY_ARM
 def test_an_empty_history_gives_a_logit_and_gradients_that_are_finite(small: Prepared, name: str, arm: str) -> None:
-    ranker, length_E = small.ranker(name, arm), small.data.length_E
-    is_emptied = torch.arange(len(length_E)) < 10
-    empty = ranker(small.batch(range(20), arm, length_E=length_E * 0))
-    mixed = ranker(small.batch(range(20), arm, length_E=torch.where(is_emptied, 0, length_E)))
+    ranker = small.ranker(name, arm)
+    empty = ranker(small.batch(range(20), arm, **small.emptied(torch.arange(20))))
+    mixed = ranker(small.batch(range(20), arm, **small.emptied(torch.arange(10))))
     full = ranker(small.batch(range(20), arm))
     torch.testing.assert_close(mixed[:10], empty[:10], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(mixed[10:], full[10:], atol=1e-6, rtol=1e-5)
