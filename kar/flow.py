@@ -203,6 +203,7 @@ ADAPTOR = Stage(
         Read("examples", "sequence"),
         Read("sources", "user_attribute"),
         Read("sources", "item_attribute"),
+        Read("histories", "history", "snapshot"),
         Read("vectors", "knowledge_vector", "snapshot"),
     ),
     writes=("metric", "comparison", "calibration", "prediction", "epoch", "study", "gate_weight", "view_use"),
