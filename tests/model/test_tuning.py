@@ -16,6 +16,7 @@ import pytest
 
 from kar.model import tuning
 from kar.model.parallel import Loaded, Tables, train_all
+from kar.model.resume import Work
 from kar.model.train import train
 from kar.model.tuning import Study, Trial, chosen, space, tune
 from kar.settings import AdaptorSettings
@@ -137,3 +138,15 @@ def test_without_trials_nothing_is_tried_and_the_settings_stand(loaded_with: Mak
 def test_studies_side_by_side_find_what_they_find_one_after_the_other(loaded_with: Make) -> None:
     found = [[(t.study, t.parameters, t.valid_auc) for t in tune(loaded_with(processes=n, trials=3))] for n in (1, 2)]
     assert found[0] == found[1]
+
+
+def test_a_run_that_was_killed_reads_its_finished_trials_back(loaded_with: Make, tmp_path: Path) -> None:
+    loaded = loaded_with(trials=2)
+    loaded.work = Work(tmp_path / "work")
+    first = tune(loaded)
+    states = sorted((tmp_path / "work").iterdir())
+    assert len(states) == 4
+    written = [path.stat().st_mtime_ns for path in states]
+    again = tune(loaded)
+    assert [(t.parameters, t.valid_auc) for t in again] == [(t.parameters, t.valid_auc) for t in first]
+    assert [path.stat().st_mtime_ns for path in states] == written
