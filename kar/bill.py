@@ -30,8 +30,7 @@ class Bill:
         return self.prompt_tokens + self.answer_tokens
 
     def usd(self, settings: Settings) -> float:
-        price = settings.llm.price()
-        return (self.prompt_tokens * price.prompt + self.answer_tokens * price.completion) / 1e6
+        return float(settings.llm.price().usd(self.prompt_tokens, self.answer_tokens))
 
 
 def bill(settings: Settings, home: Home, date: dt.date) -> str:

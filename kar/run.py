@@ -138,6 +138,7 @@ def _make(
         )
         manifest.write(partial)
         _replace(partial, partition.path)
+        shutil.rmtree(partition.work, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for sentence in out.warnings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,8 +50,7 @@ def export(
     for part in made.parts:
         say(f"wrote {part.path}: {part.requests:,} requests, {part.size_bytes:,} bytes")
     say(f"{made.requests:,} requests to send{_left_out(counts)}")
-    if made.too_large:
-        say(f"{len(made.too_large):,} requests are larger than --most-bytes and left out: {', '.join(made.too_large[:3])}")
+    _say_too_large(made.too_large)
     if made.requests:
         say(f"at most {made.prompt_tokens + made.answer_tokens:,} tokens; {_money(loaded, made.prompt_tokens, made.answer_tokens)}")
         say(f"then: kar batch import RESULTS.jsonl --settings {settings} --date {on}")
@@ -104,8 +104,7 @@ def submit(
         was = ", started by an earlier command that was stopped" if night in made.resumed else ""
         say(f"{night.id} is {night.status} as {night.batch_id}: {night.requests:,} requests of {night.date}{was}")
     say(f"{sum(night.requests for night in made.started):,} requests sent{_left_out(made.left_out)}")
-    if made.too_large:
-        say(f"{len(made.too_large):,} requests are larger than --most-bytes and left out: {', '.join(made.too_large[:3])}")
+    _say_too_large(made.too_large)
     if made.started:
         prompt, answer = sum(n.prompt_tokens for n in made.started), sum(n.answer_tokens for n in made.started)
         say(f"at most {prompt + answer:,} tokens; {_money(loaded, prompt, answer)}")
@@ -194,7 +193,12 @@ def _left_out(counts: Counter[str]) -> str:
     return "".join(f", {counts[why]:,} {shown}" for why, shown in words.items() if counts[why])
 
 
+def _say_too_large(keys: Sequence[str]) -> None:
+    if keys:
+        say(f"{len(keys):,} requests are larger than --most-bytes and left out: {', '.join(keys[:3])}")
+
+
 def _money(settings: Settings, prompt_tokens: int, completion_tokens: int) -> str:
-    price, share = settings.llm.model_copy(update={"provider": "batch"}).price(), settings.llm.batch_price_share
-    usd = (prompt_tokens * price.prompt + completion_tokens * price.completion) / 1e6
+    share = settings.llm.batch_price_share
+    usd = settings.llm.model_copy(update={"provider": "batch"}).price().usd(prompt_tokens, completion_tokens)
     return f"{usd:,.4f} USD ({share:.0%} of the price per token in [llm])" if usd else "no price per token is set in [llm]"

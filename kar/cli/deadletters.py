@@ -114,8 +114,7 @@ def replay(
     made = replaying.replay(chosen, change, loaded.llm, place, partition.date, now(), limit=limit, is_dry=dry_run)
     for why, count in sorted(made.left_out.items()):
         say(f"left out {count:,}: {why}")
-    price = loaded.llm.price()
-    usd = (made.prompt_tokens * price.prompt + made.answer_tokens * price.completion) / 1e6
+    usd = loaded.llm.price().usd(made.prompt_tokens, made.answer_tokens)
     most = f"{made.requests:,} requests, at most {made.prompt_tokens + made.answer_tokens:,} tokens" + (f", {usd:,.4f} USD" if usd else "")
     if dry_run or not made.requests:
         say(f"would ask {most}" if dry_run else "nothing to ask")

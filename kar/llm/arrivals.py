@@ -9,12 +9,11 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import uuid
 from collections.abc import Collection
 from pathlib import Path
 
 from kar.errors import LedgerError
-from kar.store import Home
+from kar.store import Home, write_whole
 
 
 def arrivals_path(home: Home, date: dt.date) -> Path:
@@ -39,10 +38,7 @@ def note(home: Home, date: dt.date, what: str, keys: Collection[str], as_of: dt.
     try:
         noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         noted.append({"what": what, "at": as_of.isoformat(), "rows": len(keys), "keys_sha": digest})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.partial")
-        partial.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps(noted, indent=1) + "\n")
     except ValueError as error:
         raise LedgerError(f"{path} cannot be read: {error}", f"remove it; then: kar run knowledge --date {date}") from error
     except OSError as error:

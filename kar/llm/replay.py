@@ -25,12 +25,12 @@ from kar.llm.deadletters import DeadLetter
 from kar.llm.key import body_bytes, request_key
 from kar.llm.ledger import Answer, Ledger
 from kar.llm.ledger.reading import Reading
+from kar.llm.stream import length_field
 from kar.settings import LLMSettings
 from kar.store import Home
 
 WITHOUT_ANSWER = frozenset({"bad_request", "exhausted"})
 CUT = frozenset({"truncated", "truncated_by_reasoning"})
-_LENGTH_FIELDS = ("max_completion_tokens", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def changed(letter: DeadLetter, first: Answer, change: Change, settings: LLMSett
     if body.get("model") != settings.model or (settings.revision and settings.revision != first.revision):
         return f"asked of another model than llm.model ({settings.model}): plan the date anew"
     before = dict(body)
-    name = next((n for n in _LENGTH_FIELDS if isinstance(body.get(n), int)), "max_tokens")
+    name = length_field(body) or "max_tokens"
     prompt_tokens = max(row.prompt_tokens for row in letter.rows)
     tokens, room = change.max_tokens, settings.context_tokens - prompt_tokens
     had = max([int(orjson.loads(row.body).get(name) or 0) for row in letter.rows if row.finish_reason == "length"], default=0)

@@ -7,7 +7,6 @@ by the model's name, in `<home>/ledger/server.json`; it stands in while the serv
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from kar import log
 from kar.errors import ServerRefused, ServerUnreachable
 from kar.llm.identity import key_revision, server_identity
 from kar.settings import LLMSettings
-from kar.store import Home
+from kar.store import Home, write_whole
 
 _FILE = "server.json"
 _TIMEOUT_S = 3.0
@@ -52,7 +51,8 @@ def served_model(settings: LLMSettings, home: Home, timeout_s: float = _TIMEOUT_
         return seen.get(settings.model, Served())
     found = Served(key_revision(settings, home, identity), identity.server_version)
     if seen.get(settings.model) != found:
-        _write(path, seen | {settings.model: found})
+        known = seen | {settings.model: found}
+        write_whole(path, json.dumps({model: asdict(entry) for model, entry in sorted(known.items())}, indent=2) + "\n")
     return found
 
 
@@ -62,11 +62,3 @@ def _read(path: Path) -> dict[str, Served]:
         return {model: Served(**entry) for model, entry in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def _write(path: Path, seen: dict[str, Served]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps({m: asdict(s) for m, s in sorted(seen.items())}, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from kar.llm.ledger import Answer, Ledger
 
@@ -20,6 +21,14 @@ _CROWD = 8  # a family of no more requests needs nobody ahead
 _MOST_PARKED = _CHUNK
 _LONGEST_WARM_UP_S = 20.0
 _REMEMBERED_FAMILIES = 4096
+
+
+_LENGTH_FIELDS = ("max_completion_tokens", "max_tokens")
+
+
+def length_field(body: Mapping[str, Any]) -> str | None:
+    """Which field of a request's body bounds the answer's tokens; None: none does."""
+    return next((name for name in _LENGTH_FIELDS if isinstance(body.get(name), int)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class Form(nn.Module, ABC):
     def _check(self, kind: str, vectors_NT: Tensor) -> None:
         self.check(kind, vectors_NT.shape)
 
+_ROWS = 32
+
 
 class Experts(nn.Module):
     """`count` two-layer MLPs of the same shape, their weights in one tensor per layer."""
@@ -123,9 +125,13 @@ class Adaptor(Form):
         own_count: experts of each kind.
         dropout: after both ReLUs of an expert.
         is_gated: see `Form`.
+
+    `precision` is of the experts' and the gate's products; None: the vectors' own. Weights, and what comes out of the products, keep theirs.
+    It is no part of what was learned; whoever trains sets it.
     """
 
     name = "experts"
+    precision: torch.dtype | None = None
 
     def __init__(
         self,
@@ -156,20 +162,23 @@ class Adaptor(Form):
             ModelError: an unknown kind, or vectors of another width.
         """
         self._check(kind, vectors_NT)
-        own = self._own(kind)
-        weight1_EHT = torch.cat([self.shared.weight1_EHT, own.weight1_EHT])
-        bias1_EH = torch.cat([self.shared.bias1_EH, own.bias1_EH])
-        weight2_EAH = torch.cat([self.shared.weight2_EAH, own.weight2_EAH])
+        own, to = self._own(kind), self.precision or vectors_NT.dtype
+        weight1_EHT = torch.cat([self.shared.weight1_EHT.to(to), own.weight1_EHT.to(to)])
+        bias1_EH = torch.cat([self.shared.bias1_EH, own.bias1_EH]).to(to)
+        weight2_EAH = torch.cat([self.shared.weight2_EAH, own.weight2_EAH]).to(to)
         bias2_EA = torch.cat([self.shared.bias2_EA, own.bias2_EA])
         count, hidden, _ = weight1_EHT.shape
 
-        hidden_NF = functional.linear(vectors_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
+        x_NT = vectors_NT if to == torch.float32 else _padded(vectors_NT, to)
+        hidden_NF = functional.linear(x_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
         hidden_NF = self._drop(hidden_NF.relu_())
         hidden_ENH = hidden_NF.view(-1, count, hidden).transpose(0, 1)
-        expert_ENA = torch.baddbmm(bias2_EA[:, None, :], hidden_ENH, weight2_EAH.transpose(1, 2))
+        if self.precision is not None:
+            hidden_ENH = hidden_ENH.contiguous()  # a product over strided bfloat16 costs four times the copy
+        expert_ENA = torch.bmm(hidden_ENH, weight2_EAH.transpose(1, 2)).to(bias2_EA.dtype) + bias2_EA[:, None, :]
         expert_ENA = self._drop(expert_ENA.relu_())
-        weight_EN1 = self.gate_weights(kind, vectors_NT).t()[:, :, None]
-        return (weight_EN1 * expert_ENA).sum(dim=0)
+        weight_EN1 = self.gate_weights(kind, x_NT).t()[:, :, None]
+        return (weight_EN1 * expert_ENA).sum(dim=0)[: len(vectors_NT)]
 
     def adapt_clearly(self, kind: str, vectors_NT: Tensor) -> Tensor:
         """The same, written as the paper writes it: one expert after the other. Slow; held equal to `forward` by a test."""
@@ -183,9 +192,11 @@ class Adaptor(Form):
         return torch.einsum("ne,nea->na", weight_NE, torch.stack(expert_NA, dim=1))
 
     def gate_weights(self, kind: str, vectors_NT: Tensor) -> Tensor:
-        """[N, E]: how much each expert counts, shared ones first; a row sums to 1."""
-        logits_NE: Tensor = self.gate[_name(kind)](vectors_NT)
-        return logits_NE.softmax(dim=-1)
+        """[N, E]: how much each expert counts, shared ones first; a row sums to 1. In the precision of the vectors."""
+        gate = self.gate[_name(kind)]
+        assert isinstance(gate, nn.Linear)
+        logits_NE = functional.linear(vectors_NT, gate.weight.to(vectors_NT.dtype), gate.bias.to(vectors_NT.dtype))
+        return logits_NE.to(gate.weight.dtype).softmax(dim=-1)
 
     @property
     def expert_names(self) -> tuple[str, ...]:
@@ -205,6 +216,13 @@ class Adaptor(Form):
 
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def _padded(x_NT: Tensor, to: torch.dtype) -> Tensor:
+    """In another precision, with rows of zeros up to a multiple of 32: oneDNN compiles a product anew for each count of rows it meets."""
+    padded_NT = x_NT.new_zeros(-(-len(x_NT) // _ROWS) * _ROWS, x_NT.shape[1], dtype=to)
+    padded_NT[: len(x_NT)] = x_NT
+    return padded_NT
 
 
 def _name(kind: str) -> str:

@@ -145,7 +145,10 @@ def make(kinds: Sequence[str], width: int, settings: AdaptorSettings) -> Form:
         "one_gate": {**of_experts, "count": settings.shared_experts + settings.own_experts * len(kinds)},
         "mlp": of_experts,
     }
-    return FORMS[settings.form](**shape, **own.get(settings.form, {}))
+    made = FORMS[settings.form](**shape, **own.get(settings.form, {}))
+    if isinstance(made, Adaptor) and settings.precision == "bfloat16":
+        made.precision = torch.bfloat16
+    return made
 
 
 def empty(name: str, arguments: dict[str, Any]) -> Form:

@@ -3,14 +3,19 @@
 Two threads on one small training gain little and stall when the machine is busy; independent trainings share nothing.
 A process reads the stage's tables itself (seconds) and gives back what it trained. The results do not depend on how
 many processes there are.
+
+Where a work folder is given, each training keeps its state there after every epoch (`kar.model.resume`), and a run that was killed does
+only what is missing.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,7 @@ from kar.model.bases import base_of
 from kar.model.batches import TrainingData
 from kar.model.data import load
 from kar.model.evaluate import Training
+from kar.model.resume import Work
 from kar.model.train import train
 from kar.settings import AdaptorSettings
 from kar.settings.schema import Arm, Backbone, Base
@@ -42,6 +48,9 @@ class Tables:
     user_attribute: Path
     item_attribute: Path
     knowledge_vector: Path
+
+    def paths(self) -> dict[str, Path]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def prepare(self, settings: AdaptorSettings) -> Arms:
         """The vectors of all arms. Raises ModelError as `arms.prepare` does."""
@@ -69,10 +78,18 @@ Chosen = dict[tuple[Base, Backbone, Arm], dict[str, Any]]
 
 
 class Loaded:
-    """The tables of a run in memory, each base's examples loaded when first asked for; the last base's are kept."""
+    """The tables of a run in memory, each base's examples loaded when first asked for; the last base's are kept.
 
-    def __init__(self, tables: Tables, settings: AdaptorSettings, cap: int, chosen: Chosen | None = None) -> None:
-        self.tables, self.settings, self.cap = tables, settings, cap
+    Args:
+        cap: events that a prompt may show (histories.cap).
+        chosen: what the hyper-parameter trials chose.
+        work: where trainings keep their states; None: they keep none.
+    """
+
+    def __init__(
+        self, tables: Tables, settings: AdaptorSettings, cap: int, *, chosen: Chosen | None = None, work: Work | None = None
+    ) -> None:
+        self.tables, self.settings, self.cap, self.work = tables, settings, cap, work
         self.chosen: Chosen = chosen or {}
         self.arms = tables.prepare(settings)
         self._held: tuple[Base, TrainingData] | None = None
@@ -132,7 +149,7 @@ def _process_count(job_count: int, example_count: int, settings: AdaptorSettings
 def _side_by_side(todo: list[Job], loaded: Loaded, count: int) -> Iterator[Training]:
     # spawn: a forked process would inherit the parent's OpenMP state, which hangs
     alone = loaded.settings.model_copy(update={"threads": 1})
-    pool = multiprocessing.get_context("spawn").Pool(count, _start, (loaded.tables, alone, loaded.cap, loaded.chosen))
+    pool = multiprocessing.get_context("spawn").Pool(count, _start, (loaded.tables, alone, loaded.cap, loaded.chosen, loaded.work))
     with pool, Progress("adaptor: trainings", total=len(todo)) as progress:
         results = pool.imap_unordered(_run, todo)
         for _ in todo:
@@ -150,10 +167,18 @@ def _side_by_side(todo: list[Job], loaded: Loaded, count: int) -> Iterator[Train
 _loaded: Loaded
 
 
-def _start(tables: Tables, settings: AdaptorSettings, cap: int, chosen: Chosen) -> None:
+def _start(tables: Tables, settings: AdaptorSettings, cap: int, chosen: Chosen, work: Work | None) -> None:
     """In a new process: read the tables once, for all of its trainings."""
     global _loaded
-    _loaded = Loaded(tables, settings, cap, chosen)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    _loaded = Loaded(tables, settings, cap, chosen=chosen, work=work)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: killed, it cannot stop its pool, and the next run would train beside it."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _run(job: Job) -> Training:
@@ -164,7 +189,8 @@ def _train(job: Job, loaded: Loaded, *, is_shown: bool) -> Training:
     data = loaded.data(job.base)
     kinds = loaded.arms.kinds(job.arm, data, job.seed)
     settings = loaded.settings_of(job.base, job.backbone, job.arm)
-    result = train(job.backbone, data, kinds, loaded.arms.width, settings, job.seed, str(job), is_shown=is_shown)
+    path = loaded.work.file(str(job).removeprefix("adaptor: "), settings) if loaded.work else None
+    result = train(job.backbone, data, kinds, loaded.arms.width, settings, job.seed, str(job), state_path=path, is_shown=is_shown)
     training = Training(job.base, job.backbone, job.arm, job.seed, result)
     if is_shown:
         _say(training)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar.errors import ModelError
+from kar.model import profile
 from kar.model.batches import SPLITS, Bool
 from kar.model.vocabulary import Int64
 
@@ -29,15 +30,25 @@ class Seen:
         ratings: of the histories of training examples.
         labels: (split, label) → examples.
         oldest_at: of all examples.
+        hours: of the training examples, UTC.
+        keeps_free: whether to keep the events that come before their user's first example, for means.
+        free: those events: user (row), item_id, at, rating, label.
     """
 
     history_events: int
+    keeps_free: bool = False
     user_ids: list[pa.Array] = field(default_factory=list)
     is_trained_U: list[Bool] = field(default_factory=list)
     item: pa.Table = field(default_factory=lambda: pa.table({}))
     ratings: set[float] = field(default_factory=set)
     labels: Counter[tuple[str, int]] = field(default_factory=Counter)
     oldest_at: dt.datetime | None = None
+    hours: set[int] = field(default_factory=set)
+    _free: list[pa.Table] = field(default_factory=list)
+
+    @property
+    def free(self) -> pa.Table:
+        return pa.concat_tables(self._free)
 
     def add(self, example: pa.Table, sequence: pa.Table) -> None:
         user_ids, item_ids = sorted_unique(sequence["user_id"]), sorted_unique(sequence["item_id"])
@@ -53,6 +64,9 @@ class Seen:
 
         own_W = own_E[is_train_E]
         seen_V = _windows(own_W - np.minimum(position_E[is_train_E], self.history_events), own_W + 1, len(user_V))
+        if self.keeps_free:
+            self._keep(sequence, user_V, profile.is_free(ints(sequence["position"]), user_V, position_E, user_E))
+        self.hours.update(pc.unique(profile.hours(example["event_at"].filter(pa.array(is_train_E)))).to_pylist())
         self.user_ids.append(user_ids)
         self.is_trained_U.append(np.bincount(user_E[is_train_E], minlength=len(user_ids)) > 0)
         is_seen_I = np.bincount(item_V[seen_V], minlength=len(item_ids)) > 0
@@ -83,6 +97,19 @@ class Seen:
             self.labels[split, 1] += liked
             self.labels[split, 0] += int(is_of_split_E.sum()) - liked
         return is_of["train"]
+
+    def _keep(self, sequence: pa.Table, user_V: Int64, is_free_V: Bool) -> None:
+        before = sum(len(ids) for ids in self.user_ids)
+        shown = pa.table(
+            {
+                "user": user_V + before,
+                "item_id": sequence["item_id"],
+                "at": sequence["event_at"].cast(pa.int64()),
+                "rating": sequence["rating"],
+                "label": sequence["label"],
+            }
+        )
+        self._free.append(shown.filter(pa.array(is_free_V)))
 
     def _merge(self, item_ids: pa.Array, train_count_I: Int64, is_seen_I: Bool) -> None:
         found = pa.table({"item_id": item_ids, "train_count": train_count_I, "is_seen": is_seen_I})

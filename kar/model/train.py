@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from kar import metrics
+from kar import log, metrics
 from kar.errors import ModelError
 from kar.log import Progress
 from kar.model.batches import Batch, Kind, TrainingData
 from kar.model.knowledge import Float32
+from kar.model.pools import Pool, Pools, Resident
 from kar.model.ranker import Ranker, build
+from kar.model.resume import Epoch, State
 from kar.model.vocabulary import UNKNOWN, Int64
 from kar.settings import AdaptorSettings
 
 _PREDICT_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training examples; see the table epoch."""
-
-    train_loss: float
-    valid_auc: float
-    valid_logloss: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +61,8 @@ def train(
     seed: int,
     what: str,
     *,
+    pools: Pools | None = None,
+    state_path: Path | None = None,
     is_shown: bool = True,
     with_test: bool = True,
 ) -> Trained:
@@ -78,65 +72,76 @@ def train(
         kinds: the arm's knowledge; none: the base arm.
         width: of the knowledge vectors.
         what: names the training in the progress and in errors.
+        pools: the examples, where they do not all lie in `data`, which then holds labels and ids of valid and test alone.
+        state_path: where the state is kept after each epoch; a training that was killed goes on from it, a finished one is read back.
         is_shown: whether to show progress; not where several train side by side.
         with_test: False: the test examples are left alone, and there are no test logits (a hyper-parameter trial).
 
     Raises:
         ModelError: the loss is no longer finite.
     """
+    pools = pools or Resident(data, kinds)
     ranker = build(backbone, data, kinds, width, settings, seed)
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    train_rows = torch.from_numpy(data.split_rows["train"]).to(data.device)
-    valid = data.split_rows["valid"]
-    valid_label = data.label_E.cpu().numpy()[valid]
-    shuffle = torch.Generator().manual_seed(seed)
-    epochs: list[Epoch] = []
-    best: dict[str, torch.Tensor] = {}
-    best_logit: Float32 = np.empty(0, np.float32)
-    chosen = -1
-    with _repeatable(seed, settings.threads), Progress(what, total=len(train_rows) * settings.epochs, is_shown=is_shown) as progress:
-        for number in range(settings.epochs):
-            started = time.perf_counter()
-            loss = _epoch(ranker, optimizer, data, kinds, train_rows, settings, shuffle, progress)
+    state = State(ranker, optimizer, torch.Generator().manual_seed(seed))
+    valid_label = data.label_E.cpu().numpy()[data.split_rows["valid"]]
+    count = pools.count("train")
+    with _repeatable(seed, settings.threads), Progress(what, total=count * settings.epochs, is_shown=is_shown) as progress:
+        if state_path is not None and state.restore(state_path):
+            log.info(f"{what}: goes on", epochs=len(state.epochs), is_finished=state.test_logit is not None)
+            progress.advance(count * len(state.epochs))
+        while state.test_logit is None and not state.is_over(settings):
+            started, number = time.perf_counter(), len(state.epochs)
+            loss = _epoch(ranker, optimizer, pools, settings, state.draw, progress)
             seconds = time.perf_counter() - started
             if not np.isfinite(loss):
                 raise ModelError(f"{what}: the loss of epoch {number} is {loss}", "lower adaptor.learning_rate")
-            logit = predict(ranker, data, kinds, valid)
-            epochs.append(Epoch(loss, metrics.auc(valid_label, logit), metrics.logloss(valid_label, logit), seconds))
-            progress.tick(epoch=number, valid_auc=epochs[-1].valid_auc)
-            if chosen < 0 or epochs[-1].valid_auc > epochs[chosen].valid_auc:
-                chosen, best_logit, best = number, logit, copy.deepcopy(ranker.state_dict())
-            elif number - chosen >= settings.patience:
-                break
-        ranker.load_state_dict(best)
-        test_logit = predict(ranker, data, kinds, data.split_rows["test"]) if with_test else np.empty(0, np.float32)
-    rows_per_s = len(train_rows) * len(epochs) / sum(epoch.seconds for epoch in epochs)
-    return Trained(ranker, ranker.parameter_count(), epochs, chosen, best_logit, test_logit, rows_per_s)
+            logit = _predict_split(ranker, pools, "valid")
+            state.add(Epoch(loss, metrics.auc(valid_label, logit), metrics.logloss(valid_label, logit), seconds), logit)
+            progress.tick(epoch=number, valid_auc=state.epochs[-1].valid_auc)
+            if state_path is not None:
+                state.save(state_path)
+        ranker.load_state_dict(state.best)
+        ranker.eval()
+        if state.test_logit is None or (with_test and not len(state.test_logit)):
+            state.test_logit = _predict_split(ranker, pools, "test") if with_test else np.empty(0, np.float32)
+            if state_path is not None:
+                state.save(state_path)
+    rows_per_s = count * len(state.epochs) / sum(epoch.seconds for epoch in state.epochs)
+    return Trained(ranker, ranker.parameter_count(), state.epochs, state.chosen, state.valid_logit, state.test_logit, rows_per_s)
 
 
 def _epoch(
     ranker: Ranker,
     optimizer: torch.optim.Optimizer,
-    data: TrainingData,
-    kinds: Sequence[Kind],
-    rows: torch.Tensor,
+    pools: Pools,
     settings: AdaptorSettings,
-    shuffle: torch.Generator,
+    draw: torch.Generator,
     progress: Progress,
 ) -> float:
-    """One pass in a new order; returns the mean loss. The loss leaves the device once, at the end."""
+    """One pass in a new order; returns the mean loss, which leaves the device once per pool."""
     ranker.train()
-    order = shuffled(len(rows), settings.block_rows, shuffle).to(rows.device)
-    total = torch.zeros((), dtype=torch.float64, device=rows.device)
-    for chunk in torch.split(rows[order], settings.batch_size):
-        batch = hide_ids(data.batch(chunk, kinds), data, settings, shuffle)
+    total = 0.0
+    for pool in pools.pools("train", draw):
+        total += _pool(ranker, optimizer, pool, settings, draw, progress)
+    return total / pools.count("train")
+
+
+def _pool(
+    ranker: Ranker, optimizer: torch.optim.Optimizer, pool: Pool, settings: AdaptorSettings, draw: torch.Generator, progress: Progress
+) -> float:
+    """One pass over a pool; returns the sum of the losses of its rows."""
+    order = shuffled(len(pool.rows), settings.block_rows, draw).to(pool.rows.device)
+    total = torch.zeros((), dtype=torch.float64, device=pool.rows.device)
+    for chunk in torch.split(pool.rows[order], settings.batch_size):
+        batch = hide_ids(pool.data.batch(chunk, pool.kinds), pool.data, settings, draw)
         loss = ranker.loss(batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.detach() * len(chunk)
         progress.advance(len(chunk))
-    return float(total) / len(rows)
+    return float(total)
 
 
 def hide_ids(batch: Batch, data: TrainingData, settings: AdaptorSettings, draw: torch.Generator) -> Batch:
@@ -173,6 +178,11 @@ def predict(ranker: Ranker, data: TrainingData, kinds: Sequence[Kind], examples:
     ranker.eval()
     rows = torch.from_numpy(examples).to(data.device)
     return torch.cat([ranker(data.batch(chunk, kinds)) for chunk in torch.split(rows, _PREDICT_ROWS)]).cpu().numpy()
+
+
+def _predict_split(ranker: Ranker, pools: Pools, split: str) -> Float32:
+    """Logits of a split's examples, in file order."""
+    return np.concatenate([predict(ranker, pool.data, pool.kinds, pool.rows.cpu().numpy()) for pool in pools.pools(split)])
 
 
 @contextlib.contextmanager

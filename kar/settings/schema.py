@@ -119,6 +119,10 @@ class Price(Section):
     cached: float | None = Field(None, ge=0, description="prompt tokens that the server had in its cache; none: the price of the others")
     completion: float = Field(0.0, ge=0)
 
+    def usd(self, prompt_tokens: Any, completion_tokens: Any) -> Any:
+        """Dollars of so many tokens, one number or a column of them, none of the prompt's from the cache."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
 
 class LLMSettings(Section):
     """[llm]: which model, where, within which budget."""
@@ -524,7 +528,10 @@ class FeaturesSettings(Section):
     """[features]"""
 
     promote: bool = Field(True, description="move CURRENT when the release's data_cutoff is newer")
-    require_uplift: bool = Field(False, description="promote only if knowledge beats text and permuted")
+    require_uplift: bool = Field(
+        False,
+        description="promote only where the verdict is that knowledge helps: it beats text, permuted and base, over a base that sees what the prompt saw",
+    )
     history_vectors: bool | None = Field(
         None,
         description="publish per user the mean adapted vector of the liked and of the disliked items of their history; none: as "

@@ -3,5 +3,6 @@
 from kar.store.manifest import Manifest, file_sha, json_sha, text_sha
 from kar.store.partition import Inputs, Output
 from kar.store.paths import Home, Partition
+from kar.store.whole import write_whole
 
-__all__ = ["Home", "Inputs", "Manifest", "Output", "Partition", "file_sha", "json_sha", "text_sha"]
+__all__ = ["Home", "Inputs", "Manifest", "Output", "Partition", "file_sha", "json_sha", "text_sha", "write_whole"]

@@ -44,6 +44,11 @@ class Inputs:
     partitions: dict[tuple[str, str], Partition | None]
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def work(self) -> Path:
+        """A folder for what a later run goes on from if this one is killed; gone once the partition is sealed. It may not be there yet."""
+        return self.home.partition(self.stage.name, self.date).work
+
     def path(self, table: str, stage: str | None = None) -> Path | None:
         """The Parquet file of a declared table; None where an earlier partition was declared and none exists.
 
@@ -59,10 +64,7 @@ class Inputs:
 
     def table(self, table: str, stage: str | None = None) -> pa.Table:
         """The declared table. Raises StageError if it is undeclared or (at="previous") absent."""
-        path = self.path(table, stage)
-        if path is None:
-            raise StageError(f"stage {self.stage.name}: no earlier partition holds {table}; use maybe_table")
-        return pq.read_table(path)
+        return pq.read_table(self._there(table, stage))
 
     def maybe_table(self, table: str, stage: str | None = None) -> pa.Table | None:
         """The declared table, or None if no earlier partition exists."""
@@ -75,19 +77,19 @@ class Inputs:
         Raises:
             StageError: as `table`.
         """
-        path = self.path(table)
-        if path is None:
-            raise StageError(f"stage {self.stage.name}: no earlier partition holds {table}; use maybe_table")
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with pq.ParquetFile(self._there(table), pre_buffer=False) as file:
             for batch in file.iter_batches(rows, columns=columns):
                 yield pa.Table.from_batches([batch])
 
     def count(self, table: str) -> int:
         """Rows of a declared table, without reading it. Raises StageError as `table`."""
-        path = self.path(table)
+        return int(pq.read_metadata(self._there(table)).num_rows)
+
+    def _there(self, table: str, stage: str | None = None) -> Path:
+        path = self.path(table, stage)
         if path is None:
             raise StageError(f"stage {self.stage.name}: no earlier partition holds {table}; use maybe_table")
-        return int(pq.read_metadata(path).num_rows)
+        return path
 
     def folder(self, stage: str) -> Path | None:
         """The partition folder of a declared input stage (for files beside the tables, such as checkpoints)."""

@@ -27,6 +27,11 @@ class Partition:
     def exists(self) -> bool:
         return self.manifest_path.is_file()
 
+    @property
+    def work(self) -> Path:
+        """What a run of this partition keeps for the case that it is killed. The runner removes it when the partition is sealed."""
+        return self.path.parent / ".work" / self.path.name
+
     def table(self, name: str) -> Path:
         return self.path / f"{name}.parquet"
 

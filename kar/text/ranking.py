@@ -63,7 +63,7 @@ def rank(candidates: Candidates, llm: LLMSettings, prompts: PromptsSettings) -> 
 
 def usd_costs(prompt_tokens: np.ndarray, answer_tokens: np.ndarray, llm: LLMSettings) -> np.ndarray:
     """float64: what prompts and their longest answers would cost."""
-    usd: np.ndarray = (prompt_tokens * llm.price().prompt + answer_tokens * llm.price().completion) / 1e6
+    usd: np.ndarray = llm.price().usd(prompt_tokens, answer_tokens)
     return usd
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from kar.errors import AlreadyRunning, NotMade, StageError
 from kar.llm.batch.planned import Known, prefixes
-from kar.store import Home
+from kar.store import Home, write_whole
 
 
 @dataclass
@@ -94,10 +94,8 @@ class Nights:
 
     def save(self, night: Night) -> None:
         """Write where a batch stands; the old state is replaced in one step."""
-        partial = self.folder / f".{night.id}-{uuid.uuid4().hex[:8]}.partial"
         try:
-            partial.write_text(json.dumps(asdict(night), indent=2) + "\n", encoding="utf-8")
-            partial.replace(self.folder / f"{night.id}.json")
+            write_whole(self.folder / f"{night.id}.json", json.dumps(asdict(night), indent=2) + "\n")
         except OSError as error:
             raise StageError(f"{self.folder} cannot be written: {error}", "make room on the disk, then repeat the command") from error
 

@@ -12,11 +12,11 @@ from kar.llm.client import Request
 from kar.llm.key import body_bytes, request_key
 from kar.llm.ledger import Answer
 from kar.llm.ledger.reading import Reading
+from kar.llm.stream import length_field
 from kar.settings import KnowledgeSettings, Settings
 from kar.store import Inputs
 from kar.text.quality import judge
 
-_LENGTH_FIELDS = ("max_completion_tokens", "max_tokens")
 _COLUMNS = ("request_key", "body", "prompt_tokens", "answer_tokens", "template_version", "family")
 _ROWS = 512
 
@@ -71,7 +71,7 @@ def with_more_tokens(request: Request, answer: Answer, revision: str, settings: 
     if refusal is None or not refusal.reason.startswith("truncated"):
         return None  # a loop that ran into the limit would only get longer
     body = orjson.loads(request.body)
-    name = next((n for n in _LENGTH_FIELDS if isinstance(body.get(n), int)), None)
+    name = length_field(body)
     if name is None:
         return None
     room = context_tokens - max(answer.prompt_tokens, request.prompt_tokens)
