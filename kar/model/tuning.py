@@ -27,6 +27,7 @@ from kar import log
 from kar.errors import ModelError
 from kar.log import Progress
 from kar.model.parallel import Chosen, Loaded, Tables, _process_count
+from kar.model.resume import Work
 from kar.model.train import train
 from kar.settings import AdaptorSettings
 from kar.settings.schema import Arm, Backbone, Base
@@ -124,7 +125,7 @@ def tune(loaded: Loaded) -> list[Trial]:
     if not settings.trials:
         return []
     studies = [Study(base, backbone, arm) for base in settings.bases for arm in settings.arms for backbone in settings.backbones]
-    rows = len(loaded.data(settings.bases[0]).split_rows["train"])
+    rows = loaded.count(settings.bases[0], "train")
     count = min(len(studies), _process_count(len(studies) * settings.trials, rows, settings))
     with Progress("adaptor: studies", total=len(studies)) as progress:
         found: dict[Study, list[Trial]] = {}
@@ -148,7 +149,7 @@ def _side_by_side(studies: list[Study], loaded: Loaded, count: int) -> Iterator[
     # spawn: a forked process would inherit the parent's OpenMP state, which hangs
     alone = loaded.settings.model_copy(update={"threads": 1})
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, spawn, _start, (loaded.tables, alone, loaded.cap)) as pool:
+    with ProcessPoolExecutor(count, spawn, _start, (loaded.tables, alone, loaded.cap, loaded.work)) as pool:
         waiting = [pool.submit(_run, study) for study in studies]
         try:
             for done in as_completed(waiting):
@@ -162,10 +163,10 @@ def _side_by_side(studies: list[Study], loaded: Loaded, count: int) -> Iterator[
 _loaded: Loaded
 
 
-def _start(tables: Tables, settings: AdaptorSettings, cap: int) -> None:
+def _start(tables: Tables, settings: AdaptorSettings, cap: int, work: Work | None) -> None:
     """In a new process: read the tables once, for all of its studies."""
     global _loaded
-    _loaded = Loaded(tables, settings, cap)
+    _loaded = Loaded(tables, settings, cap, work=work)
 
 
 def _run(study: Study) -> list[Trial]:
@@ -179,7 +180,7 @@ def run(study: Study, loaded: Loaded) -> list[Trial]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings, seed = loaded.settings_of(study.base, study.backbone, study.arm), loaded.settings.seeds[0]
     data = loaded.data(study.base)
-    kinds = loaded.arms.kinds(study.arm, data, seed)
+    kinds, pools = loaded.arms.kinds(study.arm, data, seed), loaded.pools(study.base, study.arm, seed)
     tried = space(settings, has_adaptor=bool(kinds))
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(5, settings.trials // _RANDOM_SHARE))
     kept = optuna.create_study(direction="maximize", sampler=sampler, pruner=optuna.pruners.NopPruner())
@@ -190,7 +191,8 @@ def run(study: Study, loaded: Loaded) -> list[Trial]:
         asked = kept.ask(tried)
         attempt, what = settings.model_copy(update=asked.params), f"{study}, {number}"
         try:
-            auc = train(study.backbone, data, kinds, loaded.arms.width, attempt, seed, what, is_shown=False, with_test=False).valid_auc
+            width = loaded.arms.width
+            auc = train(study.backbone, data, kinds, width, attempt, seed, what, pools=pools, is_shown=False, with_test=False).valid_auc
             kept.tell(asked, auc)
         except ModelError:  # its loss was no longer finite
             auc = float("nan")

@@ -17,7 +17,7 @@ from kar import metrics
 from kar.log import Progress
 from kar.model import checkpoint, evaluate, tuning
 from kar.model.arms import Arms
-from kar.model.batches import Bool, TrainingData
+from kar.model.batches import SPLITS, Bool, TrainingData
 from kar.model.evaluate import Row, Training
 from kar.model.parallel import Loaded, Tables, train_all
 from kar.model.resume import Work
@@ -49,6 +49,8 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
     out.write("study", _table("study", [trial.row() for trial in trials]))
+    counts = {split: loaded.count(ours.bases[0], split) for split in SPLITS}
+    out.record(example_counts=counts, stream_rows=loaded.stream_rows)  # 0: all in memory
     out.record(**_figures(trainings, data, members))
     out.record(chosen_parameters={" ".join(name): parameters for name, parameters in loaded.chosen.items()})
     out.record(relative_improvement=_relative_improvement(trainings, data))
@@ -88,7 +90,6 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
         "chosen_epochs": {name: [t.result.chosen for t in found] for name, found in by_arm.items()},
         "epoch_seconds": {name: [[round(e.seconds, 2) for e in t.result.epochs] for t in found] for name, found in by_arm.items()},
         "test_touched": {name: len(found) for name, found in by_arm.items()},  # each training predicts them once, after its last epoch
-        "example_counts": {split: len(rows) for split, rows in data.split_rows.items()},
         "test_covered_share": round(float(members["covered"][test].mean()), 4),
         "test_cold_share": round(float(members["cold"][test].mean()), 4),
     }
