@@ -34,6 +34,14 @@ def signed(value: object, digits: int = 4) -> str:
     return ("+" if number > 0 else MINUS) + text
 
 
+def p_value(value: object) -> str:
+    """0.032; < 0.001"""
+    number = _number(value)
+    if number is None:
+        return DASH
+    return "< 0.001" if number < 0.001 else f"{number:.3f}"
+
+
 def count(value: object) -> str:
     """92,024"""
     number = _number(value)

@@ -18,6 +18,7 @@ from kar.verdict import Verdict, verdict
 _FILTERS: dict[str, Callable[..., str]] = {
     "fixed": numbers.fixed,
     "signed": numbers.signed,
+    "p": numbers.p_value,
     "count": numbers.count,
     "percent": numbers.share,
     "duration": numbers.seconds,

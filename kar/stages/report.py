@@ -1,6 +1,6 @@
 """report: one page that says whether the knowledge helped, and what it cost.
 
-reads   interaction, history, item_profile, plan, request, knowledge, factor_knowledge, refused, pace, knowledge_vector, example, metric, comparison, epoch, release
+reads   interaction, history, item_profile, plan, request, knowledge, factor_knowledge, refused, pace, knowledge_vector, example, metric, comparison, calibration, epoch, release
 writes  index.html beside the manifest; no table
 """
 
@@ -49,6 +49,7 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         manifests={stage: Manifest.read(path) for stage, path in _manifest_paths(inputs).items()},
         metric=inputs.table("metric"),
         comparison=inputs.table("comparison"),
+        calibration=inputs.table("calibration"),
         epoch=inputs.table("epoch"),
         example=_columns(inputs, "example", ["split", "label", "user_id", "has_user_knowledge", "has_item_knowledge"]),
         plan=_columns(inputs, "plan", ["view", "subject_id", "decision", "template_version", "history_shown", "history_dropped"]),

@@ -34,7 +34,9 @@ def drawn(count: int, width: int = 3) -> Tensor:
 def test_each_event_is_in_line_once_and_each_history_stands_there_whole(given_: tuple[Tensor, Tensor]) -> None:
     start_B, length_B = given_
     event_H, first_B = in_line(start_B, length_B)
-    assert event_H.tolist() == sorted({event for s, n in zip(start_B.tolist(), length_B.tolist(), strict=True) for event in range(s, s + n)})
+    assert event_H.tolist() == sorted(
+        {event for s, n in zip(start_B.tolist(), length_B.tolist(), strict=True) for event in range(s, s + n)}
+    )
     for start, length, first in zip(start_B.tolist(), length_B.tolist(), first_B.tolist(), strict=True):
         assert event_H[first : first + length].tolist() == list(range(start, start + length))
 
