@@ -14,6 +14,7 @@ from kar.page.facts import Facts
 from kar.page.figures import ARMS, ArmFigures
 from kar.page.marks import Scale, Tick, interval, scale_of, seeds
 from kar.page.uplift import Course, courses
+from kar.page.use import ViewUse, views
 
 TITLES = {
     "deepfm": "DeepFM",
@@ -117,18 +118,33 @@ class Backbone:
     ablation_count: int
     courses: list[Course]
     fits: list[Fit]
+    uses: list[ViewUse]
     example_count: int
     user_count: int
     seed_count: int
 
+    def auc(self, arm: str) -> float:
+        """Mean test AUC of an arm; NaN: it was not trained."""
+        return next((of.metrics["auc"].mean for of in self.arms if of.arm == arm), math.nan)
+
+    @property
+    def improvement(self) -> float:
+        """RelaImpr of the knowledge arm; NaN: not measured."""
+        return next((of.relative_improvement for of in self.arms if of.arm == "knowledge"), math.nan)
+
+    def over(self, arm: str) -> dict[str, Any] | None:
+        """Knowledge less that arm in test AUC over all examples."""
+        return next((test.auc for test in self.tests if (test.arm_a, test.arm_b) == ("knowledge", arm)), None)
+
 
 def backbones(facts: Facts) -> list[Backbone]:
     """Every base and backbone with a metric or a comparison, the published one first."""
-    metrics, comparisons, calibration = (table.to_pylist() for table in (facts.metric, facts.comparison, facts.calibration))
+    tables = (facts.metric, facts.comparison, facts.calibration, facts.gate_weight, facts.view_use)
+    rows = [table.to_pylist() for table in tables]
     published = (facts.ran_with("adaptor", "adaptor", "published_base"), facts.ran_with("adaptor", "adaptor", "published_backbone"))
     return [
-        _backbone(name, name == published, *(figures.of(rows, name) for rows in (metrics, comparisons, calibration)))
-        for name in figures.names([*metrics, *comparisons], published)
+        _backbone(name, name == published, *(figures.of(of_table, name) for of_table in rows))
+        for name in figures.names([*rows[0], *rows[1]], published)
     ]
 
 
@@ -143,6 +159,8 @@ def _backbone(
     metrics: list[dict[str, Any]],
     comparisons: list[dict[str, Any]],
     calibration: list[dict[str, Any]],
+    gate_weights: list[dict[str, Any]],
+    view_uses: list[dict[str, Any]],
 ) -> Backbone:
     over_all = [row for row in metrics if (row["split"], row["slice"]) == ("test", "all")]
     arms = figures.arms(metrics)
@@ -169,6 +187,7 @@ def _backbone(
         ablation_count=max((test.auc["family_count"] for test in tests), default=0),
         courses=courses(comparisons, _PAIRS),
         fits=fits(calibration, arms),
+        uses=views(gate_weights, view_uses),
         example_count=max((row["example_count"] for row in over_all), default=0),
         user_count=max((row["user_count"] for row in over_all), default=0),
         seed_count=max((arm.seed_count for arm in arms), default=0),

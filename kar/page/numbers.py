@@ -61,6 +61,12 @@ def share(value: object) -> str:
     return f"{percent:.0f} %" if percent in (0, 100) else f"{percent:.1f} %"
 
 
+def signed_share(value: object) -> str:
+    """+4.28 %, from a share"""
+    number = _number(value)
+    return DASH if number is None else f"{signed(number * 100, 2)}{NBSP}%"
+
+
 def seconds(value: object) -> str:
     """0.4 s, 12 s, 4 min 12 s, 1 h 03 min"""
     number = _number(value)

@@ -21,6 +21,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "p": numbers.p_value,
     "count": numbers.count,
     "percent": numbers.share,
+    "percent_signed": numbers.signed_share,
     "duration": numbers.seconds,
     "usd": numbers.usd,
     "size": numbers.size,

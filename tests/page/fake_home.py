@@ -402,6 +402,12 @@ class _World:
     def epoch(self) -> Iterable[dict[str, Any]]:
         return self.training.epoch()
 
+    def gate_weight(self) -> Iterable[dict[str, Any]]:
+        return self.training.gate_weight()
+
+    def view_use(self) -> Iterable[dict[str, Any]]:
+        return self.training.view_use()
+
     # ---- features
     def release(self) -> Iterable[dict[str, Any]]:
         yield {

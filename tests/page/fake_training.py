@@ -138,3 +138,18 @@ class FakeTraining:
                 auc = top - 0.06 * math.exp(-1.1 * epoch) - 0.0012 * max(0, epoch - best)
                 row = {**key, "epoch": epoch, "train_loss": 0.6 - 0.01 * epoch, "valid_auc": auc, "valid_logloss": 1.32 - auc}
                 yield {**row, "is_chosen": epoch == best}
+
+    def gate_weight(self) -> Iterator[dict[str, Any]]:
+        for backbone in self.backbones:
+            for view in ("user.preference", "item.facts"):
+                for place, expert in enumerate(("own:0", "own:1", "shared:0", "shared:1")):
+                    key = {"base": self.base, "backbone": backbone, "view": view, "expert": expert}
+                    yield {**key, "weight": (0.1, 0.2, 0.3, 0.4)[place], "subject_count": 12}
+
+    def view_use(self) -> Iterator[dict[str, Any]]:
+        for backbone in self.backbones:
+            for view, drops in (("user.preference", (0.0021, 0.0021, math.nan)), ("item.facts", (0.0093, 0.0012, 0.0078))):
+                for place, drop in zip(("everywhere", "target", "history"), drops, strict=True):
+                    key = {"base": self.base, "backbone": backbone, "view": view, "left_out": place, "seed": 1}
+                    values = {"auc_drop": drop, "logloss_rise": drop / 2, "example_count": 40, "subject_count": 12}
+                    yield {**key, **values, "mean_norm": 1.2, "residual_gate": math.nan}
