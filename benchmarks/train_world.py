@@ -66,10 +66,18 @@ def make(users: int = USERS, items: int = ITEMS, seed: int = 1) -> World:
     genre = draw.integers(0, GENRES, items)
     return World(
         _examples(sequence, draw, users),
-        pa.table({"item_id": np.arange(items) + 1, "is_held_out": [False] * items, "evidence_newest_at": pa.nulls(items, pa.timestamp("us", "UTC"))}),
+        pa.table(
+            {
+                "item_id": np.arange(items) + 1,
+                "is_held_out": [False] * items,
+                "evidence_newest_at": pa.nulls(items, pa.timestamp("us", "UTC")),
+            }
+        ),
         sequence,
         pa.table({"user_id": np.arange(users) + 1, "name": ["age"] * users, "value": [str(18 + user % 7) for user in range(users)]}),
-        pa.table({"item_id": np.arange(items) + 1, "name": ["genre"] * items, "value": [f"genre {n:02d}" for n in genre], "place": [0] * items}),
+        pa.table(
+            {"item_id": np.arange(items) + 1, "name": ["genre"] * items, "value": [f"genre {n:02d}" for n in genre], "place": [0] * items}
+        ),
     )
 
 

@@ -95,6 +95,8 @@ class Form(nn.Module, ABC):
     def _check(self, kind: str, vectors_NT: Tensor) -> None:
         self.check(kind, vectors_NT.shape)
 
+_ROWS = 32
+
 
 class Experts(nn.Module):
     """`count` two-layer MLPs of the same shape, their weights in one tensor per layer."""
@@ -167,7 +169,7 @@ class Adaptor(Form):
         bias2_EA = torch.cat([self.shared.bias2_EA, own.bias2_EA])
         count, hidden, _ = weight1_EHT.shape
 
-        x_NT = vectors_NT.to(to)
+        x_NT = vectors_NT if to == torch.float32 else _padded(vectors_NT, to)
         hidden_NF = functional.linear(x_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
         hidden_NF = self._drop(hidden_NF.relu_())
         hidden_ENH = hidden_NF.view(-1, count, hidden).transpose(0, 1)
@@ -176,7 +178,7 @@ class Adaptor(Form):
         expert_ENA = torch.bmm(hidden_ENH, weight2_EAH.transpose(1, 2)).to(bias2_EA.dtype) + bias2_EA[:, None, :]
         expert_ENA = self._drop(expert_ENA.relu_())
         weight_EN1 = self.gate_weights(kind, x_NT).t()[:, :, None]
-        return (weight_EN1 * expert_ENA).sum(dim=0)
+        return (weight_EN1 * expert_ENA).sum(dim=0)[: len(vectors_NT)]
 
     def adapt_clearly(self, kind: str, vectors_NT: Tensor) -> Tensor:
         """The same, written as the paper writes it: one expert after the other. Slow; held equal to `forward` by a test."""
@@ -214,6 +216,13 @@ class Adaptor(Form):
 
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def _padded(x_NT: Tensor, to: torch.dtype) -> Tensor:
+    """In another precision, with rows of zeros up to a multiple of 32: oneDNN compiles a product anew for each count of rows it meets."""
+    padded_NT = x_NT.new_zeros(-(-len(x_NT) // _ROWS) * _ROWS, x_NT.shape[1], dtype=to)
+    padded_NT[: len(x_NT)] = x_NT
+    return padded_NT
 
 
 def _name(kind: str) -> str:

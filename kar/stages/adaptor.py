@@ -1,7 +1,8 @@
 """adaptor: train the hybrid-expert adaptor jointly with each backbone, in four arms, and judge the arms.
 
-reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector
-writes  metric, comparison, calibration, prediction, epoch, study; beside them checkpoints/<backbone>/ of the knowledge arm
+reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector; history, to hold the examples against it
+writes  metric, comparison, calibration, prediction, epoch, study, gate_weight, view_use; beside them checkpoints/<backbone>/ of the
+        knowledge arm
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from kar import metrics
 from kar.log import Progress
-from kar.model import checkpoint, evaluate, tuning
+from kar.model import checkpoint, evaluate, leakage, tuning, use
 from kar.model.arms import Arms
 from kar.model.bases import seen
 from kar.model.batches import Bool, TrainingData
@@ -25,15 +26,18 @@ from kar.model.parallel import Loaded, Tables, train_all
 from kar.model.resume import Work
 from kar.model.slices import slices
 from kar.settings import AdaptorSettings, Settings
-from kar.store import Inputs, Output
+from kar.store import Inputs, Manifest, Output
 from kar.tables import TABLES, IdTypes
 from kar.verdict import verdict
+
+_LEAK_ROWS = 1_000_000
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     """Train every base × backbone × arm × seed, write the tables and the published arm's checkpoints."""
     ours = settings.adaptor
     tables = Tables(**{field.name: _path(inputs, field.name) for field in dataclasses.fields(Tables)})
+    _refuse_leaks(inputs)
     cap = settings.histories.cap
     loaded = Loaded(tables, ours, cap, work=Work.of(inputs.work, tables.paths(), {"cap": cap}))
     data, prepared = loaded.data(ours.bases[0]), loaded.arms  # what is judged below is the same for every base
@@ -53,13 +57,31 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
     out.write("study", _table("study", [trial.row() for trial in trials]))
+    gate_weights, view_uses = use.rows(trainings, loaded)
+    out.write("gate_weight", _table("gate_weight", gate_weights))
+    out.write("view_use", _table("view_use", view_uses))
     out.record(**_figures(trainings, data, members, head_I))
+    out.record(tie_share=_tie_share(inputs))
     out.record(chosen_parameters={" ".join(name): parameters for name, parameters in loaded.chosen.items()})
     out.record(relative_improvement=_relative_improvement(trainings, data))
     both = seen(ours.published_base, ours, settings.histories.cap)
     judged = verdict(comparisons, ours.published_backbone, ours.published_base, both)
     out.record(verdict=judged.sentence, power=judged.power)
     out.record(checkpoint_shas=_save_checkpoints(trainings, data, loaded, out))
+
+
+def _refuse_leaks(inputs: Inputs) -> None:
+    """Raises LeakError as `leakage.refuse` does."""
+    history = inputs.table("history").select(["user_id", "position"])
+    leakage.refuse(inputs.stream("example", list(leakage.COLUMNS), _LEAK_ROWS), history, inputs.table("example_item"))
+
+
+def _tie_share(inputs: Inputs) -> float | None:
+    """Share of the examples with another event of their user in the same second, where the order is the hash's; as the examples stage counted."""
+    examples = inputs.partitions["examples", "example"]
+    assert examples is not None
+    share: float | None = Manifest.read(examples.manifest_path).figures.get("tie_share")
+    return share
 
 
 def _held_out(inputs: Inputs, data: TrainingData) -> Bool:
