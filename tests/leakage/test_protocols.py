@@ -115,7 +115,7 @@ def test_the_users_that_a_file_names_are_tested_and_meet_no_other_split(tmp_path
     tested = [2, 3, 5, 7, 11, 13, 17, 19]
     split = tmp_path / "split.json"
     split.write_text(json.dumps({"train_raw_user_ids": [1, 4], "test_raw_user_ids": tested}))
-    home, settings = made(tmp_path, {"mode": "per_user"}, {"test_users": str(split)}, {"arms": ["base", "knowledge"], "epochs": 1})
+    home, _ = made(tmp_path, {"mode": "per_user"}, {"test_users": str(split)}, {"arms": ["base", "knowledge"], "epochs": 1})
     examples = table(home, "examples", "example")
     users = {name: {row["user_id"] for row in examples if row["split"] == name} for name in ("train", "valid", "test")}
     assert users["test"] == set(tested)
@@ -131,7 +131,7 @@ def test_the_users_that_a_file_names_are_tested_and_meet_no_other_split(tmp_path
 
 
 def test_by_time_every_tested_example_is_newer_than_all_that_came_before(tmp_path: Path) -> None:
-    home, settings = made(tmp_path, {"mode": "time"}, {"window_days": 25, "split": "by_time"}, {"arms": ["base", "knowledge"], "epochs": 1})
+    home, _ = made(tmp_path, {"mode": "time"}, {"window_days": 25, "split": "by_time"}, {"arms": ["base", "knowledge"], "epochs": 1})
     examples = table(home, "examples", "example")
     at = {name: [row["event_at"] for row in examples if row["split"] == name] for name in ("train", "valid", "test")}
     assert max(at["train"]) < min(at["valid"])
