@@ -95,6 +95,7 @@ class Form(nn.Module, ABC):
     def _check(self, kind: str, vectors_NT: Tensor) -> None:
         self.check(kind, vectors_NT.shape)
 
+
 _ROWS = 32
 
 

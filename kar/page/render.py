@@ -18,8 +18,10 @@ from kar.verdict import Verdict, verdict
 _FILTERS: dict[str, Callable[..., str]] = {
     "fixed": numbers.fixed,
     "signed": numbers.signed,
+    "p": numbers.p_value,
     "count": numbers.count,
     "percent": numbers.share,
+    "percent_signed": numbers.signed_share,
     "duration": numbers.seconds,
     "usd": numbers.usd,
     "size": numbers.size,

@@ -12,7 +12,8 @@ import pytest
 from kar import flow, run
 from kar.store import Manifest
 from tests.page import fake_home
-from tests.page.fake_home import AS_OF, DATE, KINDS, Plan
+from tests.page.fake_home import AS_OF, DATE, Plan
+from tests.page.fake_training import KINDS
 from tests.page.parsed import Parsed
 
 
@@ -147,13 +148,13 @@ def test_warnings_of_the_stages_stand_near_the_top(parsed: Parsed) -> None:
 
 def test_each_arm_s_metrics_are_means_over_seeds_with_their_spread(parsed: Parsed) -> None:
     table = parsed.text[parsed.text.index("Test examples, mean over seeds") :]
-    assert "knowledge 0.7921 ±0.0006 0.7611 ±0.0006 0.5279 ±0.0006" in table
-    assert "base 0.7801 ±0.0006" in table
+    assert "knowledge 0.7921 ±0.0006 +4.28 % 0.7611 ±0.0006 0.5279 ±0.0006 0.0079 ±0.0006" in table.replace("\u00a0", " ")
+    assert "base 0.7801 ±0.0006 – 0.7491" in table
 
 
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     text = words(tmp_path, Plan(seeds=(1,)))
-    assert "knowledge 0.7921 0.7611 0.5279" in text
+    assert "knowledge 0.7921 +4.28 % 0.7611 0.5279 0.0079" in text.replace("\u00a0", " ")
     assert "±0.0006" not in text
 
 
