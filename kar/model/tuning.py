@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,7 @@ def tune(loaded: Loaded) -> list[Trial]:
     count = min(len(studies), parallel._process_count(len(studies) * settings.trials, rows, settings))
     with Progress("adaptor: studies", total=len(studies)) as progress:
         found: dict[Study, list[Trial]] = {}
-        for trials in _one_by_one(studies, loaded) if count == 1 else _side_by_side(studies, loaded, count):
+        for trials in _one_by_one(studies, loaded) if count == 1 else _side_by_side(studies, loaded, count, progress.tick):
             found[trials[0].study] = trials
             _say(trials)
             progress.advance()
@@ -146,15 +146,18 @@ def _one_by_one(studies: list[Study], loaded: Loaded) -> Iterator[list[Trial]]:
     return (run(study, loaded) for study in studies)
 
 
-def _side_by_side(studies: list[Study], loaded: Loaded, count: int) -> Iterator[list[Trial]]:
+def _side_by_side(studies: list[Study], loaded: Loaded, count: int, tick: Callable[[], None]) -> Iterator[list[Trial]]:
+    """Each study as it is done. `tick` is called while none is."""
     # spawn: a forked process would inherit the parent's OpenMP state, which hangs
     alone = loaded.settings.model_copy(update={"threads": 1})
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, spawn, parallel._start, (loaded.tables, alone, loaded.cap, {}, loaded.work)) as pool:
-        waiting = [pool.submit(_run, study) for study in studies]
+        waiting = {pool.submit(_run, study) for study in studies}
         try:
-            for done in as_completed(waiting):
-                yield done.result()
+            while waiting:
+                done, waiting = wait(waiting, timeout=5.0, return_when=FIRST_COMPLETED)
+                tick()
+                yield from [each.result() for each in done]
         except BrokenProcessPool as error:
             raise ModelError("a process with hyper-parameter trials died", "give it more memory, or set adaptor.processes lower") from error
         finally:
