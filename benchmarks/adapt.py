@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def rows(subjects: int = 65_536, repetitions: int = 5, threads: int = 2) -> Iter
         floor, speeds = [], []
         for _ in range(repetitions):
             floor.append(_gflops(getattr(torch, precision), clock) * 1e9 / FLOP)
-            speeds.append(subjects / _seconds(lambda p=precision: score(adaptor, VIEW, vectors, p), clock))
+            speeds.append(subjects / _seconds(partial(score, adaptor, VIEW, vectors, precision), clock))
         what = f"subjects adapted, {WIDTH}-d, {precision}, {threads} threads (ratio to the floor)"
         yield median_row(what, "the floor", floor, "vectors/s")
         yield median_row(what, "kar", speeds, "vectors/s", floor)
