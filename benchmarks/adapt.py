@@ -6,10 +6,10 @@ large product of the same precision on the same threads, measured in the same mi
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ def rows(subjects: int = 65_536, repetitions: int = 5, threads: int = 2) -> Iter
         floor, speeds = [], []
         for _ in range(repetitions):
             floor.append(_gflops(getattr(torch, precision), clock) * 1e9 / FLOP)
-            speeds.append(subjects / _seconds(functools.partial(score, adaptor, VIEW, vectors, precision), clock))
+            speeds.append(subjects / _seconds(partial(score, adaptor, VIEW, vectors, precision), clock))
         what = f"subjects adapted, {WIDTH}-d, {precision}, {threads} threads (ratio to the floor)"
         yield median_row(what, "the floor", floor, "vectors/s")
         yield median_row(what, "kar", speeds, "vectors/s", floor)
