@@ -17,6 +17,7 @@ A side without views in the settings has none in any arm, so that text is judged
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +26,7 @@ import pyarrow.compute as pc
 
 from kar.errors import ModelError
 from kar.model.batches import Bool, Kind, Side, TrainingData
-from kar.model.knowledge import Vectors, attach, read
+from kar.model.knowledge import Join, Vectors, attach, read
 from kar.settings import AdaptorSettings
 from kar.settings.schema import AdaptorForm, Arm
 
@@ -121,21 +122,21 @@ class Arms:
 
     def kinds(self, arm: Arm, data: TrainingData, seed: int) -> list[Kind]:
         """An arm's knowledge, joined to the examples. The seed decides the permuted arm's shuffle."""
+        return self.attach(arm, self.joins(arm, data, seed), data, self.is_allowed)
+
+    def joins(self, arm: Arm, data: TrainingData, seed: int) -> list[Join]:
+        """An arm's knowledge of all users and items, for examples that come part by part."""
         chosen = self.plans[arm]
         return [
-            attach(
-                data,
-                view,
-                side,
-                self.vectors[view],
-                self.width,
-                None if chosen.is_text else self.is_allowed[side],
-                seed if chosen.is_permuted else None,
-                in_history=chosen.in_history,
-            )
+            Join.of(data, view, side, self.vectors[view], self.width, seed if chosen.is_permuted else None, in_history=chosen.in_history)
             for side, views in chosen.views.items()
             for view in views
         ]
+
+    def attach(self, arm: Arm, joins: Iterable[Join], data: TrainingData, is_allowed: Mapping[Side, Bool]) -> list[Kind]:
+        """An arm's joins to some examples. `is_allowed`: of those examples, as `Arms.is_allowed` is of all."""
+        is_text = self.plans[arm].is_text
+        return [join.to(data, None if is_text else is_allowed[join.side]) for join in joins]
 
     def covered(self, data: TrainingData) -> Bool:
         """[examples] whether every side with views has knowledge of the example's subject, in at least one of them."""
@@ -146,8 +147,18 @@ class Arms:
         return covered
 
 
-def prepare(knowledge_vector: pa.Table, example: pa.Table, settings: AdaptorSettings) -> Arms:
+def prepare(
+    knowledge_vector: pa.Table,
+    example: pa.Table,
+    settings: AdaptorSettings,
+    read_views: Callable[[Sequence[str]], dict[str, Vectors]] | None = None,
+) -> Arms:
     """Read the vectors of all arms.
+
+    Args:
+        knowledge_vector: the table; its columns view and encoder_id, if `read_views` is given.
+        example: its columns has_user_knowledge and has_item_knowledge.
+        read_views: reads the vectors of some views; None: they are in `knowledge_vector`.
 
     Raises:
         ModelError: an arm is asked for whose vectors were not made; the vectors of an arm are of several widths or encoders, or not finite.
@@ -156,19 +167,24 @@ def prepare(knowledge_vector: pa.Table, example: pa.Table, settings: AdaptorSett
         raise ModelError("adaptor.user_views and adaptor.item_views are both empty", "name at least one view")
     plans = {arm: plan(arm, settings) for arm in settings.arms}
     knowledge = plan("knowledge", settings)
-    views = dict.fromkeys(view for chosen in (knowledge, *plans.values()) for per_side in chosen.views.values() for view in per_side)
-    vectors = {view: read(knowledge_vector, view) for view in views}
+    views = list(dict.fromkeys(view for chosen in (knowledge, *plans.values()) for per_side in chosen.views.values() for view in per_side))
+    vectors = read_views(views) if read_views else {view: read(knowledge_vector, view) for view in views}
     _refuse_missing(plans, vectors)
     widths = [found.vectors_NT.shape[1] for found in vectors.values() if len(found.vectors_NT)]  # knowledge first
-    sides: tuple[Side, ...] = ("user", "item")
     return Arms(
         plans,
         knowledge,
         vectors,
         widths[0] if widths else 1,
         _encoder_id(knowledge_vector, [view for per_side in knowledge.views.values() for view in per_side]),
-        {side: example[f"has_{side}_knowledge"].to_numpy().astype(bool) for side in sides},
+        allowed(example),
     )
+
+
+def allowed(example: pa.Table) -> dict[Side, Bool]:
+    """Side → whether knowledge may serve each example."""
+    sides: tuple[Side, ...] = ("user", "item")
+    return {side: example[f"has_{side}_knowledge"].to_numpy().astype(bool) for side in sides}
 
 
 def _refuse_missing(plans: dict[Arm, Plan], vectors: dict[str, Vectors]) -> None:

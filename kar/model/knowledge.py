@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from kar.errors import ModelError
 from kar.model.batches import Bool, Kind, Side, TrainingData
 from kar.model.vocabulary import Int64
 
+_READ_ROWS = 8192
 Float32 = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
@@ -23,11 +30,16 @@ class Vectors:
 
     Args:
         subject_ids: text, distinct.
-        vectors_NT: in the same order.
+        matrix_RT: row 0 is zeros, no knowledge; row n is subject n − 1's. It may be a memory map, which no training copies.
     """
 
     subject_ids: pa.Array
-    vectors_NT: Float32
+    matrix_RT: Float32
+
+    @property
+    def vectors_NT(self) -> Float32:  # noqa: N802  (a shape suffix)
+        """[subjects, width]."""
+        return self.matrix_RT[1:]
 
 
 def read(table: pa.Table, view: str) -> Vectors:
@@ -37,17 +49,121 @@ def read(table: pa.Table, view: str) -> Vectors:
         ModelError: vectors of several widths, or one that is not finite.
     """
     rows = table.filter(pc.equal(table["view"], view))
-    vectors, subject_ids = rows["vector"].combine_chunks(), rows["subject_id"].combine_chunks()
+    subject_ids = rows["subject_id"].combine_chunks()
+    matrix_RT = np.zeros((rows.num_rows + 1, _width(rows["vector"], view)), np.float32)
+    _fill(matrix_RT[1:], rows["vector"], view, subject_ids)
+    return Vectors(subject_ids, matrix_RT)
+
+
+def mapped(path: Path, keys: pa.Table, views: Iterable[str], folder: Path) -> dict[str, Vectors]:
+    """The vectors of some views as memory maps: every process that opens them shares one copy, which the system may drop and reread.
+
+    Args:
+        path: the table knowledge_vector; it is read a row group at a time.
+        keys: its columns view and subject_id.
+        folder: where the matrices lie, one file a view, written by the first that asks. Of this table alone.
+
+    Raises:
+        ModelError: as `read`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for view in views:
+        subject_ids = keys["subject_id"].filter(pc.equal(keys["view"], view)).combine_chunks()
+        matrix = folder / f"{quote(view, safe='')}.npy"
+        if not matrix.exists():
+            _write(path, view, subject_ids, matrix)
+        # c: a tensor over it is writable as torch wants it, and nothing that is written reaches the file
+        found[view] = Vectors(subject_ids, np.load(matrix, mmap_mode="c"))
+    return found
+
+
+def _write(path: Path, view: str, subject_ids: pa.Array, matrix: Path) -> None:
+    partial = matrix.with_name(f".{matrix.name}.{os.getpid()}.partial")
+    matrix_RT: Float32 | None = None
+    done = 0
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(_READ_ROWS, columns=["view", "vector"]):
+            vector = batch["vector"].filter(pc.equal(batch["view"], view))
+            if not len(vector):
+                continue
+            width = _width(vector, view)
+            if matrix_RT is None:
+                matrix_RT = np.lib.format.open_memmap(partial, "w+", np.float32, (len(subject_ids) + 1, width))
+            _fill(matrix_RT[done + 1 : done + 1 + len(vector)], vector, view, subject_ids[done : done + len(vector)])
+            done += len(vector)
+    if matrix_RT is None:
+        with partial.open("wb") as stream:
+            np.save(stream, np.zeros((1, 0), np.float32))
+    else:
+        matrix_RT.flush()  # type: ignore[attr-defined]
+    partial.replace(matrix)
+
+
+def _width(vectors: pa.Array | pa.ChunkedArray, view: str) -> int:
     widths = pc.unique(pc.list_value_length(vectors)).to_pylist()
     if len(widths) > 1:
         raise ModelError(f"view {view} holds vectors of different widths: {sorted(widths)}", "run: kar run vectors")
-    vectors_NT = np.asarray(vectors.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-    vectors_NT = vectors_NT.reshape(rows.num_rows, widths[0] if widths else 0)
-    broken = ~np.isfinite(vectors_NT).all(axis=1)
+    return widths[0] if widths else 0
+
+
+def _fill(matrix_NT: Float32, vectors: pa.Array | pa.ChunkedArray, view: str, subject_ids: pa.Array) -> None:
+    """Copy vectors into a matrix. Raises ModelError for one that is not finite, or of another width."""
+    flat = np.asarray(pc.list_flatten(vectors), dtype=np.float32)
+    if flat.size != matrix_NT.size:
+        raise ModelError(f"view {view} holds vectors of different widths, one of them {matrix_NT.shape[1]}", "run: kar run vectors")
+    matrix_NT[:] = flat.reshape(matrix_NT.shape)
+    broken = ~np.isfinite(matrix_NT).all(axis=1)
     if broken.any():
         subject = subject_ids[int(np.flatnonzero(broken)[0])].as_py()
         raise ModelError(f"view {view}: {broken.sum()} vectors are not finite, first that of {subject!r}", "run: kar run vectors")
-    return Vectors(subject_ids, vectors_NT)
+
+
+@dataclass(frozen=True)
+class Join:
+    """A view's vectors and who has which, before it is known of which examples.
+
+    Args:
+        view, side: what the view is of.
+        vectors_RT: on the device.
+        row_S: every user's or item's row of them; 0: none.
+        in_history: to be joined to the events of the histories too.
+    """
+
+    view: str
+    side: Side
+    vectors_RT: Tensor
+    row_S: Int64
+    in_history: bool
+
+    @classmethod
+    def of(
+        cls, data: TrainingData, view: str, side: Side, vectors: Vectors, width: int, seed: int | None, *, in_history: bool = False
+    ) -> Join:
+        """Look every user or item of the data up; the arguments are those of `attach`."""
+        matrix_RT = vectors.matrix_RT
+        if len(matrix_RT) > 1 and matrix_RT.shape[1] != width:
+            raise ModelError(
+                f"view {view} holds vectors of width {matrix_RT.shape[1]}, another view of the arm {width}",
+                "encode all views with one encoder",
+            )
+        row_S = _row_of_subject(data, side, vectors.subject_ids)
+        if seed is not None:
+            covered = np.flatnonzero(row_S)
+            row_S[covered] = np.random.default_rng([seed, zlib.crc32(view.encode())]).permutation(row_S[covered])
+        if len(matrix_RT) == 1:
+            matrix_RT = np.zeros((1, width), np.float32)
+        return cls(view, side, torch.from_numpy(matrix_RT).to(data.device), row_S, in_history and side == "item")
+
+    def to(self, data: TrainingData, is_allowed_E: Bool | None) -> Kind:
+        """Join them to examples. `data`: of the same users and items."""
+        row_E = self.row_S[data.user_E if self.side == "user" else data.item_E]
+        if is_allowed_E is not None:
+            row_E = row_E * is_allowed_E
+        row_V = (self.row_S * data.may_meet_I)[data.item_V] if self.in_history else None
+        rows = [None if row is None else torch.from_numpy(row).to(data.device) for row in (row_E, row_V)]
+        assert rows[0] is not None
+        return Kind(self.view, self.side, self.vectors_RT, rows[0], rows[1])
 
 
 def attach(
@@ -74,26 +190,7 @@ def attach(
     Raises:
         ModelError: the vectors have another width.
     """
-    vectors_NT = vectors.vectors_NT
-    if len(vectors_NT) and vectors_NT.shape[1] != width:
-        raise ModelError(
-            f"view {view} holds vectors of width {vectors_NT.shape[1]}, another view of the arm {width}",
-            "encode all views with one encoder",
-        )
-    row_S = _row_of_subject(data, side, vectors.subject_ids)
-    if seed is not None:
-        covered = np.flatnonzero(row_S)
-        row_S[covered] = np.random.default_rng([seed, zlib.crc32(view.encode())]).permutation(row_S[covered])
-    row_E = row_S[data.user_E if side == "user" else data.item_E]
-    if is_allowed_E is not None:
-        row_E = row_E * is_allowed_E
-    row_V = (row_S * data.may_meet_I)[data.item_V] if in_history and side == "item" else None
-    matrix = np.zeros((len(vectors_NT) + 1, width), np.float32)
-    if len(vectors_NT):
-        matrix[1:] = vectors_NT
-    to_device = [None if row is None else torch.from_numpy(row).to(data.device) for row in (row_E, row_V)]
-    assert to_device[0] is not None
-    return Kind(view, side, torch.from_numpy(matrix).to(data.device), to_device[0], to_device[1])
+    return Join.of(data, view, side, vectors, width, seed, in_history=in_history).to(data, is_allowed_E)
 
 
 def _row_of_subject(data: TrainingData, side: Side, subject_ids: pa.Array) -> Int64:

@@ -15,94 +15,20 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
-
-import pyarrow.parquet as pq
+from dataclasses import dataclass
 
 from kar import log
 from kar.log import Progress
-from kar.model import arms
-from kar.model.arms import Arms
-from kar.model.bases import base_of
-from kar.model.batches import TrainingData
-from kar.model.data import load
 from kar.model.evaluate import Training
+from kar.model.loaded import Chosen, Loaded, Tables
 from kar.model.resume import Work
 from kar.model.train import train
 from kar.settings import AdaptorSettings
 from kar.settings.schema import Arm, Backbone, Base
 
+__all__ = ["WORTH_A_PROCESS", "Chosen", "Job", "Loaded", "Tables", "jobs", "train_all"]
 WORTH_A_PROCESS = 50_000
 """Training examples × trainings below which starting processes (about 5 s each) costs more than it saves."""
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The Parquet files that a training needs."""
-
-    example: Path
-    example_item: Path
-    sequence: Path
-    user_attribute: Path
-    item_attribute: Path
-    knowledge_vector: Path
-
-    def paths(self) -> dict[str, Path]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    def prepare(self, settings: AdaptorSettings) -> Arms:
-        """The vectors of all arms. Raises ModelError as `arms.prepare` does."""
-        return arms.prepare(pq.read_table(self.knowledge_vector), pq.read_table(self.example), settings)
-
-    def load(self, base: Base, settings: AdaptorSettings, cap: int) -> TrainingData:
-        """Examples as resident tensors, as a base sees them. Raises ModelError as `data.load` does.
-
-        Args:
-            cap: events that a prompt may show (histories.cap).
-        """
-        return load(
-            pq.read_table(self.example),
-            pq.read_table(self.example_item),
-            pq.read_table(self.sequence),
-            pq.read_table(self.user_attribute),
-            pq.read_table(self.item_attribute),
-            base_of(base, settings, cap),
-            settings.device,
-        )
-
-
-Chosen = dict[tuple[Base, Backbone, Arm], dict[str, Any]]
-"""What the hyper-parameter trials of each base, backbone and arm chose: setting → value."""
-
-
-class Loaded:
-    """The tables of a run in memory, each base's examples loaded when first asked for; the last base's are kept.
-
-    Args:
-        cap: events that a prompt may show (histories.cap).
-        chosen: what the hyper-parameter trials chose.
-        work: where trainings keep their states; None: they keep none.
-    """
-
-    def __init__(
-        self, tables: Tables, settings: AdaptorSettings, cap: int, *, chosen: Chosen | None = None, work: Work | None = None
-    ) -> None:
-        self.tables, self.settings, self.cap, self.work = tables, settings, cap, work
-        self.chosen: Chosen = chosen or {}
-        self.arms = tables.prepare(settings)
-        self._held: tuple[Base, TrainingData] | None = None
-
-    def data(self, base: Base) -> TrainingData:
-        if self._held is None or self._held[0] != base:
-            self._held = None  # before the next is loaded: two need not fit
-            self._held = base, self.tables.load(base, self.settings, self.cap)
-        return self._held[1]
-
-    def settings_of(self, base: Base, backbone: Backbone, arm: Arm) -> AdaptorSettings:
-        """The settings of some trainings: the arm's form of the adaptor, and what its trials chose."""
-        return self.settings.model_copy(update={"form": self.arms.plans[arm].form, **self.chosen.get((base, backbone, arm), {})})
 
 
 @dataclass(frozen=True)
@@ -134,7 +60,7 @@ def train_all(loaded: Loaded) -> list[Training]:
     settings, todo = loaded.settings, jobs(loaded.settings)
     # a base at a time; within it the models that attend and the arms with an adaptor take longest and come first, so that the end is short
     slow_first = sorted(todo, key=lambda job: (settings.bases.index(job.base), job.arm == "base", job.backbone not in ("din", "dien")))
-    count = _process_count(len(todo), len(loaded.data(settings.bases[0]).split_rows["train"]), settings)
+    count = _process_count(len(todo), loaded.count(settings.bases[0], "train"), settings)
     done = [_train(job, loaded, is_shown=True) for job in slow_first] if count == 1 else _side_by_side(slow_first, loaded, count)
     found = {Job(t.base, t.backbone, t.arm, t.seed): t for t in done}
     return [found[job] for job in todo]
@@ -189,8 +115,11 @@ def _train(job: Job, loaded: Loaded, *, is_shown: bool) -> Training:
     data = loaded.data(job.base)
     kinds = loaded.arms.kinds(job.arm, data, job.seed)
     settings = loaded.settings_of(job.base, job.backbone, job.arm)
-    path = loaded.work.file(str(job).removeprefix("adaptor: "), settings) if loaded.work else None
-    result = train(job.backbone, data, kinds, loaded.arms.width, settings, job.seed, str(job), state_path=path, is_shown=is_shown)
+    as_it_is = settings.model_copy(update={"stream_rows": loaded.stream_rows})
+    path = loaded.work.file(str(job).removeprefix("adaptor: "), as_it_is) if loaded.work else None
+    pools = loaded.pools(job.base, job.arm, job.seed)
+    width, what = loaded.arms.width, str(job)
+    result = train(job.backbone, data, kinds, width, settings, job.seed, what, pools=pools, state_path=path, is_shown=is_shown)
     training = Training(job.base, job.backbone, job.arm, job.seed, result)
     if is_shown:
         _say(training)

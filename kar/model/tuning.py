@@ -28,7 +28,7 @@ from kar.errors import ModelError
 from kar.log import Progress
 from kar.model import parallel
 from kar.model.batches import Kind
-from kar.model.parallel import Chosen, Loaded
+from kar.model.loaded import Chosen, Loaded
 from kar.model.train import train
 from kar.settings import AdaptorSettings
 from kar.settings.schema import Arm, Backbone, Base
@@ -126,7 +126,7 @@ def tune(loaded: Loaded) -> list[Trial]:
     if not settings.trials:
         return []
     studies = [Study(base, backbone, arm) for base in settings.bases for arm in settings.arms for backbone in settings.backbones]
-    rows = len(loaded.data(settings.bases[0]).split_rows["train"])
+    rows = loaded.count(settings.bases[0], "train")
     count = min(len(studies), parallel._process_count(len(studies) * settings.trials, rows, settings))
     with Progress("adaptor: studies", total=len(studies)) as progress:
         found: dict[Study, list[Trial]] = {}
@@ -195,7 +195,8 @@ def _valid_auc(study: Study, loaded: Loaded, settings: AdaptorSettings, kinds: l
     """Train without a look at test; a trial that a killed run finished is read back."""
     path = loaded.work.file(what.removeprefix("adaptor: "), settings) if loaded.work else None
     data, seed = loaded.data(study.base), settings.seeds[0]
-    found = train(study.backbone, data, kinds, loaded.arms.width, settings, seed, what, state_path=path, is_shown=False, with_test=False)
+    pools, width = loaded.pools(study.base, study.arm, seed), loaded.arms.width
+    found = train(study.backbone, data, kinds, width, settings, seed, what, pools=pools, state_path=path, is_shown=False, with_test=False)
     return found.valid_auc
 
 

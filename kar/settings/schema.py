@@ -415,6 +415,12 @@ class AdaptorSettings(Section):
     mlp: list[int] = [200, 80]
     batch_size: int = Field(1024, ge=2)
     block_rows: int = Field(1, ge=1, description="neighbouring training rows (of one user) that stay together in the shuffle")
+    stream_rows: int | None = Field(
+        None,
+        ge=0,
+        description="events that are in memory together, read from the tables anew in each epoch; 0: all; none: all, unless they would take more than "
+        "half of the memory that is left",
+    )
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -20,9 +20,10 @@ from kar.log import Progress
 from kar.model import checkpoint, evaluate, leakage, tuning, use
 from kar.model.arms import Arms
 from kar.model.bases import seen
-from kar.model.batches import Bool, TrainingData
+from kar.model.batches import SPLITS, Bool, TrainingData
 from kar.model.evaluate import Row, Training
-from kar.model.parallel import Loaded, Tables, train_all
+from kar.model.loaded import Loaded, Tables
+from kar.model.parallel import train_all
 from kar.model.resume import Work
 from kar.model.slices import slices
 from kar.settings import AdaptorSettings, Settings
@@ -60,6 +61,8 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     gate_weights, view_uses = use.rows(trainings, loaded)
     out.write("gate_weight", _table("gate_weight", gate_weights))
     out.write("view_use", _table("view_use", view_uses))
+    counts = {split: loaded.count(ours.bases[0], split) for split in SPLITS}
+    out.record(example_counts=counts, stream_rows=loaded.stream_rows)  # 0: all in memory
     out.record(**_figures(trainings, data, members, head_I))
     out.record(tie_share=_tie_share(inputs))
     out.record(chosen_parameters={" ".join(name): parameters for name, parameters in loaded.chosen.items()})
@@ -123,7 +126,6 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
         "chosen_epochs": {name: [t.result.chosen for t in found] for name, found in by_arm.items()},
         "epoch_seconds": {name: [[round(e.seconds, 2) for e in t.result.epochs] for t in found] for name, found in by_arm.items()},
         "test_touched": {name: len(found) for name, found in by_arm.items()},  # each training predicts them once, after its last epoch
-        "example_counts": {split: len(rows) for split, rows in data.split_rows.items()},
         "test_covered_share": round(float(members["covered"][test].mean()), 4),
         "test_cold_share": round(float(members["cold"][test].mean()), 4),
         "test_head_share": round(float(head_I[data.item_E[test]].mean()), 4),  # of all examples: what a blind order would show
