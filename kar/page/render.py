@@ -76,6 +76,7 @@ def _sections(facts: Facts) -> dict[str, Any]:
     return {
         "facts": facts,
         "verdict": judge(facts),
+        "text_tokens": cost.text_tokens(facts),
         "backbones": backbones,
         "published": next((b for b in backbones if b.is_published), None),
         "published_title": arms.TITLES.get(name := facts.ran_with("adaptor", "adaptor", "published_backbone"), name),

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from kar.page import figures
 from kar.page.figures import Point
 from kar.page.marks import Tick, scale_of, series
-from kar.page.numbers import signed
+from kar.page.numbers import count, signed
 
 _SIDES = {"item": "the item’s training examples", "user": "the user’s training examples"}
 _LEAST_POINTS = 2
@@ -21,13 +21,20 @@ _WIDEST = 3.0  # an interval reaches at most so many times as far as the widest 
 
 @dataclass(frozen=True)
 class Curve:
-    """One pair of arms: `labels` are the training counts below the plot."""
+    """One pair of arms. Below the plot stand the training counts, and how many test examples have each."""
 
     arm_a: str
     arm_b: str
     plot: Markup
     points: list[Point]
-    labels: list[str]
+
+    @property
+    def labels(self) -> list[str]:
+        return [point.count.replace("-", "–") for point in self.points]
+
+    @property
+    def below(self) -> list[str]:
+        return [count(point.example_count) for point in self.points]
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,7 @@ def courses(comparisons: list[dict[str, Any]], pairs: Sequence[tuple[str, str]])
         ends = [min(max(end, -most), most) for p in every for end in (p.low, p.high)]
         scale = scale_of([*ends, *(point.difference for point in every)], zero=True)
         curves = [
-            Curve(
-                *pair,
-                series([(p.difference, p.low, p.high) for p in of], scale, 0.0, "knowledge", _label(pair, side, of)),
-                of,
-                [p.count.replace("-", "–") for p in of],
-            )
+            Curve(*pair, series([(p.difference, p.low, p.high) for p in of], scale, 0.0, "knowledge", _label(pair, side, of)), of)
             for pair, of in points.items()
             if of
         ]
