@@ -89,7 +89,11 @@ def test_the_initial_lists_figures_are_those_of_the_written_lists(run: tuple[Hom
         assert row["scores"] == sorted(row["scores"], reverse=True)
         assert row["position"] == min(p for p in row["positions"] if p >= 0)
     by_hand = np.mean([rank_metrics.ndcg(np.array([row["labels"]]), 5)[0] for row in lists])
-    told = next(r["value"] for r in rows_of(home, "rerank_metric") if (r["model"], r["split"], r["metric"], r["k"]) == ("initial", "test", "ndcg", 5))
+    told = next(
+        r["value"]
+        for r in rows_of(home, "rerank_metric")
+        if (r["model"], r["split"], r["metric"], r["k"]) == ("initial", "test", "ndcg", 5)
+    )
     assert told == pytest.approx(by_hand)
 
 
@@ -99,21 +103,43 @@ def test_groups_left_out_are_counted(run: tuple[Home, Manifest], made: Any) -> N
 
 
 def test_test_lists_are_scored_once_by_each_training(run: tuple[Home, Manifest]) -> None:
-    assert run[1].figures["test_touched"] == {f"{m} {a}": 2 for m in ("dlcm", "prm", "setrank", "mir") for a in ("base", "text", "knowledge", "permuted")}
+    assert run[1].figures["test_touched"] == {
+        f"{m} {a}": 2 for m in ("dlcm", "prm", "setrank", "mir") for a in ("base", "text", "knowledge", "permuted")
+    }
     assert run[1].figures["chosen_on"] == "valid NDCG@5"
 
 
 def test_it_is_told_in_tables_and_a_sentence_for_each_model(run: tuple[Home, Manifest]) -> None:
     text = reranked.told(run[0], DATE)
     assert "first stage: ranker" in text
-    for name in ("initial", "dlcm", "prm", "setrank", "mir", "MAP@1", "NDCG@7", "KAR's MAP@7", "knowledge − permuted", "base − first_stage"):
+    for name in (
+        "initial",
+        "dlcm",
+        "prm",
+        "setrank",
+        "mir",
+        "MAP@1",
+        "NDCG@7",
+        "KAR's MAP@7",
+        "knowledge − permuted",
+        "base − first_stage",
+    ):
         assert name in text
     assert sum(line.startswith(("dlcm: ", "prm: ", "setrank: ", "mir: ")) for line in text.splitlines()) == 4
 
 
 def test_a_sentence_says_beats_only_where_the_interval_lies_above_0() -> None:
     def row(arm: str, difference: float, low: float, high: float) -> dict[str, Any]:
-        return {"model": "prm", "arm_a": "knowledge", "arm_b": arm, "metric": "ndcg", "k": 5, "difference": difference, "low": low, "high": high}
+        return {
+            "model": "prm",
+            "arm_a": "knowledge",
+            "arm_b": arm,
+            "metric": "ndcg",
+            "k": 5,
+            "difference": difference,
+            "low": low,
+            "high": high,
+        }
 
     found = reranked.sentences([row("text", 0.02, 0.01, 0.03), row("permuted", 0.01, -0.01, 0.03), row("base", -0.02, -0.03, -0.01)])
     assert found == [
