@@ -12,6 +12,9 @@ Which split may be used. The adapted vectors come from an adaptor that was train
 examples of kar's own split. Use that very split: with another one, its training examples may stand in your test set.
 For a split of your own take kind="knowledge" (the encoder's vectors, which have seen no label) and a projection of your own.
 
+What a user liked and disliked comes by the same join, if the release holds it: the views user.liked_… and user.disliked_… are means of the
+adapted vectors over the user's history. They know the labels of those events, so the join serves them only to examples that are newer.
+
 Both models are the same but for the knowledge: embeddings of the ids (one unseen in training gets the "unknown" place,
 which is trained by dropping ids at random) and a multi-layer perceptron; the epoch is chosen on valid.
 """

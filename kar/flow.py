@@ -196,16 +196,17 @@ EXAMPLES = Stage(
 ADAPTOR = Stage(
     name="adaptor",
     title="train the hybrid-expert adaptor jointly with each backbone, in four arms",
-    version=2,
+    version=3,
     reads=(
         Read("examples", "example"),
         Read("examples", "example_item"),
         Read("examples", "sequence"),
         Read("sources", "user_attribute"),
         Read("sources", "item_attribute"),
+        Read("histories", "history", "snapshot"),
         Read("vectors", "knowledge_vector", "snapshot"),
     ),
-    writes=("metric", "comparison", "prediction", "epoch", "study"),
+    writes=("metric", "comparison", "calibration", "prediction", "epoch", "study", "gate_weight", "view_use"),
     rejects={},
     settings=("scenario", "histories", "adaptor"),
 )
@@ -245,6 +246,7 @@ REPORT = Stage(
         Read("examples", "example", "latest"),
         Read("adaptor", "metric", "latest"),
         Read("adaptor", "comparison", "latest"),
+        Read("adaptor", "calibration", "latest"),
         Read("adaptor", "epoch", "latest"),
         Read("features", "release"),
     ),

@@ -15,7 +15,9 @@ import typer
 
 from kar import flow
 from kar.cli import batch, deadletters, ledger, release
+from kar.cli.evaluate import evaluate
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
+from kar.cli.rerank import rerank
 from kar.errors import KarError
 from kar.untrusted import shown
 
@@ -175,6 +177,10 @@ def fetch(
     if what not in known:
         raise typer.BadParameter(f"say one of {', '.join(known)}", param_hint="WHAT")
     say(str(known[what](home_root(home))))
+
+
+app.command()(rerank)
+app.command()(evaluate)
 
 
 @factors_app.command("suggest")

@@ -1,6 +1,6 @@
 """What the adaptor made of a batch's knowledge, in the shapes that backbones take.
 
-Shape suffixes: B examples · C kinds · H history events, one history after another · L longest history · D adapted width
+Shape suffixes: B examples · C kinds · H history events, in line · L longest history · D adapted width
                 J kinds whose vectors the items of the history carry (item views) · N distinct subjects with knowledge
 """
 
@@ -29,18 +29,22 @@ class HistoryVectors:
     table_XD: Tensor
     place_H: Tensor
 
-    def mean(self, batch: Batch, label: int) -> Tensor:
-        """[B, D]: the mean over the events with that label whose items have knowledge; the learned default where there is none.
-
-        Args:
-            label: 1: liked, 0: disliked.
+    def means(self, batch: Batch) -> list[Tensor]:
+        """2 tensors [B, D]: the mean over the liked, and over the disliked events whose items have knowledge; the learned default
+        where there is none.
         """
-        weight_H = ((batch.label_H == label) & (self.place_H > 0)).to(self.table_XD.dtype)
-        total_H = torch.cat([weight_H.new_zeros(1), weight_H.cumsum(0)])
-        end_B = batch.first_B + batch.length_B
-        count_B1 = (total_H[end_B] - total_H[batch.first_B])[:, None]
-        sum_BD = functional.embedding_bag(self.place_H, self.table_XD, batch.first_B, mode="sum", per_sample_weights=weight_H)
-        return torch.where(count_B1 > 0, sum_BD / count_B1.clamp(min=1), self.table_XD[0])
+        label_2 = batch.label_H.new_tensor([1, 0])
+        weight_H2 = ((batch.label_H[:, None] == label_2) & (self.place_H > 0)[:, None]).to(self.table_XD.dtype)
+        vector_HD = self.table_XD.index_select(0, self.place_H)
+        width = vector_HD.shape[1]
+        weighted_HX = (weight_H2[:, :, None] * vector_HD[:, None]).flatten(1)
+        sum_BX = batch.windows.sums(weighted_HX)
+        total_H2 = functional.pad(weight_H2.cumsum(0), (0, 0, 1, 0))  # whole numbers: exact
+        count_B2 = total_H2[batch.first_B + batch.length_B] - total_H2[batch.first_B]
+        return [
+            torch.where(count_B[:, None] > 0, sum_BD / count_B.clamp(min=1)[:, None], self.table_XD[0])
+            for sum_BD, count_B in zip(sum_BX.split(width, dim=1), count_B2.unbind(1), strict=True)  # type: ignore[no-untyped-call]
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Adapted:
 
     def fields(self, batch: Batch) -> Tensor:
         """[B, C + 2 J, D]: the target's vectors, then of each kind of the history the liked mean and the disliked mean."""
-        means = [found.mean(batch, label)[:, None] for found in self.history for label in (1, 0)]
+        means = [mean_BD[:, None] for found in self.history for mean_BD in found.means(batch)]
         return torch.cat([self.target_BCD, *means], dim=1) if means else self.target_BCD
 
     def events(self, place_BL: Tensor) -> list[Tensor]:

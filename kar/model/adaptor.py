@@ -12,13 +12,91 @@ A kind is a view ("user.preference", "item.facts", …). Each kind depends on it
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kar.errors import ModelError
+from kar.settings.schema import AdaptorForm
+
+
+class Form(nn.Module, ABC):
+    """What stands between knowledge vectors and a backbone: KAR's adaptor below, or one of the plainer ones of `kar.model.forms`.
+
+    Args:
+        kinds: the views, each with its own learned default.
+        width: T, of every knowledge vector.
+        adapted_width: A.
+        is_gated: adapted vectors enter the backbone through a residual gate.
+    """
+
+    name: ClassVar[AdaptorForm]
+
+    def __init__(self, kinds: Sequence[str], width: int, adapted_width: int, *, is_gated: bool = False) -> None:
+        super().__init__()
+        self.kinds = tuple(kinds)
+        self.width, self.adapted_width, self.is_gated = width, adapted_width, is_gated
+        self.default = nn.ParameterDict({_name(kind): nn.Parameter(torch.zeros(adapted_width)) for kind in self.kinds})
+        gated = self.kinds if is_gated else ()
+        self.residual = nn.ParameterDict({_name(kind): nn.Parameter(torch.zeros(())) for kind in gated})
+
+    @abstractmethod
+    def forward(self, kind: str, vectors_NT: Tensor) -> Tensor:
+        """[N, A]: the adapted vectors, before the residual gate.
+
+        Raises:
+            ModelError: an unknown kind, or vectors of another width.
+        """
+
+    def enter(self, kind: str, adapted_NA: Tensor) -> Tensor:
+        """Adapted vectors, and learned defaults, as they enter a backbone: as they are, or multiplied by the kind's residual gate.
+
+        The gate is one number per kind that starts at zero, so that the ranker starts as the base and lets knowledge in as far as it
+        helps. Source: SaviorRec and IDProxy start their content branch at zero; one number per kind is ours, so that it can be read.
+        """
+        return adapted_NA * self.residual[_name(kind)] if self.is_gated else adapted_NA
+
+    def missing(self, kind: str) -> Tensor:
+        """[A]: the learned vector of a subject without knowledge, before the residual gate. Nothing adapts it."""
+        default_A: Tensor = self.default[_name(kind)]
+        return default_A
+
+    def gate_weights(self, kind: str, vectors_NT: Tensor) -> Tensor | None:
+        """[N, E]: how much each expert counts, in the order of `expert_names`; None: this form has no gate."""
+        return None
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        """Names of the experts that one kind may use; none: this form has no gate."""
+        return ()
+
+    def arguments(self) -> dict[str, Any]:
+        """What makes an empty one of the same shape; for the checkpoint."""
+        return {"kinds": list(self.kinds), "width": self.width, "adapted_width": self.adapted_width, "is_gated": self.is_gated}
+
+    def key(self, kind: str) -> str:
+        """The kind's name among the modules."""
+        return _name(kind)
+
+    def check(self, kind: str, shape: Sequence[int]) -> None:
+        """Raise ModelError unless vectors of that shape are what the form takes for that kind."""
+        if kind not in self.kinds:
+            raise ModelError(f"the adaptor has no kind {kind!r}; it has {', '.join(self.kinds)}")
+        if len(shape) != 2 or shape[1] != self.width:
+            raise ModelError(
+                f"{kind}: vectors of shape {tuple(shape)}, the adaptor takes [N, {self.width}]",
+                "encode with the encoder that the adaptor was trained with",
+            )
+
+    def _check(self, kind: str, vectors_NT: Tensor) -> None:
+        self.check(kind, vectors_NT.shape)
+
+
+_ROWS = 32
 
 
 class Experts(nn.Module):
@@ -36,7 +114,7 @@ class Experts(nn.Module):
             nn.init.uniform_(bias, -bound, bound)
 
 
-class Adaptor(nn.Module):
+class Adaptor(Form):
     """KAR's hybrid-expert adaptor over any number of kinds.
 
     Args:
@@ -47,19 +125,33 @@ class Adaptor(nn.Module):
         shared_count: experts that all kinds use.
         own_count: experts of each kind.
         dropout: after both ReLUs of an expert.
+        is_gated: see `Form`.
+
+    `precision` is of the experts' and the gate's products; None: the vectors' own. Weights, and what comes out of the products, keep theirs.
+    It is no part of what was learned; whoever trains sets it.
     """
 
+    name = "experts"
+    precision: torch.dtype | None = None
+
     def __init__(
-        self, kinds: Sequence[str], width: int, adapted_width: int, hidden: int, shared_count: int, own_count: int, dropout: float = 0.0
+        self,
+        kinds: Sequence[str],
+        width: int,
+        adapted_width: int,
+        hidden: int,
+        shared_count: int,
+        own_count: int,
+        dropout: float = 0.0,
+        *,
+        is_gated: bool = False,
     ) -> None:
-        super().__init__()
-        self.kinds = tuple(kinds)
-        self.width, self.adapted_width, self.dropout = width, adapted_width, dropout
+        super().__init__(kinds, width, adapted_width, is_gated=is_gated)
+        self.dropout = dropout
         self.hidden, self.shared_count, self.own_count = hidden, shared_count, own_count
         self.shared = Experts(shared_count, width, hidden, adapted_width)
         self.own = nn.ModuleDict({_name(kind): Experts(own_count, width, hidden, adapted_width) for kind in self.kinds})
         self.gate = nn.ModuleDict({_name(kind): nn.Linear(width, shared_count + own_count) for kind in self.kinds})
-        self.default = nn.ParameterDict({_name(kind): nn.Parameter(torch.zeros(adapted_width)) for kind in self.kinds})
 
     def forward(self, kind: str, vectors_NT: Tensor) -> Tensor:
         """Adapt, all experts of the kind as one batched product.
@@ -71,20 +163,23 @@ class Adaptor(nn.Module):
             ModelError: an unknown kind, or vectors of another width.
         """
         self._check(kind, vectors_NT)
-        own = self._own(kind)
-        weight1_EHT = torch.cat([self.shared.weight1_EHT, own.weight1_EHT])
-        bias1_EH = torch.cat([self.shared.bias1_EH, own.bias1_EH])
-        weight2_EAH = torch.cat([self.shared.weight2_EAH, own.weight2_EAH])
+        own, to = self._own(kind), self.precision or vectors_NT.dtype
+        weight1_EHT = torch.cat([self.shared.weight1_EHT.to(to), own.weight1_EHT.to(to)])
+        bias1_EH = torch.cat([self.shared.bias1_EH, own.bias1_EH]).to(to)
+        weight2_EAH = torch.cat([self.shared.weight2_EAH, own.weight2_EAH]).to(to)
         bias2_EA = torch.cat([self.shared.bias2_EA, own.bias2_EA])
         count, hidden, _ = weight1_EHT.shape
 
-        hidden_NF = functional.linear(vectors_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
+        x_NT = vectors_NT if to == torch.float32 else _padded(vectors_NT, to)
+        hidden_NF = functional.linear(x_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
         hidden_NF = self._drop(hidden_NF.relu_())
         hidden_ENH = hidden_NF.view(-1, count, hidden).transpose(0, 1)
-        expert_ENA = torch.baddbmm(bias2_EA[:, None, :], hidden_ENH, weight2_EAH.transpose(1, 2))
+        if self.precision is not None:
+            hidden_ENH = hidden_ENH.contiguous()  # a product over strided bfloat16 costs four times the copy
+        expert_ENA = torch.bmm(hidden_ENH, weight2_EAH.transpose(1, 2)).to(bias2_EA.dtype) + bias2_EA[:, None, :]
         expert_ENA = self._drop(expert_ENA.relu_())
-        weight_EN1 = self.gate_weights(kind, vectors_NT).t()[:, :, None]
-        return (weight_EN1 * expert_ENA).sum(dim=0)
+        weight_EN1 = self.gate_weights(kind, x_NT).t()[:, :, None]
+        return (weight_EN1 * expert_ENA).sum(dim=0)[: len(vectors_NT)]
 
     def adapt_clearly(self, kind: str, vectors_NT: Tensor) -> Tensor:
         """The same, written as the paper writes it: one expert after the other. Slow; held equal to `forward` by a test."""
@@ -98,14 +193,22 @@ class Adaptor(nn.Module):
         return torch.einsum("ne,nea->na", weight_NE, torch.stack(expert_NA, dim=1))
 
     def gate_weights(self, kind: str, vectors_NT: Tensor) -> Tensor:
-        """[N, E]: how much each expert counts, shared ones first; a row sums to 1."""
-        logits_NE: Tensor = self.gate[_name(kind)](vectors_NT)
-        return logits_NE.softmax(dim=-1)
+        """[N, E]: how much each expert counts, shared ones first; a row sums to 1. In the precision of the vectors."""
+        gate = self.gate[_name(kind)]
+        assert isinstance(gate, nn.Linear)
+        logits_NE = functional.linear(vectors_NT, gate.weight.to(vectors_NT.dtype), gate.bias.to(vectors_NT.dtype))
+        return logits_NE.to(gate.weight.dtype).softmax(dim=-1)
 
-    def missing(self, kind: str) -> Tensor:
-        """[A]: the learned vector of a subject without knowledge. It does not pass through the experts."""
-        default_A: Tensor = self.default[_name(kind)]
-        return default_A
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        return (*(f"shared:{number}" for number in range(self.shared_count)), *(f"own:{number}" for number in range(self.own_count)))
+
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | {"hidden": self.hidden, "shared_count": self.shared_count, "own_count": self.own_count}
+
+    def own_of(self, kind: str) -> Experts:
+        """The experts that only this kind uses."""
+        return self._own(kind)
 
     def _own(self, kind: str) -> Experts:
         own = self.own[_name(kind)]
@@ -115,14 +218,12 @@ class Adaptor(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.dropout, self.training) if self.dropout else x
 
-    def _check(self, kind: str, vectors_NT: Tensor) -> None:
-        if kind not in self.kinds:
-            raise ModelError(f"the adaptor has no kind {kind!r}; it has {', '.join(self.kinds)}")
-        if vectors_NT.ndim != 2 or vectors_NT.shape[1] != self.width:
-            raise ModelError(
-                f"{kind}: vectors of shape {tuple(vectors_NT.shape)}, the adaptor takes [N, {self.width}]",
-                "encode with the encoder that the adaptor was trained with",
-            )
+
+def _padded(x_NT: Tensor, to: torch.dtype) -> Tensor:
+    """In another precision, with rows of zeros up to a multiple of 32: oneDNN compiles a product anew for each count of rows it meets."""
+    padded_NT = x_NT.new_zeros(-(-len(x_NT) // _ROWS) * _ROWS, x_NT.shape[1], dtype=to)
+    padded_NT[: len(x_NT)] = x_NT
+    return padded_NT
 
 
 def _name(kind: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from kar.settings import AdaptorSettings
 from kar.settings.schema import Base as BaseName
+from kar.verdict import Seen
 
 _THIN_EVENTS = 5
 _RICH_EVENTS = 50
@@ -62,3 +63,8 @@ def base_of(name: BaseName, settings: AdaptorSettings, cap: int) -> Base:
         has_hour=True,
         has_means=True,
     )
+
+
+def seen(name: BaseName, settings: AdaptorSettings, cap: int) -> Seen:
+    """How many events of a history a base sees, and a prompt of the knowledge's views may show (only those about users show any)."""
+    return Seen(base_of(name, settings, cap).history_events, cap if settings.user_views else 0)

@@ -1,6 +1,6 @@
 """Examples and histories as resident tensors, and batches gathered from them by row number: no Python per row.
 
-Shape suffixes: E examples · V events · B examples of a batch · L longest history · H history events of a batch, all rows one after another
+Shape suffixes: E examples · V events · B examples of a batch · L longest history · H history events of a batch, in line
                 S single-valued fields (item, its attributes, the user's) · K fields of a history event (item, its attributes, rating)
                 T width of a knowledge vector · N distinct subjects of a batch that have one
                 I distinct items · M multi-valued fields · Y bags, B × M · X codes of all bags, one bag after another
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from kar.model.vocabulary import Fields, Int64
+from kar.model.vocabulary import Fields, Int64, Vocabulary
+from kar.model.windows import Windows, in_line
 
 Side = Literal["user", "item"]
 SPLITS = ("train", "valid", "test")
@@ -33,9 +35,9 @@ class Batch:
 
     Args:
         single_BS: codes of the single-valued fields; the target's come first.
-        code_KH: codes of the history events, one history after another, oldest first.
+        code_KH: codes of the history events in line; an event that several histories hold may stand there once (`kar.model.windows`).
         label_H: 1 liked, 0 not, −1 nothing is known; of the history events.
-        first_B: where each history begins in H.
+        first_B: where each history begins in H; its events follow one another, oldest first.
         length_B: events of each history; 0: none.
         label_B: 0.0 or 1.0.
         knowledge: one entry per kind.
@@ -50,6 +52,11 @@ class Batch:
     label_B: Tensor
     knowledge: tuple[KindBatch, ...] = ()
     listed: Listed | None = None
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The histories as windows over the H events."""
+        return Windows(self.first_B, self.length_B, self.code_KH.shape[1])
 
     def places(self) -> tuple[Tensor, Tensor]:
         """Histories side by side, oldest first: which of the H events stands at a place [B, L], and whether one does [B, L].
@@ -175,8 +182,9 @@ class TrainingData:
         label_V: 1 liked, 0 not, −1 nothing is known.
         split_rows: split → example rows, in file order.
         user_ids, item_ids: distinct ids; `user_E`, `item_E`, `item_V` are rows of them.
-        train_count_E: training examples of the target item.
+        train_count_U, train_count_I: training examples of each distinct user and item.
         may_meet_I: whether the item's texts are older than every example, so that a history may carry them.
+        vocabularies: field → what its codes mean.
         lists: the target's multi-valued fields; None: the base has none.
     """
 
@@ -196,8 +204,10 @@ class TrainingData:
     item_ids: pa.Array
     example_id_E: Int64
     split_rows: dict[str, Int64]
-    train_count_E: Int64
+    train_count_U: Int64
+    train_count_I: Int64
     may_meet_I: Bool
+    vocabularies: dict[str, Vocabulary]
     lists: Lists | None = None
 
     @property
@@ -209,15 +219,22 @@ class TrainingData:
         return self.lists.names if self.lists else ()
 
     @property
+    def train_count_E(self) -> Int64:  # noqa: N802  (a shape suffix)
+        """Training examples of the target item."""
+        return self.train_count_I[self.item_E]
+
+    @property
     def history_fields(self) -> tuple[str, ...]:
         return (*self.target_fields, "rating")
+
+    def events(self, examples_B: Tensor) -> tuple[Tensor, Tensor]:
+        """[H] the events of the examples' histories, each once, and [B] where in that line each history begins."""
+        return in_line(self.start_E.index_select(0, examples_B), self.length_E.index_select(0, examples_B))
 
     def batch(self, examples_B: Tensor, kinds: Sequence[Kind] = ()) -> Batch:
         """Gather a batch. `examples_B`: int64 rows, on the device."""
         length_B = self.length_E.index_select(0, examples_B)
-        first_B = torch.cumsum(length_B, 0) - length_B
-        shift_H = torch.repeat_interleave(self.start_E.index_select(0, examples_B) - first_B, length_B)
-        event_H = shift_H + torch.arange(len(shift_H), device=shift_H.device)
+        event_H, first_B = self.events(examples_B)
         return Batch(
             self.single_ES.index_select(0, examples_B),
             self.event_KV.index_select(1, event_H),

@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from kar.errors import ModelError
-from kar.model.adaptor import Adaptor
+from kar.model import forms
+from kar.model.adaptor import Form
 from kar.model.backbones import BACKBONES, Backbone, Shape
 from kar.model.knowledge import Float32
 from kar.model.ranker import Ranker
+from kar.model.scoring import score
 from kar.store import file_sha, json_sha
 
 _ADAPTOR, _MODEL, _JSON = "adaptor.safetensors", "model.safetensors", "checkpoint.json"
-_ADAPT_ROWS = 16_384
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -72,26 +72,21 @@ class Checkpoint:
     width: int
     adapted_width: int
     sha: str
-    adaptor: Adaptor = field(repr=False)
+    adaptor: Form = field(repr=False)
 
     def adapt(self, view: str, vectors_NT: Float32) -> Float32:
-        """Adapted vectors [N, A], float32.
+        """Adapted vectors [N, A] as they entered the backbone, float32; computed in the precision of the training, see `scoring`.
 
         Raises:
             ModelError: an unknown view, another width, or a vector that is not finite.
         """
-        vectors = np.ascontiguousarray(vectors_NT, dtype=np.float32)
-        if not np.isfinite(vectors).all():
-            raise ModelError(f"view {view}: vector {int(np.argwhere(~np.isfinite(vectors))[0][0])} is not finite", "run: kar run vectors")
-        with torch.inference_mode():
-            chunks = [self.adaptor(view, chunk) for chunk in torch.split(torch.from_numpy(vectors), _ADAPT_ROWS)]
-            return torch.cat(chunks).numpy()
+        return score(self.adaptor, view, np.asarray(vectors_NT, dtype=np.float32), self.origin.settings.get("precision", "float32"))
 
     def missing(self, view: str) -> Float32:
         """The learned default [A] of a subject without knowledge. Raises ModelError for an unknown view."""
         if view not in self.adaptor.kinds:
             raise ModelError(f"the checkpoint has no view {view!r}; it has {', '.join(self.adaptor.kinds)}")
-        return self.adaptor.missing(view).detach().numpy().copy()
+        return self.adaptor.enter(view, self.adaptor.missing(view)).detach().numpy().copy()
 
 
 def save(folder: Path, ranker: Ranker, origin: Origin) -> str:
@@ -108,14 +103,7 @@ def save(folder: Path, ranker: Ranker, origin: Origin) -> str:
     document = {
         "format": _FORMAT,
         "origin": asdict(origin),
-        "adaptor": {
-            "kinds": list(ranker.adaptor.kinds),
-            "width": ranker.adaptor.width,
-            "adapted_width": ranker.adaptor.adapted_width,
-            "hidden": ranker.adaptor.hidden,
-            "shared_count": ranker.adaptor.shared_count,
-            "own_count": ranker.adaptor.own_count,
-        },
+        "adaptor": {"form": ranker.adaptor.name, **ranker.adaptor.arguments()},
         "shape": asdict(ranker.backbone.shape),
         "files": {name: file_sha(folder / name) for name in (_ADAPTOR, _MODEL)},
     }
@@ -130,14 +118,14 @@ def load(folder: Path) -> Checkpoint:
         ModelError: a file is missing, is not what checkpoint.json says, or holds weights of another width.
     """
     document = _document(folder)
-    shape = document["adaptor"]
+    arguments = dict(document["adaptor"])
     try:
-        adaptor = Adaptor(**shape)
+        adaptor = forms.empty(arguments.pop("form"), arguments)
         adaptor.load_state_dict(load_file(folder / _ADAPTOR))
-    except (RuntimeError, TypeError, SafetensorError) as error:
+    except (RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise _unfit(folder / _ADAPTOR, error) from error
     origin = Origin(**document["origin"])
-    return Checkpoint(origin, origin.encoder_id, origin.views, shape["width"], shape["adapted_width"], json_sha(document), adaptor.eval())
+    return Checkpoint(origin, origin.encoder_id, origin.views, adaptor.width, adaptor.adapted_width, json_sha(document), adaptor.eval())
 
 
 def load_backbone(folder: Path) -> Backbone:

@@ -60,10 +60,10 @@ class Fitted:
         user_ids, item_ids: distinct ids, ascending.
         of_item, of_user: field → rows of the embedding table, of every item or user.
         listed: every value of the items' attributes; None: the base shows first values only.
-        vocabularies: of what examples and events show: the rating, the hour, the item's mean so far.
+        vocabularies: field → its values.
         item_means: None: the base does not show them.
         is_held_out_I: whether the item is held out of training.
-        train_count_I: training examples of each item.
+        train_count_U, train_count_I: training examples of each user and item.
         may_meet_I: whether the item's texts are older than every example.
         counts: split → examples.
     """
@@ -78,6 +78,7 @@ class Fitted:
     vocabularies: dict[str, Vocabulary]
     item_means: profile.ItemMeans | None
     is_held_out_I: Bool
+    train_count_U: Int64
     train_count_I: Int64
     may_meet_I: Bool
     counts: dict[str, int]
@@ -93,7 +94,7 @@ class Fitted:
         position_E = ints(example["position"])
         own_E = np.searchsorted(user_V, user_E) + position_E
         length_E = np.minimum(position_E, self.base.history_events)
-        of_example = self._of_example(example, item_E)
+        of_example = self._of_example(example, item_E, ints(sequence["event_at"].cast(pa.int64()))[own_E])
         single = [code_I[item_E] for code_I in self.of_item.values()] + [code_U[user_E] for code_U in self.of_user.values()]
         rating_V = self._codes("rating", rounded(sequence["rating"]))
         to = torch.device(device)
@@ -114,18 +115,20 @@ class Fitted:
             item_ids=self.item_ids,
             example_id_E=ints(example["example_id"]),
             split_rows={split: np.flatnonzero(pc.equal(example["split"], split).to_numpy()) for split in SPLITS},
-            train_count_E=self.train_count_I[item_E],
+            train_count_U=self.train_count_U,
+            train_count_I=self.train_count_I,
             may_meet_I=self.may_meet_I,
+            vocabularies=self.vocabularies,
             lists=None if self.listed is None else self.listed.tensors(item_E, to),
         )
 
-    def _of_example(self, example: pa.Table, item_E: Int64) -> dict[str, Int32]:
-        """Codes of the fields that are the example's own."""
+    def _of_example(self, example: pa.Table, item_E: Int64, at_E: Int64) -> dict[str, Int32]:
+        """Codes of the fields that are the example's own. `at_E`: when its event happened."""
         found = {}
         if self.base.has_hour:
             found[HOUR] = self._codes(HOUR, profile.hours(example["event_at"]))
         if self.item_means is not None:
-            mean_E = self.item_means.before(item_E, ints(example["event_at"].cast(pa.int64())))
+            mean_E = self.item_means.before(item_E, at_E)
             found[ITEM_MEAN] = self._codes(ITEM_MEAN, pc.if_else(pa.array(self.is_held_out_I[item_E]), None, mean_E))
         return found
 
@@ -151,7 +154,8 @@ def fit(
     seen.check()
     user_ids, item_ids = pa.chunked_array(seen.user_ids).combine_chunks(), seen.item["item_id"].combine_chunks()
     is_held_out_I, may_meet_I = _standing(example_item, item_ids, seen.oldest_at)
-    trained_U, trained_I = np.concatenate(seen.is_trained_U), seen.item["is_seen"].to_numpy() & ~is_held_out_I
+    train_count_U = np.concatenate(seen.train_count_U)
+    trained_U, trained_I = train_count_U > 0, seen.item["is_seen"].to_numpy() & ~is_held_out_I
     by_place = item_attribute.sort_by([("item_id", "ascending"), ("place", "ascending")])
     listed = {name: profile.listed(item_ids, by_place, name) for name in base.item_lists}
     of_item = {name: _fitted(values, trained_I, *_also(listed, name, trained_I)) for name, values in _item_values(item_ids, by_place, base)}
@@ -176,9 +180,10 @@ def fit(
         of_item={name: block.rows(fields.offset(name)) for name, block in of_item.items()},
         of_user={name: block.rows(fields.offset(name)) for name, block in of_user.items()},
         listed=_Listed.of(listed, of_item, fields, len(item_ids)) if listed else None,
-        vocabularies=vocabularies,
+        vocabularies={name: block.vocabulary for name, block in blocks.items()} | vocabularies,
         item_means=item_means,
         is_held_out_I=is_held_out_I,
+        train_count_U=train_count_U,
         train_count_I=seen.item["train_count"].to_numpy(),
         may_meet_I=may_meet_I,
         counts={split: seen.labels[split, 0] + seen.labels[split, 1] for split in SPLITS},

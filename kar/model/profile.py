@@ -108,10 +108,10 @@ class ItemMeans:
         return _categories(self.total_N1[end_E] - self.total_N1[first_E], end_E - first_E)
 
     def categories(self) -> pa.Array:
-        """Every category that an item's mean so far takes at some time."""
+        """Every category that an item's mean so far takes at some time; events of one instant count together, whatever their order."""
+        end_N = np.flatnonzero(np.append(np.diff(self.place_N) != 0, True)[: len(self.place_N)]) + 1
         item_N = self.place_N // (len(self.time_M) + 1)
-        first_N = np.searchsorted(item_N, item_N)
-        end_N = np.arange(1, len(item_N) + 1)
+        first_N = np.searchsorted(item_N, item_N[end_N - 1])
         return _categories(self.total_N1[end_N] - self.total_N1[first_N], end_N - first_N).unique()
 
 

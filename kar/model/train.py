@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from kar import log, metrics
 from kar.errors import ModelError
@@ -136,7 +135,7 @@ def _pool(
     total = torch.zeros((), dtype=torch.float64, device=pool.rows.device)
     for chunk in torch.split(pool.rows[order], settings.batch_size):
         batch = hide_ids(pool.data.batch(chunk, pool.kinds), pool.data, settings, draw)
-        loss = functional.binary_cross_entropy_with_logits(ranker(batch), batch.label_B)
+        loss = ranker.loss(batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

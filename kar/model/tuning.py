@@ -9,7 +9,7 @@ first trial is the settings as they are, so that no arm is worse off on valid fo
 settings, and no trial predicts the test examples. The best parameters then train every seed.
 
 The trials of one study follow each other, for each learns from those before; the studies run side by side. What they find does not depend on
-how many processes there are.
+how many processes there are; a run that was killed goes on behind the trials that it finished.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 from kar import log
 from kar.errors import ModelError
 from kar.log import Progress
-from kar.model.parallel import Chosen, Loaded, Tables, _process_count
-from kar.model.resume import Work
+from kar.model import parallel
+from kar.model.batches import Kind
+from kar.model.parallel import Chosen, Loaded
 from kar.model.train import train
 from kar.settings import AdaptorSettings
 from kar.settings.schema import Arm, Backbone, Base
@@ -126,7 +127,7 @@ def tune(loaded: Loaded) -> list[Trial]:
         return []
     studies = [Study(base, backbone, arm) for base in settings.bases for arm in settings.arms for backbone in settings.backbones]
     rows = loaded.count(settings.bases[0], "train")
-    count = min(len(studies), _process_count(len(studies) * settings.trials, rows, settings))
+    count = min(len(studies), parallel._process_count(len(studies) * settings.trials, rows, settings))
     with Progress("adaptor: studies", total=len(studies)) as progress:
         found: dict[Study, list[Trial]] = {}
         for trials in _one_by_one(studies, loaded) if count == 1 else _side_by_side(studies, loaded, count):
@@ -149,7 +150,7 @@ def _side_by_side(studies: list[Study], loaded: Loaded, count: int) -> Iterator[
     # spawn: a forked process would inherit the parent's OpenMP state, which hangs
     alone = loaded.settings.model_copy(update={"threads": 1})
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, spawn, _start, (loaded.tables, alone, loaded.cap, loaded.work)) as pool:
+    with ProcessPoolExecutor(count, spawn, parallel._start, (loaded.tables, alone, loaded.cap, {}, loaded.work)) as pool:
         waiting = [pool.submit(_run, study) for study in studies]
         try:
             for done in as_completed(waiting):
@@ -160,17 +161,8 @@ def _side_by_side(studies: list[Study], loaded: Loaded, count: int) -> Iterator[
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_loaded: Loaded
-
-
-def _start(tables: Tables, settings: AdaptorSettings, cap: int, work: Work | None) -> None:
-    """In a new process: read the tables once, for all of its studies."""
-    global _loaded
-    _loaded = Loaded(tables, settings, cap, work=work)
-
-
 def _run(study: Study) -> list[Trial]:
-    return run(study, _loaded)
+    return run(study, parallel._loaded)
 
 
 def run(study: Study, loaded: Loaded) -> list[Trial]:
@@ -179,8 +171,7 @@ def run(study: Study, loaded: Loaded) -> list[Trial]:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings, seed = loaded.settings_of(study.base, study.backbone, study.arm), loaded.settings.seeds[0]
-    data = loaded.data(study.base)
-    kinds, pools = loaded.arms.kinds(study.arm, data, seed), loaded.pools(study.base, study.arm, seed)
+    kinds = loaded.arms.kinds(study.arm, loaded.data(study.base), seed)
     tried = space(settings, has_adaptor=bool(kinds))
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(5, settings.trials // _RANDOM_SHARE))
     kept = optuna.create_study(direction="maximize", sampler=sampler, pruner=optuna.pruners.NopPruner())
@@ -191,14 +182,22 @@ def run(study: Study, loaded: Loaded) -> list[Trial]:
         asked = kept.ask(tried)
         attempt, what = settings.model_copy(update=asked.params), f"{study}, {number}"
         try:
-            width = loaded.arms.width
-            auc = train(study.backbone, data, kinds, width, attempt, seed, what, pools=pools, is_shown=False, with_test=False).valid_auc
+            auc = _valid_auc(study, loaded, attempt, kinds, what)
             kept.tell(asked, auc)
         except ModelError:  # its loss was no longer finite
             auc = float("nan")
             kept.tell(asked, state=optuna.trial.TrialState.FAIL)
         trials.append(Trial(study, number, auc, time.perf_counter() - started, dict(asked.params)))
     return _with_choice(trials)
+
+
+def _valid_auc(study: Study, loaded: Loaded, settings: AdaptorSettings, kinds: list[Kind], what: str) -> float:
+    """Train without a look at test; a trial that a killed run finished is read back."""
+    path = loaded.work.file(what.removeprefix("adaptor: "), settings) if loaded.work else None
+    data, seed, width = loaded.data(study.base), settings.seeds[0], loaded.arms.width
+    pools = loaded.pools(study.base, study.arm, seed)
+    found = train(study.backbone, data, kinds, width, settings, seed, what, pools=pools, state_path=path, is_shown=False, with_test=False)
+    return found.valid_auc
 
 
 def _with_choice(trials: list[Trial]) -> list[Trial]:

@@ -103,7 +103,8 @@ def centres(parts: Iterable[pa.Table]) -> dict[str, Float64]:
     sums: dict[str, Float64] = {}
     counts: dict[str, int] = {}
     for part in parts:
-        rows = part.filter(pc.match_substring(part.column("view"), ":")).combine_chunks()
+        views = part.column("view")  # without the control texts: item.facts:mood@noise
+        rows = part.filter(pc.and_not(pc.match_substring(views, ":"), pc.match_substring(views, "@"))).combine_chunks()
         for view in pc.unique(rows.column("view")).to_pylist():
             column = rows.filter(pc.equal(rows.column("view"), view)).column("vector").combine_chunks()
             vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float64)

@@ -75,9 +75,8 @@ class Facts:
         return recorded[key] if key in recorded else getattr(getattr(self.settings, section), key)
 
     def adaptor_settings(self) -> AdaptorSettings:
-        """[adaptor] as the training ran with it; what its recipe does not tell as the settings say now."""
-        recorded = self.manifests["adaptor"].recipe.get("settings", {}).get("adaptor", {}) if "adaptor" in self.manifests else {}
-        return AdaptorSettings(**{name: recorded.get(name, value) for name, value in self.settings.adaptor.model_dump().items()})
+        """[adaptor] as the training ran with it."""
+        return trained_with(self.manifests.get("adaptor"), self.settings)
 
     def figure(self, stage: str, key: str) -> Any:
         """A figure of a stage's manifest; None if it recorded none of that name."""
@@ -91,3 +90,9 @@ class Facts:
     def subject_count(self, view: str) -> int:
         """How many subjects a view could cover."""
         return self.user_count if view.startswith("user.") else self.item_count
+
+
+def trained_with(manifest: Manifest | None, settings: Settings) -> AdaptorSettings:
+    """[adaptor] as a training ran with it; what its recipe does not tell as the settings say now."""
+    recorded = manifest.recipe.get("settings", {}).get("adaptor", {}) if manifest else {}
+    return AdaptorSettings(**{name: recorded.get(name, value) for name, value in settings.adaptor.model_dump().items()})

@@ -89,6 +89,6 @@ def size(value: object) -> str:
 
 def unbroken(sentence: str) -> str:
     """The sentence with its intervals and percentages kept on one line each."""
-    whole = re.sub(r"(\d) (%) (interval)", rf"\1{NBSP}\2{NBSP}\3", sentence)
-    whole = re.sub(r"([+−±][\d.,]+) to ([+−±])", rf"\1{NBSP}to{NBSP}\2", whole)
-    return re.sub(r"(\d) (AUC|test)", rf"\1{NBSP}\2", whole)
+    whole = re.sub(r"(\d) (%) ([+−±][\d.,]+)", rf"\1{NBSP}\2{NBSP}\3", sentence)
+    whole = re.sub(r"([+−±][\d.,]+) … ([+−±])", rf"\1{NBSP}…{NBSP}\2", whole)
+    return re.sub(r"(\d) (AUC|k tokens|M tokens|tokens|users)", rf"\1{NBSP}\2", whole)

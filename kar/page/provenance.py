@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar import flow
-from kar.model.bases import base_of
+from kar.model.bases import seen
 from kar.page.facts import Facts
 from kar.untrusted import shown
+from kar.verdict import Seen
 
 _FIGURES_CHARS = 3_000
 
@@ -33,16 +34,11 @@ class Evidence:
     """What the published base saw beside what the prompt saw, in events of a history."""
 
     base: str
-    base_events: int
-    prompt_cap: int
+    seen: Seen
     shown_mean: float | None
     dropped_count: int
     mode: str
     knowledge_cutoff: dt.date
-
-    @property
-    def is_even(self) -> bool:
-        return self.base_events >= self.prompt_cap
 
 
 @dataclass(frozen=True)
@@ -100,16 +96,20 @@ def is_stand_in(facts: Facts) -> bool:
     return not origins or any(origin != "import" for origin in origins)
 
 
+def both_saw(facts: Facts) -> Seen:
+    """How much of a history the published base and the prompt saw."""
+    settings = facts.adaptor_settings()
+    return seen(settings.published_base, settings, facts.ran_with("histories", "histories", "cap"))
+
+
 def evidence(facts: Facts) -> Evidence:
     """Whether base and prompt were given the same events."""
     mode = facts.ran_with("histories", "histories", "mode")
     trained = facts.manifests.get("examples")
     date = dt.date.fromisoformat(trained.date) if trained else facts.date
-    base, cap = facts.ran_with("adaptor", "adaptor", "published_base"), facts.ran_with("histories", "histories", "cap")
     return Evidence(
-        base=base,
-        base_events=base_of(base, facts.adaptor_settings(), cap).history_events,
-        prompt_cap=cap,
+        base=facts.ran_with("adaptor", "adaptor", "published_base"),
+        seen=both_saw(facts),
         shown_mean=_shown_mean(facts.plan),
         dropped_count=pc.sum(facts.plan.column("history_dropped")).as_py() or 0,
         mode=mode,

@@ -37,6 +37,7 @@ def judge(facts: Facts) -> Verdict:
         facts.comparison.to_pylist(),
         facts.ran_with("adaptor", "adaptor", "published_backbone"),
         facts.ran_with("adaptor", "adaptor", "published_base"),
+        provenance.both_saw(facts),
     )
 
 

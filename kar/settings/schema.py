@@ -534,7 +534,10 @@ class FeaturesSettings(Section):
     """[features]"""
 
     promote: bool = Field(True, description="move CURRENT when the release's data_cutoff is newer")
-    require_uplift: bool = Field(False, description="promote only if knowledge beats text and permuted")
+    require_uplift: bool = Field(
+        False,
+        description="promote only where the verdict is that knowledge helps: it beats text, permuted and base, over a base that sees what the prompt saw",
+    )
     history_vectors: bool | None = Field(
         None,
         description="publish per user the mean adapted vector of the liked and of the disliked items of their history; none: as "

@@ -1,7 +1,8 @@
 """adaptor: train the hybrid-expert adaptor jointly with each backbone, in four arms, and judge the arms.
 
-reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector
-writes  metric, comparison, prediction, epoch, study; beside them checkpoints/<backbone>/ of the knowledge arm
+reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector; history, to hold the examples against it
+writes  metric, comparison, calibration, prediction, epoch, study, gate_weight, view_use; beside them checkpoints/<backbone>/ of the
+        knowledge arm
 """
 
 from __future__ import annotations
@@ -12,25 +13,31 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kar import metrics
 from kar.log import Progress
-from kar.model import checkpoint, evaluate, tuning
+from kar.model import checkpoint, evaluate, leakage, tuning, use
 from kar.model.arms import Arms
+from kar.model.bases import seen
 from kar.model.batches import SPLITS, Bool, TrainingData
 from kar.model.evaluate import Row, Training
 from kar.model.parallel import Loaded, Tables, train_all
 from kar.model.resume import Work
+from kar.model.slices import slices
 from kar.settings import AdaptorSettings, Settings
-from kar.store import Inputs, Output
+from kar.store import Inputs, Manifest, Output
 from kar.tables import TABLES, IdTypes
 from kar.verdict import verdict
+
+_LEAK_ROWS = 1_000_000
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     """Train every base × backbone × arm × seed, write the tables and the published arm's checkpoints."""
     ours = settings.adaptor
     tables = Tables(**{field.name: _path(inputs, field.name) for field in dataclasses.fields(Tables)})
+    _refuse_leaks(inputs)
     cap = settings.histories.cap
     loaded = Loaded(tables, ours, cap, work=Work.of(inputs.work, tables.paths(), {"cap": cap}))
     data, prepared = loaded.data(ours.bases[0]), loaded.arms  # what is judged below is the same for every base
@@ -40,22 +47,50 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     loaded.chosen = tuning.chosen(trials)
     trainings = train_all(loaded)
 
-    members = evaluate.slices(data, prepared.covered(data), ours.cold_count)
-    steps = len(evaluate.SLICES) * len({(t.base, t.backbone, t.arm) for t in trainings})
-    with Progress("adaptor: arms resampled", total=steps) as progress:
+    members = slices(data, prepared.covered(data), ours.cold_count, _held_out(inputs, data))
+    with Progress("adaptor: arms resampled", total=evaluate.resampling_steps(trainings, members)) as progress:
         comparisons = evaluate.comparison_rows(trainings, data, members, ours.resamples, progress.advance)
-    out.write("metric", _table("metric", [row for t in trainings for row in evaluate.metric_rows(t, data, members)]))
+    head_I = evaluate.head_items(data)
+    out.write("metric", _table("metric", [row for t in trainings for row in evaluate.metric_rows(t, data, members, head_I)]))
     out.write("comparison", _table("comparison", comparisons))
+    out.write("calibration", _table("calibration", [row for t in trainings for row in evaluate.calibration_rows(t, data)]))
     out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
     out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
     out.write("study", _table("study", [trial.row() for trial in trials]))
+    gate_weights, view_uses = use.rows(trainings, loaded)
+    out.write("gate_weight", _table("gate_weight", gate_weights))
+    out.write("view_use", _table("view_use", view_uses))
     counts = {split: loaded.count(ours.bases[0], split) for split in SPLITS}
     out.record(example_counts=counts, stream_rows=loaded.stream_rows)  # 0: all in memory
-    out.record(**_figures(trainings, data, members))
+    out.record(**_figures(trainings, data, members, head_I))
+    out.record(tie_share=_tie_share(inputs))
     out.record(chosen_parameters={" ".join(name): parameters for name, parameters in loaded.chosen.items()})
     out.record(relative_improvement=_relative_improvement(trainings, data))
-    out.record(verdict=verdict(comparisons, ours.published_backbone, ours.published_base).sentence)
+    both = seen(ours.published_base, ours, settings.histories.cap)
+    judged = verdict(comparisons, ours.published_backbone, ours.published_base, both)
+    out.record(verdict=judged.sentence, power=judged.power)
     out.record(checkpoint_shas=_save_checkpoints(trainings, data, loaded, out))
+
+
+def _refuse_leaks(inputs: Inputs) -> None:
+    """Raises LeakError as `leakage.refuse` does."""
+    history = inputs.table("history").select(["user_id", "position"])
+    leakage.refuse(inputs.stream("example", list(leakage.COLUMNS), _LEAK_ROWS), history, inputs.table("example_item"))
+
+
+def _tie_share(inputs: Inputs) -> float | None:
+    """Share of the examples with another event of their user in the same second, where the order is the hash's; as the examples stage counted."""
+    examples = inputs.partitions["examples", "example"]
+    assert examples is not None
+    share: float | None = Manifest.read(examples.manifest_path).figures.get("tie_share")
+    return share
+
+
+def _held_out(inputs: Inputs, data: TrainingData) -> Bool:
+    """[items] whether each is kept out of training."""
+    table = inputs.table("example_item")
+    held_out = table.filter(table["is_held_out"])["item_id"].combine_chunks()
+    return np.asarray(pc.is_in(data.item_ids, value_set=held_out).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _path(inputs: Inputs, table: str) -> Path:
@@ -78,7 +113,7 @@ def warnings(prepared: Arms, data: TrainingData, settings: AdaptorSettings) -> l
     return found
 
 
-def _figures(trainings: list[Training], data: TrainingData, members: dict[str, Bool]) -> dict[str, Any]:
+def _figures(trainings: list[Training], data: TrainingData, members: dict[str, Bool], head_I: Bool) -> dict[str, Any]:
     """What was trained, how large, how fast; lists hold one number per seed."""
     by_arm: dict[str, list[Training]] = {}
     for training in trainings:
@@ -92,6 +127,7 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
         "test_touched": {name: len(found) for name, found in by_arm.items()},  # each training predicts them once, after its last epoch
         "test_covered_share": round(float(members["covered"][test].mean()), 4),
         "test_cold_share": round(float(members["cold"][test].mean()), 4),
+        "test_head_share": round(float(head_I[data.item_E[test]].mean()), 4),  # of all examples: what a blind order would show
     }
 
 

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 import kar
 from kar.errors import ModelError, NotMade, SpaceMismatch
-from kar.model.bases import base_of
+from kar.model.bases import base_of, seen
 from kar.model.pooled import NEVER, History, Items, Means, means
 from kar.release.layout import TIME, Side, pooled_view, side_of, whole
 from kar.release.publish import Published, publish
@@ -32,6 +32,7 @@ from kar.release.rows import Facts, Pooled, SideRows, ViewRows
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output, file_sha
 from kar.tables.conform import subject_ids
+from kar.verdict import verdict
 from kar.warehouse import Warehouse
 
 _RECONSTRUCTED_AFTER = dt.timedelta(days=2)
@@ -91,7 +92,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
     if settings.adaptor.history_knowledge if ours is None else ours:
         users = replace(users, views=(*users.views, *_pooled_views(inputs, settings, users.ids, items)))
     uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone, settings.adaptor.published_base)
-    may_promote = settings.features.promote and _passes_gate(uplift, settings, out)
+    may_promote = settings.features.promote and _passes_gate(inputs, settings, out)
     published = publish(inputs.home.published, (users, items), _facts(inputs, settings, checkpoint, knowledge, uplift), promote=may_promote)
     if may_promote and not published.is_promoted:
         out.warn(
@@ -248,14 +249,16 @@ def _uplift(comparison: pa.Table, backbone: str, base: str) -> list[dict[str, An
     ]
 
 
-def _passes_gate(uplift: list[dict[str, Any]], settings: Settings, out: Output) -> bool:
-    """Whether knowledge beats text and permuted, each with an interval above 0, where the settings ask for it."""
-    low = {row["arm_b"]: row["low"] for row in uplift if row["slice"] == "all"}
-    unbeaten = [arm for arm in ("text", "permuted") if low.get(arm) is None or low[arm] <= 0.0]
-    if not settings.features.require_uplift or not unbeaten:
+def _passes_gate(inputs: Inputs, settings: Settings, out: Output) -> bool:
+    """Whether the verdict on the published backbone is that knowledge helps, where the settings ask for it."""
+    if not settings.features.require_uplift:
         return True
-    out.warn(f"published but not promoted: knowledge does not beat {' and '.join(unbeaten)} (AUC on all test examples, 95 % interval)")
-    return False
+    ours = settings.adaptor
+    both = seen(ours.published_base, ours, settings.histories.cap)
+    judged = verdict(inputs.table("comparison").to_pylist(), ours.published_backbone, ours.published_base, both)
+    if not judged.is_positive:
+        out.warn(f"published but not promoted: {judged.sentence}")
+    return judged.is_positive
 
 
 def _facts(inputs: Inputs, settings: Settings, checkpoint: Adapting, knowledge: pa.Table, uplift: list[dict[str, Any]]) -> Facts:

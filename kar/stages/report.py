@@ -1,6 +1,7 @@
 """report: one page that says whether the knowledge helped, and what it cost.
 
-reads   interaction, history, item_profile, plan, request, knowledge, factor_knowledge, refused, pace, knowledge_vector, example, metric, comparison, epoch, release
+reads   interaction, history, item_profile, plan, request, knowledge, factor_knowledge, refused, pace, knowledge_vector, example, metric, comparison,
+        calibration, epoch, release
 writes  index.html beside the manifest; no table
 """
 

@@ -10,6 +10,9 @@ that this run replaces, where text and encoder are the same.
 
 Of the views that `vectors.per_factor` names, each factor's text is encoded too, as a view of its own: `item.facts:mood`. A
 subject of which a factor says nothing has no vector there.
+
+With `vectors.controls` every view of knowledge is encoded once more without its names (`item.facts@masked`) or as random words
+(`item.facts@noise`), for the arms of those names; see `kar.text.controls`.
 """
 
 from __future__ import annotations
@@ -27,8 +30,11 @@ import pyarrow.parquet as pq
 from kar import log
 from kar.errors import CheckFailed, ModelError
 from kar.settings import Settings, VectorsSettings
+from kar.settings.schema import Control
 from kar.store import Inputs, Output, text_sha
+from kar.text.controls import Mask, Row, noise
 from kar.text.encoders import Encoded, Encoder, encoder_files, load_encoder
+from kar.text.factors import FILE, load_factors
 from kar.text.lines import history_lines
 
 _SEPARATOR = "; "
@@ -57,8 +63,13 @@ class Texts:
 
 
 def files(settings: Settings, _inputs: Inputs) -> list[Path]:
-    """The encoder's weights and vocabulary."""
-    return encoder_files(settings.vectors.encoder)
+    """The encoder's weights and vocabulary; where names are masked, the file that says what an item is called."""
+    named = _factors_path(settings)
+    return [*encoder_files(settings.vectors.encoder), *([named] if "masked" in settings.vectors.controls and named.is_file() else [])]
+
+
+def _factors_path(settings: Settings) -> Path:
+    return Path(settings.prompts.folder) / settings.scenario.domain / FILE
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -66,13 +77,34 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     gathered = gather(inputs.table("knowledge"), inputs.table("history"), inputs.table("item_profile"), encoder, settings.vectors)
     if settings.vectors.per_factor:
         add_factors(gathered, inputs.table("factor_knowledge"), settings.vectors.per_factor)
+    controls = _add_controls(gathered, inputs, settings)
     texts, empty = gathered.split_empty()
     table, figures = vectorise(texts, encoder, _earlier(inputs))
     for sentence in judge(figures["views"], settings.vectors.max_truncated_share):
         out.warn(sentence)
     out.write("knowledge_vector", table)
     out.reject("empty_text", len(empty), empty[:_EXAMPLES])
-    out.record(**figures)
+    out.record(**figures, **({"controls": controls} if controls else {}))
+
+
+def _add_controls(texts: Texts, inputs: Inputs, settings: Settings) -> dict[str, Any]:
+    if not settings.vectors.controls:
+        return {}
+    factors = Path(settings.prompts.folder)
+    noun = load_factors(factors, settings.scenario.domain).item.singular if _factors_path(settings).is_file() else "item"
+    return add_controls(texts, settings.vectors.controls, titles(inputs.table("item_profile")), seen_items(inputs.table("knowledge")), noun)
+
+
+def titles(item_profile: pa.Table) -> dict[str, str]:
+    """Item → title, of those that have one."""
+    rows = zip(item_profile.column("subject_id").to_pylist(), item_profile.column("title").to_pylist(), strict=True)
+    return {subject: title for subject, title in rows if title}
+
+
+def seen_items(knowledge: pa.Table) -> dict[tuple[str, str], list[str]]:
+    """(view, subject) → items that the prompt of the text showed."""
+    columns = [knowledge.column(name).to_pylist() for name in ("view", "subject_id", "evidence_items")]
+    return {(view, subject): items for view, subject, items in zip(*columns, strict=True)}
 
 
 def _earlier(inputs: Inputs) -> list[pa.Table]:
@@ -106,6 +138,56 @@ def add_factors(texts: Texts, factor_knowledge: pa.Table, views: list[str]) -> N
     texts.views.extend(names.to_pylist())
     texts.subjects.extend(rows.column("subject_id").to_pylist())
     texts.texts.extend(rows.column("text").to_pylist())
+
+
+def add_controls(
+    texts: Texts, controls: list[Control], title_of: dict[str, str], seen: dict[tuple[str, str], list[str]], noun: str
+) -> dict[str, Any]:
+    """The control texts of every view of knowledge, each as a view named `view@control`.
+
+    Args:
+        title_of: item → title.
+        seen: (whole view, subject) → items that its prompt showed.
+        noun: what an item is called.
+
+    Returns:
+        View → figures: how many titles and names were replaced, in how many texts, and the terms that stayed; or the words drawn.
+    """
+    figures: dict[str, Any] = {}
+    for view in [view for view in dict.fromkeys(texts.views) if not view.endswith(".raw")]:
+        places = [place for place, other in enumerate(texts.views) if other == view]
+        subjects, own = [texts.subjects[place] for place in places], [texts.texts[place] for place in places]
+        for control in controls:
+            name = f"{view}@{control}"
+            if control == "noise":
+                made = noise(view, subjects, own)
+                figures[name] = {"texts": len(made), "words": sum(len(text.split()) for text in made)}
+            else:
+                made, figures[name] = _masked(view, subjects, own, title_of, seen, noun)
+            texts.add(name, subjects, made)
+    return figures
+
+
+def _masked(
+    view: str, subjects: list[str], own: list[str], title_of: dict[str, str], seen: dict[tuple[str, str], list[str]], noun: str
+) -> tuple[list[str], dict[str, Any]]:
+    """A view's texts without names. A text about an item may speak of that item, one about a user of the items that its prompt showed."""
+    if view.startswith("item."):
+        rows = [Row(text, title_of.get(subject)) for subject, text in zip(subjects, own, strict=True)]
+    else:
+        shown = [seen.get((view.partition(":")[0], subject), []) for subject in subjects]
+        met = [tuple(title_of[item] for item in items if item in title_of) for items in shown]
+        rows = [Row(text, None, titles) for text, titles in zip(own, met, strict=True)]
+    mask = Mask(rows, title_of.values(), noun)
+    made = list(mask.apply())
+    figures = {
+        "texts": len(made),
+        "titles_replaced": sum(found.titles for found in made),
+        "names_replaced": sum(found.names for found in made),
+        "texts_changed": sum(bool(found.titles or found.names) for found in made),
+        "terms_kept": mask.terms,
+    }
+    return [found.text for found in made], figures
 
 
 def user_raw(history: pa.Table, encoder: Encoder) -> list[str]:
@@ -201,7 +283,7 @@ def _per_view(views: list[str], made: Encoded, rows: np.ndarray) -> dict[str, di
 
 
 def judge(views: dict[str, dict[str, float]], most_truncated: float) -> list[str]:
-    """Sentences about raw views that were cut too often; a view of knowledge that was is an error.
+    """Sentences about raw and control views that were cut too often; a view of knowledge that was is an error.
 
     Raises:
         CheckFailed: more than `most_truncated` of a knowledge view's texts are longer than the encoder reads.
@@ -212,7 +294,7 @@ def judge(views: dict[str, dict[str, float]], most_truncated: float) -> list[str
         if share <= most_truncated:
             continue
         sentence = f"{share:.1%} of the texts of {view} are longer than the encoder reads; allowed are {most_truncated:.1%}"
-        if not view.endswith(".raw"):
+        if not view.endswith(".raw") and "@" not in view:
             raise CheckFailed(
                 sentence,
                 "ask for shorter answers in the template, take an encoder with a larger limit, or raise vectors.max_truncated_share",

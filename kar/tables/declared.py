@@ -16,6 +16,12 @@ _EVIDENCE = (
     Column("evidence_newest_at", "time", "newest interaction that the prompt saw; null: it saw none", is_nullable=True),
 )
 
+_SLICE = Column(
+    "slice",
+    "string",
+    "all · warm · cold · covered · uncovered · held_out · by training count item:0 · item:1-5 · item:6-20 · item:21-100 · item:101+ · user:…",
+)
+
 _TABLES = (
     # ---- sources
     Table("user", "one row per user", ("user_id",), (_USER,)),
@@ -208,7 +214,7 @@ _TABLES = (
     # ---- vectors
     Table(
         "knowledge_vector",
-        "one row per view and subject; views *.raw hold the text arm's vectors, views like item.facts:mood one factor's",
+        "one row per view and subject; views *.raw hold the text arm's vectors, views like item.facts:mood one factor's, item.facts@noise a control's",
         ("view", "subject_id"),
         (
             _VIEW,
@@ -273,8 +279,10 @@ _TABLES = (
             Column("arm", "string", "base · text · knowledge · permuted · …"),
             Column("seed", "int64", "seed of the run"),
             Column("split", "string", "valid · test"),
-            Column("slice", "string", "all · warm · cold · covered · uncovered"),
-            Column("metric", "string", "auc · gauc · logloss"),
+            _SLICE,
+            Column(
+                "metric", "string", "auc · gauc · logloss · ece · head_share; slices by training count have auc alone, head_share is of all"
+            ),
             Column("value", "float64", "NaN: not defined on this slice (one class only, or no rows)"),
             Column("example_count", "int64", "rows of the slice"),
             Column("user_count", "int64", "users of the slice"),
@@ -289,14 +297,41 @@ _TABLES = (
             Column("backbone", "string", "fibinet · din · …"),
             Column("arm_a", "string", "the arm that is judged"),
             Column("arm_b", "string", "the arm it is judged against"),
-            Column("slice", "string", "all · warm · cold · covered · uncovered"),
+            _SLICE,
             Column("metric", "string", "auc · gauc · logloss"),
             Column("difference", "float64", "arm_a − arm_b; NaN: not defined on this slice"),
             Column("low", "float64", "2.5 % of the paired bootstrap over users"),
             Column("high", "float64", "97.5 % of the paired bootstrap over users"),
+            Column("se", "float64", "standard error: the resamples' standard deviation"),
+            Column("p", "float64", "two-sided, of the difference in standard errors"),
+            Column("p_holm", "float64", "the same after Holm's correction over the family; p where the comparison stands alone"),
+            Column("family", "string", "ablations: of one slice and metric · slices: of one pair and metric · empty: stands alone"),
+            Column("family_count", "int64", "comparisons of the family; 1: stands alone"),
+            Column(
+                "detectable",
+                "float64",
+                "smallest true difference that would be found with 80 % power at 5 % two-sided: 2.8 standard errors",
+            ),
             Column("seed_count", "int64", "seeds averaged"),
+            Column("example_count", "int64", "test examples of the slice"),
             Column("user_count", "int64", "users resampled"),
             Column("resamples", "int64", "bootstrap resamples"),
+        ),
+    ),
+    Table(
+        "calibration",
+        "one row per base, backbone, arm, seed and decile of the test examples by prediction",
+        ("base", "backbone", "arm", "seed", "decile"),
+        (
+            Column("base", "string", "thin · same_evidence · rich"),
+            Column("backbone", "string", "fibinet · din · …"),
+            Column("arm", "string", "base · text · knowledge · permuted · …"),
+            Column("seed", "int64", "seed of the run"),
+            Column("decile", "int64", "0 holds the lowest predictions; of equal mass, equal predictions in one"),
+            Column("example_count", "int64", "its examples"),
+            Column("predicted", "float64", "mean predicted probability; NaN: no examples"),
+            Column("actual", "float64", "share of positive labels; NaN: no examples"),
+            Column("ratio", "float64", "predicted / actual; NaN: nothing was positive"),
         ),
     ),
     Table(
@@ -321,7 +356,7 @@ _TABLES = (
             Column("arm", "string", "base · text · knowledge · permuted · …"),
             Column("seed", "int64", "seed of the run"),
             Column("epoch", "int64", "0-based"),
-            Column("train_loss", "float64", "mean BCE over the epoch"),
+            Column("train_loss", "float64", "mean training loss over the epoch: BCE, and the weighted alignment where it is on"),
             Column("valid_auc", "float64", "on the valid examples"),
             Column("valid_logloss", "float64", "on the valid examples"),
             Column("is_chosen", "bool", "the epoch whose weights were kept; chosen on valid"),
@@ -341,6 +376,41 @@ _TABLES = (
             Column("seconds", "float64", "that it took"),
             Column("parameters", "string", "what it tried, as JSON with sorted keys"),
             Column("is_chosen", "bool", "whether the arm's trainings took these: the best on valid, the earliest of equals"),
+        ),
+    ),
+    Table(
+        "gate_weight",
+        "one row per base, backbone, view and expert of the knowledge arm's best seed; none where the adaptor's form has no gate",
+        ("base", "backbone", "view", "expert"),
+        (
+            Column("base", "string", "thin · same_evidence · rich"),
+            Column("backbone", "string", "fibinet · din · …"),
+            _VIEW,
+            Column("expert", "string", "shared:0 …: all views use it; own:0 …: this view alone"),
+            Column("weight", "float64", "mean gate weight over the subjects that have a vector; a view's weights sum to 1"),
+            Column("subject_count", "int64", "those subjects"),
+        ),
+    ),
+    Table(
+        "view_use",
+        "one row per base, backbone, view and place: how much the knowledge arm's best seed leans on the view",
+        ("base", "backbone", "view", "left_out"),
+        (
+            Column("base", "string", "thin · same_evidence · rich"),
+            Column("backbone", "string", "fibinet · din · …"),
+            _VIEW,
+            Column(
+                "left_out",
+                "string",
+                "everywhere · target · history: where the view's vectors are replaced by its learned default when predicting",
+            ),
+            Column("seed", "int64", "the knowledge arm's seed with the best AUC on valid"),
+            Column("auc_drop", "float64", "AUC on valid with the view − without it; above 0: the ranker leans on it; NaN: not defined"),
+            Column("logloss_rise", "float64", "LogLoss on valid without the view − with it"),
+            Column("example_count", "int64", "valid examples it was measured on"),
+            Column("subject_count", "int64", "subjects that have a vector of the view"),
+            Column("mean_norm", "float64", "mean length of their adapted vectors as they enter the backbone; NaN: there are none"),
+            Column("residual_gate", "float64", "the factor by which they enter; NaN: adaptor.residual_gate is off"),
         ),
     ),
     # ---- rerank

@@ -32,13 +32,16 @@ def listed(text: str, word: str) -> list[str]:
     return re.findall(r"[a-z_.]+", match.group(1)) if match else []
 
 
-def test_there_are_nine_stages_and_a_module_for_each_and_no_other() -> None:
-    assert len(flow.FLOW) == 9
+EVERY_STAGE = (*flow.FLOW, *flow.ASIDE)
+
+
+def test_there_are_nine_stages_and_one_aside_and_a_module_for_each_and_no_other() -> None:
+    assert (len(flow.FLOW), flow.ASIDE_NAMES) == (9, ("rerank",))
     modules = {path.stem for path in (ROOT / "kar/stages").iterdir() if not path.name.startswith("__")}
-    assert modules == set(flow.NAMES)
+    assert modules == {stage.name for stage in EVERY_STAGE}
 
 
-@pytest.mark.parametrize("stage", flow.FLOW, ids=lambda s: s.name)
+@pytest.mark.parametrize("stage", EVERY_STAGE, ids=lambda s: s.name)
 def test_a_stage_says_in_its_docstring_what_the_flow_says(stage: Stage) -> None:
     text = docstring(stage)
     assert text.startswith(f"{stage.name}: ")
@@ -48,15 +51,16 @@ def test_a_stage_says_in_its_docstring_what_the_flow_says(stage: Stage) -> None:
     assert unnamed == []
 
 
-@pytest.mark.parametrize("stage", flow.FLOW, ids=lambda s: s.name)
+@pytest.mark.parametrize("stage", EVERY_STAGE, ids=lambda s: s.name)
 def test_the_readme_has_a_row_for_each_stage_in_the_flow_s_words(stage: Stage) -> None:
     assert f"| {stage.name} | {stage.title} |" in README
 
 
 def test_every_stage_has_a_settings_section_of_its_name() -> None:
-    assert set(flow.NAMES) <= set(Settings.model_fields)
-    assert set(Settings.model_fields) - set(flow.NAMES) == {"scenario", "llm"}
-    for stage in flow.FLOW:
+    names = {stage.name for stage in EVERY_STAGE}
+    assert names <= set(Settings.model_fields)
+    assert set(Settings.model_fields) - names == {"scenario", "llm"}
+    for stage in EVERY_STAGE:
         assert stage.name in stage.settings
         assert set(stage.settings) <= set(Settings.model_fields)
 

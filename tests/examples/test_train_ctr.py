@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import kar.release
 from kar.release.publish import publish
-from kar.release.rows import SideRows
+from kar.release.rows import Pooled, SideRows
 from tests.release import world
 
 JOB = Path(__file__).resolve().parents[2] / "examples" / "train_ctr.py"
@@ -156,3 +158,18 @@ def test_ids_unseen_in_training_share_the_unknown_place(job: ModuleType) -> None
     rows, count = job.numbered(ids, np.array([True, False, False, False, True]))
     assert rows.tolist() == [1, 0, 0, 0, 1]
     assert count == 2
+
+
+def test_means_over_the_history_come_by_the_same_join(job: ModuleType, tmp_path: Path) -> None:
+    sides = world.sides()
+    liked = replace(
+        world.view_rows("user.liked_facts", world.USERS, missing={1}, newest=world.day(2), offset=500.0),
+        knowledge=np.zeros((world.USERS, 0), np.float32),
+        pooled_from=Pooled("item.facts", "liked", 30),
+    )
+    publish(tmp_path, (replace(sides[0], views=(*sides[0].views, liked)), sides[1]), world.facts(published_at=world.day(3)))
+    joined = kar.release.join(tmp_path, world.examples([world.day(4), world.day(2)], [106, 106], ["i03", "i03"]), clock="evidence")
+    columns, masks = job.knowledge_columns(joined, "user")
+    assert columns.shape == (2, 2 * (world.A + 1))  # preference and the liked mean, each with its mask
+    assert columns[:, world.A + 1].tolist() == [502.0, 0.5]  # the second example is no newer than what was pooled
+    assert masks["user.liked_facts"].tolist() == [False, True]

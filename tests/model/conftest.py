@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -41,6 +42,26 @@ class World:
             self.item_attribute,
             base_of(settings.bases[0], settings, CAP),
             settings.device,
+        )
+
+    def history(self, more: int = 0) -> pa.Table:
+        """The table history of prompts that were shown each user's events before his first example, and `more`."""
+        firsts = self.example.group_by("user_id").aggregate([("position", "min")]).sort_by("user_id")
+        users, at = firsts["user_id"], dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
+        count = len(users)
+        return pa.table(
+            {
+                "user_id": users,
+                "subject_id": pc.cast(users, pa.string()),
+                "cutoff_at": [at] * count,
+                "position": pc.add(firsts["position_min"], more),
+                "item_ids": pa.array([[]] * count, pa.list_(self.sequence["item_id"].type)),
+                "ratings": pa.array([[]] * count, pa.list_(pa.float64())),
+                "event_ats": pa.array([[]] * count, pa.list_(pa.timestamp("us", "UTC"))),
+                "titles": pa.array([[]] * count, pa.list_(pa.string())),
+                "newest_event_at": [at] * count,
+                "evidence_sha": [""] * count,
+            }
         )
 
     def having(self, **tables: pa.Table) -> World:
@@ -192,6 +213,12 @@ def small_settings(**changes: Any) -> AdaptorSettings:
 def _one_thread() -> None:
     """Small tensors: a second thread costs more than it gives."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def world_of() -> Callable[..., World]:
+    """A world of another size."""
+    return make_world
 
 
 @pytest.fixture(scope="session")

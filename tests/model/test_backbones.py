@@ -84,7 +84,7 @@ def test_the_interacting_layer_equals_deepctrs_where_the_width_stays(rows: int) 
 
 def test_autoint_attends_in_three_layers_of_width_64() -> None:
     model = AutoInt(SHAPE)
-    assert [tuple(layer.weight_XD.shape) for layer in model.attention] == [(256, 4), (256, 64), (256, 64)]
+    assert [parameter.shape for parameter in model.attention.parameters()] == [(256, 4), (256, 64), (256, 64)]
 
 
 def test_dins_interest_equals_deepctrs_layer() -> None:

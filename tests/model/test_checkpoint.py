@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from kar.errors import ModelError
 from kar.model import arms, checkpoint
 from kar.model.checkpoint import Origin
+from kar.model.forms import FORMS
 from kar.model.ranker import Ranker, build
 from kar.settings import AdaptorSettings
 
@@ -21,16 +23,31 @@ from kar.settings import AdaptorSettings
 @pytest.fixture
 def origin() -> Origin:
     return Origin(
-        "din", "knowledge", 3, "hash-16:test", {"user": ["user.preference"], "item": ["item.facts"]}, {"epochs": 3}, 0.75, {"item_id": 4}
+        base="same_evidence",
+        backbone="din",
+        arm="knowledge",
+        seed=3,
+        encoder_id="hash-16:test",
+        views={"user": ["user.preference"], "item": ["item.facts"]},
+        settings={"epochs": 3},
+        valid_auc=0.75,
+        field_sizes={"item_id": 4},
     )
 
 
 @pytest.fixture
 def ranker(world: Any, settings: AdaptorSettings) -> Ranker:
-    prepared = arms.prepare(world.knowledge_vector, world.example, settings)
-    ranker = build("din", world.load(settings), ["user.preference", "item.facts"], prepared.width, settings, seed=3)
+    return make(world, settings)
+
+
+def make(world: Any, settings: AdaptorSettings) -> Ranker:
+    """DIN over the small world, its learned defaults and gates no longer zero."""
+    prepared, data = arms.prepare(world.knowledge_vector, world.example, settings), world.load(settings)
+    ranker = build("din", data, prepared.kinds("knowledge", data, 1), prepared.width, settings, seed=3)
     assert ranker.adaptor is not None
-    torch.nn.init.normal_(ranker.adaptor.default["item:facts"], generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(0)
+    for parameter in [*ranker.adaptor.default.values(), *ranker.adaptor.residual.values()]:
+        torch.nn.init.normal_(parameter, generator=draw)
     return ranker.eval()
 
 
@@ -45,6 +62,46 @@ def test_a_checkpoint_adapts_as_the_trained_adaptor_did(ranker: Ranker, origin: 
     assert (loaded.sha, loaded.width, loaded.adapted_width) == (sha, 16, 8)
     assert (loaded.encoder_id, loaded.views, loaded.origin) == (origin.encoder_id, origin.views, origin)
     assert loaded.adapt("item.facts", vectors[:0]).shape == (0, 8)
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_every_form_comes_back_and_gives_what_entered_the_backbone(
+    world: Any, settings_with: Callable[..., AdaptorSettings], origin: Origin, tmp_path: Path, form: str, is_gated: bool
+) -> None:
+    ranker = make(world, settings_with(form=form, residual_gate=is_gated))
+    checkpoint.save(tmp_path, ranker, origin)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded.adaptor.name == form
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["adaptor"]["form"] == form
+    data = world.load(settings_with())
+    kinds = arms.prepare(world.knowledge_vector, world.example, settings_with()).kinds("knowledge", data, 1)
+    batch = data.batch(torch.arange(world.example.num_rows), kinds)
+    entered = ranker.adapt(batch).target_BCD.detach().numpy()
+    for number, kind in enumerate(kinds):
+        table = np.concatenate([loaded.missing(kind.view)[None], loaded.adapt(kind.view, kind.vectors_RT[1:].numpy())])
+        np.testing.assert_allclose(table[kind.row_E.numpy()], entered[:, number], atol=1e-6)
+    again = Ranker(checkpoint.load_backbone(tmp_path), loaded.adaptor)
+    torch.testing.assert_close(again(batch), ranker(batch))
+
+
+def test_a_form_that_this_version_does_not_know_is_a_named_error(ranker: Ranker, origin: Origin, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, ranker, origin)
+    document = json.loads((tmp_path / "checkpoint.json").read_text())
+    document["adaptor"]["form"] = "transformer"
+    (tmp_path / "checkpoint.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match="no adaptor of the form 'transformer'; the forms: experts, one_gate"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_checkpoint_trained_in_bfloat16_adapts_in_it(ranker: Ranker, origin: Origin, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        checkpoint.save(tmp_path / precision, ranker, replace(origin, settings={"precision": precision}))
+        found[precision] = checkpoint.load(tmp_path / precision).adapt("item.facts", vectors)
+    assert not np.array_equal(found["float32"], found["bfloat16"])
+    np.testing.assert_allclose(found["bfloat16"], found["float32"], atol=0.02)
 
 
 def test_the_folder_holds_safetensors_and_json_only(ranker: Ranker, origin: Origin, tmp_path: Path) -> None:

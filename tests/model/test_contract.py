@@ -40,6 +40,13 @@ class Prepared:
     def batch(self, rows: Sequence[int] | Tensor, arm: str, **changes: Any) -> Batch:
         return replace(self.data, **changes).batch(torch.as_tensor(rows), self.kinds[arm])
 
+    def emptied(self, rows: Tensor) -> dict[str, Tensor]:
+        """Changes of the data that empty those examples' histories: they begin where they end."""
+        start_E, length_E = self.data.start_E.clone(), self.data.length_E.clone()
+        start_E[rows] += length_E[rows]
+        length_E[rows] = 0
+        return {"start_E": start_E, "length_E": length_E}
+
     def rows_of_item(self, item: int) -> Tensor:
         return torch.from_numpy((self.data.item_ids.to_numpy()[self.data.item_E] == item).nonzero()[0])
 
@@ -86,7 +93,8 @@ def test_there_is_one_finite_logit_per_example(small: Prepared, name: str, arm: 
 @WITH_EVERY_ARM
 def test_gradients_reach_every_parameter_and_the_embeddings_that_occur(rich: Prepared, name: str, arm: str) -> None:
     batch = rich.batch(torch.from_numpy(rich.data.split_rows["train"]), arm)  # holds examples without knowledge of either side
-    occurring = torch.cat([batch.single_BS.flatten(), batch.code_KH.flatten()]).unique()
+    assert batch.listed is not None
+    occurring = torch.cat([batch.single_BS.flatten(), batch.code_KH.flatten(), batch.listed.code_X])
     unreached = None
     for seed in (1, 2, 3):  # a layer that ends in a ReLU may start at zero, but not with every seed
         ranker = rich.ranker(name, arm, seed)
@@ -95,7 +103,7 @@ def test_gradients_reach_every_parameter_and_the_embeddings_that_occur(rich: Pre
         unreached = without if unreached is None else unreached & without
         gradient = ranker.backbone.embedding.weight.grad
         assert gradient is not None
-        assert torch.equal(gradient.abs().sum(dim=1).nonzero()[:, 0], occurring.long())
+        assert torch.equal(gradient.abs().sum(dim=1).nonzero()[:, 0], torch.unique(occurring).long())
     assert unreached == set()
 
 
@@ -150,23 +158,29 @@ def test_a_checkpoint_gives_back_the_same_backbone(small: Prepared, name: str, a
 
 
 @EVERY
-@WITH_KNOWLEDGE
-def test_a_target_without_knowledge_gets_the_learned_default_and_no_other_does(small: Prepared, name: str, arm: str) -> None:
-    ranker = small.ranker(name, arm)
-    # no histories: an item of the history without knowledge has the default too
-    item_3, others = (small.batch(rows, arm, length_E=small.data.length_E * 0) for rows in (small.rows_of_item(3), small.rows_of_item(4)))
-    if arm == "knowledge":
-        others = replace(others, knowledge=tuple(replace(kind, place_H=None) for kind in others.knowledge))
-        ranker_of_others = small.ranker(name, "target_only")
-    else:
-        ranker_of_others = ranker
-    before, before_others = ranker(item_3), ranker_of_others(others)
-    for changed in {ranker, ranker_of_others}:
-        assert changed.adaptor is not None
-        with torch.no_grad():
-            changed.adaptor.default["item:facts"].add_(1.0)
+def test_a_target_without_knowledge_gets_the_learned_default_and_no_other_does(small: Prepared, name: str) -> None:
+    ranker = small.ranker(name, "target_only")
+    item_3, item_4 = (small.batch(small.rows_of_item(item), "target_only") for item in (3, 4))
+    before, before_4 = ranker(item_3), ranker(item_4)
+    assert ranker.adaptor is not None
+    with torch.no_grad():
+        ranker.adaptor.default["item:facts"].add_(1.0)
     assert (ranker(item_3) != before).all()
-    assert torch.equal(ranker_of_others(others), before_others)
+    assert torch.equal(ranker(item_4), before_4)
+
+
+@EVERY
+def test_a_history_without_any_knowledge_has_the_learned_default(small: Prepared, name: str) -> None:
+    ranker, batch = small.ranker(name, "knowledge"), small.batch(small.rows_of_item(4), "knowledge")
+    # targets keep their knowledge, so that only the histories can tell
+    unknown = tuple(replace(kind, place_H=None if kind.place_H is None else kind.place_H * 0) for kind in batch.knowledge)
+    batch = replace(batch, knowledge=unknown)
+    assert all((kind.place_B > 0).all() for kind in unknown if kind.view == "item.facts")
+    before = ranker(batch)
+    assert ranker.adaptor is not None
+    with torch.no_grad():
+        ranker.adaptor.default["item:facts"].add_(1.0)
+    assert (ranker(batch) != before).all()
 
 
 @EVERY
@@ -192,10 +206,9 @@ def test_the_knowledge_of_the_history_matters(small: Prepared, name: str) -> Non
 @EVERY
 @WITH_EVERY_ARM
 def test_an_empty_history_gives_a_logit_and_gradients_that_are_finite(small: Prepared, name: str, arm: str) -> None:
-    ranker, length_E = small.ranker(name, arm), small.data.length_E
-    is_emptied = torch.arange(len(length_E)) < 10
-    empty = ranker(small.batch(range(20), arm, length_E=length_E * 0))
-    mixed = ranker(small.batch(range(20), arm, length_E=torch.where(is_emptied, 0, length_E)))
+    ranker = small.ranker(name, arm)
+    empty = ranker(small.batch(range(20), arm, **small.emptied(torch.arange(20))))
+    mixed = ranker(small.batch(range(20), arm, **small.emptied(torch.arange(10))))
     full = ranker(small.batch(range(20), arm))
     torch.testing.assert_close(mixed[:10], empty[:10], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(mixed[10:], full[10:], atol=1e-6, rtol=1e-5)

@@ -16,6 +16,8 @@ from kar.model import arms, knowledge
 from kar.model.arms import Arms
 from kar.settings import AdaptorSettings
 
+NO_EVENTS = torch.empty(0, dtype=torch.int64)
+
 
 def vectors_of(world: Any, view: str) -> dict[str, list[float]]:
     rows = world.knowledge_vector.filter(pc.equal(world.knowledge_vector["view"], view)).to_pylist()
@@ -31,7 +33,7 @@ def test_each_example_gets_its_own_subjects_vector(world: Any, settings: Adaptor
     for view, side in (("user.preference", "user"), ("item.facts", "item")):
         expected = vectors_of(world, view)
         kind = next(k for k in prepare(world, settings).kinds("knowledge", data, 1) if k.view == view)
-        batch = kind.batch(torch.arange(world.example.num_rows), torch.zeros(0, dtype=torch.int64))
+        batch = kind.batch(torch.arange(world.example.num_rows), NO_EVENTS)
         table = torch.cat([torch.full((1, 16), torch.nan), batch.vectors_NT])
         found = table[batch.place_B].numpy()
         for row, subject in enumerate(world.example[f"{side}_id"].to_pylist()):
@@ -54,10 +56,44 @@ def test_text_ids_find_the_same_vectors_as_numbers(world: Any, text_world: Any, 
 def test_a_batch_holds_each_distinct_subject_once(world: Any, settings: AdaptorSettings) -> None:
     kind = prepare(world, settings).kinds("knowledge", world.load(settings), 1)[0]
     rows = torch.arange(60)
-    batch = kind.batch(rows, torch.zeros(0, dtype=torch.int64))
+    batch = kind.batch(rows, NO_EVENTS)
     subjects = {user for user in world.example["user_id"].to_pylist()[:60] if user != 1}
     assert len(batch.vectors_NT) == len(subjects)
     assert batch.vectors_NT.unique(dim=0).shape == batch.vectors_NT.shape
+
+
+def test_each_event_of_a_history_gets_its_own_items_vector(world: Any, settings: AdaptorSettings) -> None:
+    expected = vectors_of(world, "item.facts")
+    user, item = prepare(world, settings).kinds("knowledge", world.load(settings), 1)
+    assert user.row_V is None
+    event_H = torch.arange(world.sequence.num_rows)
+    batch = item.batch(torch.arange(1), event_H)
+    assert batch.place_H is not None
+    table = torch.cat([torch.full((1, 16), torch.nan), batch.vectors_NT])
+    found = table[batch.place_H].numpy()
+    assert len(batch.vectors_NT) == len(expected)
+    for row, subject in enumerate(world.sequence["item_id"].to_pylist()):
+        if str(subject) in expected:
+            np.testing.assert_array_equal(found[row], np.float32(expected[str(subject)]))
+        else:
+            assert batch.place_H[row] == 0
+
+
+def test_a_text_that_has_seen_an_event_newer_than_an_example_stays_out_of_the_histories(world: Any, settings: AdaptorSettings) -> None:
+    oldest = pc.min(world.example["event_at"])
+    items = world.example_item["item_id"].to_pylist()
+    newest = pa.array([oldest.as_py().replace(year=2027) if item % 2 else oldest.as_py().replace(year=2025) for item in items])
+    at = world.example_item.column_names.index("evidence_newest_at")
+    late = world.having(example_item=world.example_item.set_column(at, "evidence_newest_at", newest.cast(oldest.type)))
+    kind = prepare(late, settings).kinds("knowledge", late.load(settings), 1)[1]
+    assert kind.row_V is not None
+    serves = kind.row_V.numpy() > 0
+    np.testing.assert_array_equal(serves, world.sequence["item_id"].to_numpy() % 2 == 0)
+
+
+def test_the_items_of_the_history_carry_none_where_the_settings_say_so(world: Any, settings_with: Callable[..., AdaptorSettings]) -> None:
+    data = world.load(settings_with())
+    assert all(kind.row_V is None for kind in prepare(world, settings_with(history_knowledge=False)).kinds("knowledge", data, 1))
 
 
 def test_knowledge_serves_only_examples_that_may_meet_it_and_raw_text_serves_all(world: Any, settings: AdaptorSettings) -> None:

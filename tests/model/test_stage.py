@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from kar.errors import ModelError, SettingsError
+from kar.errors import LeakError, ModelError, SettingsError
 from kar.flow import stage_named
 from kar.model import checkpoint
 from kar.run import id_types, run_stage
@@ -33,7 +33,7 @@ def settings_of(adaptor: AdaptorSettings, ids: str = "int") -> Settings:
     return parse({**data, "adaptor": adaptor.model_dump(mode="json")})
 
 
-def run(world: Any, home: Home, settings: Settings) -> Manifest:
+def run(world: Any, home: Home, settings: Settings, history: pa.Table | None = None) -> Manifest:
     """Seal the stages before it as the runner would, then run the stage."""
     vector = world.knowledge_vector
     count = vector.num_rows
@@ -44,6 +44,7 @@ def run(world: Any, home: Home, settings: Settings) -> Manifest:
     )
     before = {
         "sources": {"user_attribute": world.user_attribute, "item_attribute": world.item_attribute},
+        "histories": {"history": world.history() if history is None else history},
         "vectors": {"knowledge_vector": whole_vector},
         "examples": {"example": world.example, "example_item": world.example_item, "sequence": world.sequence},
     }
@@ -53,7 +54,7 @@ def run(world: Any, home: Home, settings: Settings) -> Manifest:
         out = Output(stage_named(name), folder, id_types(settings))
         for table_name, table in tables.items():
             out.write(table_name, table)
-        Manifest(stage=name, date=DATE.isoformat(), recipe_sha="", recipe={}, tables=out.tables).write(folder)
+        Manifest(stage=name, date=DATE.isoformat(), recipe_sha="", recipe={}, tables=out.tables, figures={"tie_share": 0.25}).write(folder)
     return run_stage("adaptor", settings, home, DATE, AS_OF)
 
 
@@ -84,9 +85,13 @@ def made(tmp_path_factory: pytest.TempPathFactory, world: Any) -> tuple[Home, Ma
 def test_every_backbone_arm_seed_slice_and_metric_has_a_row(made: tuple[Home, Manifest, Settings]) -> None:
     home, manifest, _ = made
     metric = table_of(home, "metric")
-    assert metric.num_rows == 2 * 4 * 2 * 2 * 5 * 3
+    # 2 backbones × 4 arms × 2 seeds; 5 named slices of valid and test by 4 metrics; items trained on 0, 1-5 and 6-20 times on test by AUC
+    by_count = {name for name in metric["slice"].unique().to_pylist() if ":" in name}
+    assert by_count == {"item:0", "item:1-5", "item:6-20"}
+    assert metric.num_rows == 2 * 4 * 2 * (2 * (5 * 4 + 1) + 3)
     comparison = table_of(home, "comparison")
-    assert comparison.num_rows == 2 * 5 * 5 * 3
+    assert comparison.num_rows == 2 * 5 * (5 * 3 + 3)
+    assert table_of(home, "calibration").num_rows == 2 * 4 * 2 * 10
     pairs = {(row["arm_a"], row["arm_b"]) for row in comparison.to_pylist()}
     assert pairs == {("knowledge", "base"), ("knowledge", "text"), ("knowledge", "permuted"), ("text", "base"), ("permuted", "base")}
     assert manifest.rejected == {}
@@ -140,6 +145,27 @@ def test_one_epoch_of_each_training_is_chosen_and_it_has_the_best_valid_auc(made
         assert chosen[0]["valid_auc"] == max(row["valid_auc"] for row in rows)
 
 
+def test_the_gates_and_the_use_of_each_view_are_told_of_the_seed_that_is_published(made: tuple[Home, Manifest, Settings]) -> None:
+    home, _, _ = made
+    gates = table_of(home, "gate_weight").to_pylist()
+    names = {f"shared:{number}" for number in range(2)} | {f"own:{number}" for number in range(5)}
+    views = {"user.preference": 17, "item.facts": 19}
+    for backbone in ("fibinet", "din"):
+        seed = checkpoint.load(home.partition("adaptor", DATE).path / "checkpoints" / backbone).origin.seed
+        for view, subjects in views.items():
+            of_view = [row for row in gates if (row["base"], row["backbone"], row["view"]) == ("same_evidence", backbone, view)]
+            assert {row["expert"] for row in of_view} == names
+            assert sum(row["weight"] for row in of_view) == pytest.approx(1.0)
+            assert {row["subject_count"] for row in of_view} == {subjects}
+        uses = [row for row in table_of(home, "view_use").to_pylist() if row["backbone"] == backbone]
+        found = {(row["view"], row["left_out"]) for row in uses}
+        assert found == {("user.preference", "everywhere"), *(("item.facts", place) for place in ("everywhere", "target", "history"))}
+        assert {row["seed"] for row in uses} == {seed}
+        assert all(np.isfinite([row["auc_drop"], row["logloss_rise"], row["mean_norm"]]).all() for row in uses)
+        assert any(row["logloss_rise"] != 0.0 for row in uses)
+    assert len(gates) == 2 * 2 * 7
+
+
 def test_the_knowledge_arms_best_seed_is_checkpointed_per_backbone(made: tuple[Home, Manifest, Settings]) -> None:
     home, manifest, settings = made
     best = {}
@@ -165,6 +191,7 @@ def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made:
     parameters = {name.removeprefix("same_evidence "): count for name, count in figures["parameters"].items()}
     assert parameters["din base"] < parameters["din text"] == parameters["din permuted"]
     assert figures["test_touched"] == dict.fromkeys(names, 2)
+    assert figures["tie_share"] == 0.25  # as the examples stage counted it
     assert all(rate > 0 for rates in figures["rows_per_s"].values() for rate in rates)
     auc = {r["arm"]: [] for r in table_of(home, "metric").to_pylist()}
     for r in table_of(home, "metric").to_pylist():
@@ -178,7 +205,7 @@ def test_the_manifest_says_what_was_trained_and_how_often_test_was_touched(made:
 def test_the_same_inputs_and_settings_give_the_same_tables(made: tuple[Home, Manifest, Settings], world: Any, tmp_path: Path) -> None:
     _, manifest, settings = made
     again = run(world, Home(tmp_path, "world"), settings)
-    for name in ("metric", "comparison", "prediction"):
+    for name in ("metric", "comparison", "prediction", "gate_weight", "view_use"):
         assert again.tables[name]["sha"] == manifest.tables[name]["sha"], name
     assert again.figures["checkpoint_shas"] == manifest.figures["checkpoint_shas"]
 
@@ -214,7 +241,7 @@ def test_the_base_arm_alone_has_nothing_to_compare_and_nothing_to_publish(
     assert table_of(home, "comparison").num_rows == 0
     assert manifest.figures["checkpoint_shas"] == {}
     assert manifest.warnings == ["the knowledge arm was not trained, so there is no checkpoint to publish"]
-    assert manifest.figures["verdict"].startswith("Whether knowledge helped was not measured")
+    assert manifest.figures["verdict"].startswith("Whether knowledge helps over the same evidence was not measured")
 
 
 @pytest.mark.parametrize(("name", "value"), [("seeds", [1, 1]), ("arms", ["base", "base"]), ("item_views", ["item.facts", "item.facts"])])
@@ -254,3 +281,14 @@ def test_a_training_is_a_process_of_its_own_only_where_that_pays(settings_with: 
     assert _process_count(4, WORTH_A_PROCESS, settings_with(device="cuda")) == 1
     assert _process_count(1, WORTH_A_PROCESS, settings_with()) == 1
     assert _process_count(8, 10, settings_with(processes=3)) == 3
+
+
+def test_examples_that_a_prompt_has_seen_stop_the_stage(world: Any, settings: AdaptorSettings, tmp_path: Path) -> None:
+    positions = world.example["position"].to_numpy() + np.where(world.example["user_id"].to_numpy() == 4, -1, 0)
+    is_there = positions >= 1
+    example = world.example.set_column(world.example.column_names.index("position"), "position", pa.array(positions)).filter(is_there)
+    seen = world.having(example=example)
+    home = Home(tmp_path, "world")
+    with pytest.raises(LeakError, match="lie inside the history that their user's prompt was shown; the first: user 4"):
+        run(seen, home, settings_of(settings), history=world.history())
+    assert not home.partition("adaptor", DATE).exists()

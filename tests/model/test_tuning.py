@@ -14,12 +14,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from kar.model import tuning
+from kar.model import checkpoint, tuning
 from kar.model.parallel import Loaded, Tables, train_all
+from kar.model.resume import Work
 from kar.model.train import train
 from kar.model.tuning import Study, Trial, chosen, space, tune
 from kar.settings import AdaptorSettings
+from kar.store import Home
 from kar.tables import IdTypes, conform
+from tests.model.test_stage import DATE, run, settings_of, table_of
 
 CAP = 5
 Make = Callable[..., Loaded]
@@ -137,3 +140,36 @@ def test_without_trials_nothing_is_tried_and_the_settings_stand(loaded_with: Mak
 def test_studies_side_by_side_find_what_they_find_one_after_the_other(loaded_with: Make) -> None:
     found = [[(t.study, t.parameters, t.valid_auc) for t in tune(loaded_with(processes=n, trials=3))] for n in (1, 2)]
     assert found[0] == found[1]
+
+
+def test_a_run_that_was_killed_reads_its_finished_trials_back(loaded_with: Make, tmp_path: Path) -> None:
+    loaded = loaded_with(trials=2)
+    loaded.work = Work(tmp_path / "work")
+    first = tune(loaded)
+    states = sorted((tmp_path / "work").iterdir())
+    assert len(states) == 4
+    written = [path.stat().st_mtime_ns for path in states]
+    again = tune(loaded)
+    assert [(t.parameters, t.valid_auc) for t in again] == [(t.parameters, t.valid_auc) for t in first]
+    assert [path.stat().st_mtime_ns for path in states] == written
+
+
+def test_the_stage_writes_the_study_and_trains_and_publishes_with_what_it_chose(
+    world: Any, settings_with: Callable[..., AdaptorSettings], tmp_path: Path
+) -> None:
+    ours = settings_with(arms=["base", "knowledge"], backbones=["fibinet"], epochs=1, trials=3)
+    home = Home(tmp_path, "world")
+    manifest = run(world, home, settings_of(ours))
+    study = table_of(home, "study").to_pylist()
+    assert [(row["arm"], row["trial"]) for row in study] == [(arm, trial) for arm in ("base", "knowledge") for trial in range(3)]
+    best = {row["arm"]: row for row in study if row["is_chosen"]}
+    assert manifest.figures["chosen_parameters"] == {
+        f"same_evidence fibinet {arm}": json.loads(row["parameters"]) for arm, row in best.items()
+    }
+    trained = {row["arm"]: row["valid_auc"] for row in table_of(home, "epoch").to_pylist() if row["is_chosen"]}
+    assert trained == {arm: row["valid_auc"] for arm, row in best.items()}
+    origin = checkpoint.load(home.partition("adaptor", DATE).path / "checkpoints" / "fibinet").origin
+    assert {name: origin.settings[name] for name in json.loads(best["knowledge"]["parameters"])} == json.loads(
+        best["knowledge"]["parameters"]
+    )
+    assert manifest.figures["test_touched"] == dict.fromkeys(("same_evidence fibinet base", "same_evidence fibinet knowledge"), 1)

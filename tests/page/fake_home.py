@@ -94,7 +94,7 @@ def build(root: Path, plan: Plan | None = None) -> tuple[Settings, Home]:
         folder.mkdir(parents=True)
         out = Output(stage, folder, IdTypes())
         for table in stage.writes:
-            rows = plan.edit.get(table, _same)(list(getattr(world, table)()))
+            rows = plan.edit.get(table, _same)(list(getattr(world, table, tuple)()))  # a table that the page does not show is empty
             out.write(table, _table(table, rows))
         world.fill(out)
         _seal(stage, out, folder, made, world.seconds[stage.name])
@@ -443,7 +443,22 @@ class _World:
                             "metric": metric,
                         }
                         row = {**key, "difference": middle, "low": ends[0], "high": ends[1]}
-                        yield {**row, "seed_count": len(self.wanted.seeds), "user_count": self.test_users, "resamples": 1000}
+                        se = (ends[1] - ends[0]) / 3.92
+                        p = math.erfc(abs(middle) / se / math.sqrt(2)) if se else 1.0
+                        row |= {"se": se, "p": p, "p_holm": p, "family": "", "family_count": 1, "detectable": 2.8 * se}
+                        counts = {"seed_count": len(self.wanted.seeds), "user_count": self.test_users, "example_count": self.test_examples}
+                        yield {**row, **counts, "resamples": 1000}
+
+    def calibration(self) -> Iterable[dict[str, Any]]:
+        for backbone in self.wanted.backbones:
+            for arm in self.wanted.arms:
+                for seed in self.wanted.seeds:
+                    for decile in range(10):
+                        actual = 0.08 + 0.09 * decile
+                        ratio = 1.0 + (0.02 if arm == "knowledge" else 0.06) * (decile - 4.5) / 4.5 + 0.001 * seed
+                        key = {"base": self.wanted.base, "backbone": backbone, "arm": arm, "seed": seed, "decile": decile}
+                        counts = {"example_count": max(self.test_examples // 10, 1)}
+                        yield {**key, **counts, "predicted": actual * ratio, "actual": actual, "ratio": ratio}
 
     def prediction(self) -> Iterable[dict[str, Any]]:
         return ()

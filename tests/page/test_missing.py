@@ -39,7 +39,12 @@ LACKING: dict[str, tuple[Plan, list[str]]] = {
     ),
     "no training": (
         Plan(edit={"metric": none, "comparison": none, "epoch": none}),
-        ["Whether knowledge helped was not measured", "No backbone was trained", "No training was recorded.", "has no test figures"],
+        [
+            "Whether knowledge helps over the same evidence was not measured",
+            "No backbone was trained",
+            "No training was recorded.",
+            "has no test figures",
+        ],
     ),
     "no examples": (Plan(edit={"example": none}), ["There are no examples."]),
     "no release": (Plan(edit={"release": none}), ["Nothing was released on this date."]),
@@ -49,11 +54,11 @@ LACKING: dict[str, tuple[Plan, list[str]]] = {
     ),
     "metrics undefined everywhere": (
         Plan(edit={"metric": undefined, "comparison": undefined, "epoch": undefined}),
-        ["Whether knowledge helped was not measured", "not defined"],
+        ["Whether knowledge helps over the same evidence was not measured", "not defined"],
     ),
     "one slice undefined": (
         Plan(edit={"comparison": lambda rows: [r if r["slice"] != "cold" else undefined([r])[0] for r in rows]}),
-        ["Knowledge helped", "not defined"],
+        ["knowledge beats raw text", "not defined"],
     ),
     "two arms only": (Plan(arms=("base", "knowledge"), kind="not_measured"), ["Not trained: text and permuted."]),
     "one backbone": (Plan(backbones=("din",)), ["FiBiNET, the published backbone, has no test figures."]),

@@ -83,12 +83,12 @@ def test_the_page_says_its_language_and_follows_the_reader_s_light(html: str, pa
 @pytest.mark.parametrize(
     ("kind", "opening"),
     [
-        ("helps", "Knowledge helped: +0.0034 test AUC against raw text (95 % interval +0.0012 to +0.0056)"),
-        ("beats_base_only", "Knowledge did not beat raw text: −0.0011 test AUC (95 % interval −0.0034 to +0.0013)"),
-        ("no_difference", "Knowledge made no difference: −0.0004 test AUC against raw text"),
-        ("hurts", "Knowledge hurt: −0.0048 test AUC against the base (95 % interval −0.0070 to −0.0027)"),
-        ("too_few", "Too few test users to tell: +0.0052 test AUC against raw text"),
-        ("not_measured", "Whether knowledge helped was not measured"),
+        ("helps", "Over the same evidence, knowledge beats raw text by +0.0034 AUC (95 % +0.0012 … +0.0056); beats shuffled knowledge by"),
+        ("beats_base_only", "Over the same evidence, knowledge does not beat raw text: −0.0011 AUC (95 % −0.0034 … +0.0013)"),
+        ("no_difference", "Over the same evidence, knowledge makes no difference: −0.0004 AUC against raw text"),
+        ("hurts", "Over the same evidence, knowledge hurts: −0.0048 AUC against the base (95 % −0.0070 … −0.0027)"),
+        ("too_few", "Too few test users to tell: over the same evidence, knowledge stands at +0.0052 AUC against raw text"),
+        ("not_measured", "Whether knowledge helps over the same evidence was not measured"),
     ],
 )
 def test_the_headline_is_the_verdict_with_its_interval(tmp_path: Path, kind: str, opening: str) -> None:

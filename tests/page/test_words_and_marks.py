@@ -32,11 +32,13 @@ def test_numbers_read_as_people_write_them() -> None:
 
 
 def test_an_interval_is_kept_on_one_line_and_its_words_stay() -> None:
-    sentence = "It is +0.0010 test AUC (95 % interval −0.0020 to +0.0040), from raw to done."
+    sentence = "It is +0.0010 AUC (95 % −0.0020 … +0.0040), from raw … to done; it cost 1.2 M tokens."
     whole = numbers.unbroken(sentence)
     assert whole.replace("\u00a0", " ") == sentence
-    assert "−0.0020\u00a0to\u00a0+0.0040" in whole
-    assert "raw to done" in whole
+    assert "+0.0010\u00a0AUC" in whole
+    assert "95\u00a0%\u00a0−0.0020\u00a0…\u00a0+0.0040" in whole
+    assert "raw … to" in whole
+    assert "1.2\u00a0M tokens" in whole
 
 
 def test_a_hiding_character_is_shown_by_its_code_point() -> None:

@@ -20,7 +20,8 @@ from kar.errors import ModelError, NotMade, ReleaseError, SettingsError, SpaceMi
 from kar.settings import Settings, parse
 from kar.stages import features
 from kar.store import Home, Inputs, Manifest, Output
-from kar.tables import IdTypes
+from kar.tables import TABLES, IdTypes
+from kar.verdict import verdict
 
 DATE = dt.date(2026, 11, 19)
 CUTOFF = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
@@ -98,7 +99,8 @@ def _comparison(low: float = 0.01, backbone: str = "fibinet") -> list[dict[str, 
                     "low": low,
                     "high": 0.03,
                 }
-                | {"seed_count": 1, "user_count": 4, "resamples": 100}
+                | {"se": 0.005, "p": 0.01, "p_holm": 0.01, "family": "", "family_count": 1, "detectable": 0.014}
+                | {"seed_count": 1, "user_count": 4, "example_count": 9, "resamples": 100}
             )
     return rows
 
@@ -123,13 +125,16 @@ class Scene:
         self.home = Home.of("small", root)
         self.settings = settings or _settings()
         self.ids = IdTypes("int", "string")
-        self.write(
-            "sources", user=[{"user_id": u} for u in USERS], item=[{"item_id": i, "title": None, "description": None} for i in ITEMS]
-        )
+        self.sources([])
         self.write("knowledge", knowledge=KNOWLEDGE)
         self.write("vectors", knowledge_vector=VECTORS)
         self.write("adaptor", comparison=_comparison())
         self.checkpoint = LinearCheckpoint.write(self.home.partition("adaptor", DATE).path / "checkpoints" / "fibinet")
+
+    def sources(self, interactions: list[dict[str, Any]]) -> None:
+        users = [{"user_id": u} for u in USERS]
+        items = [{"item_id": i, "title": None, "description": None} for i in ITEMS]
+        self.write("sources", user=users, item=items, interaction=interactions)
 
     def write(self, stage: str, date: dt.date = DATE, **tables: list[dict[str, Any]]) -> None:
         partition = self.home.partition(stage, date)
@@ -137,7 +142,7 @@ class Scene:
         out = Output(flow.stage_named(stage), partition.path, self.ids)
         for name, rows in tables.items():
             types = [("vector", pa.list_(pa.float32(), T))] if name == "knowledge_vector" else None
-            table = pa.Table.from_pylist(rows)
+            table = pa.Table.from_pylist(rows, schema=None if rows else TABLES[name].schema(self.ids))
             for column, kind in types or []:
                 table = table.set_column(table.column_names.index(column), column, table.column(column).cast(kind))
             for column in ("evidence_users", "evidence_items"):
@@ -320,7 +325,7 @@ def test_a_night_without_any_vectors_publishes_everybody_as_missing(scene: Scene
 
 
 @pytest.mark.parametrize(("low", "is_promoted"), [(0.001, True), (0.0, False), (-0.01, False), (float("nan"), False)])
-def test_the_gate_promotes_only_an_uplift_over_text_and_permuted(scene: Scene, low: float, is_promoted: bool) -> None:
+def test_the_gate_promotes_only_what_the_verdict_calls_help(scene: Scene, low: float, is_promoted: bool) -> None:
     scene.settings = _settings(features={"require_uplift": True})
     scene.write("adaptor", comparison=_comparison(low=low))
     row, out = scene.publish()
@@ -328,7 +333,16 @@ def test_the_gate_promotes_only_an_uplift_over_text_and_permuted(scene: Scene, l
     assert bool(out.warnings) is not is_promoted
     assert len(kar.release.list_releases(scene.home.published)) == 1  # published in any case
     if not is_promoted:
-        assert "published but not promoted: knowledge does not beat text and permuted" in out.warnings[0]
+        assert out.warnings[0].startswith("published but not promoted: ")
+        assert verdict(_comparison(low=low), "fibinet", "same_evidence").sentence in out.warnings[0]
+
+
+def test_the_gate_does_not_take_data_for_knowledge(scene: Scene) -> None:
+    scene.settings = _settings(features={"require_uplift": True}, adaptor={"bases": ["thin"], "published_base": "thin"})
+    scene.write("adaptor", comparison=[row | {"base": "thin"} for row in _comparison(low=0.01)])
+    row, out = scene.publish()
+    assert not row["is_promoted"]
+    assert out.warnings[0].endswith("an uplift over it is one from data, not from knowledge.")
 
 
 def test_the_gate_looks_at_the_published_backbone_only(scene: Scene) -> None:

@@ -160,3 +160,13 @@ def test_the_evidence_digest_is_sha256_of_one_written_down_form(tmp_path: Path) 
     _, history, _ = made(tmp_path, event(1, 10, 0, 3) + event(1, 20, 60, 5), mode="time")
     written = f'{{"item_ids":[10,20],"ratings":[3.0,5.0],"event_us":[{NOON}000000,{NOON + 60}000000]}}'
     assert history[1]["evidence_sha"] == hashlib.sha256(written.encode()).hexdigest()
+
+
+def test_titles_that_the_source_writes_away_reach_no_prompt(tmp_path: Path) -> None:
+    """What `kar.text.controls` advises to ask a model about items that it cannot remember: a query instead of the file of items."""
+    query = "select item_id, 'Item ' || item_id || ' (1995)' as title, genres from 'items.csv'"
+    events = "".join(event(1, item, n) for n, item in enumerate((10, 20, 10)))
+    _, history, profiles = made(tmp_path, events, mode="time", sources={"items": {"path": query, "format": "duckdb"}})
+    assert history[1]["titles"] == ["Item 10 (1995)", "Item 20 (1995)", "Item 10 (1995)"]
+    assert profiles[20]["text"] == "Item 20 (1995). Genre: b."
+    assert not any(word in str((history, profiles)) for word in ("Ten", "Twenty"))

@@ -154,7 +154,7 @@ def run(
     """run(answers): the stage over partitions as the runner lays them out; files are written, so it can run again."""
     home = Home.of("small", tmp_path / "home")
 
-    def make(answers: list[tuple[str, str, str]], **settings: Any) -> Output:
+    def make(answers: list[tuple[str, str, str]], prompts: Path = tmp_path, **settings: Any) -> Output:
         rows = [
             {
                 **dict.fromkeys(("origin", "model", "model_revision", "template_version", "request_key", "evidence_sha"), ""),
@@ -184,7 +184,7 @@ def run(
         folder = home.partition("vectors", DATE).path
         folder.mkdir(parents=True, exist_ok=True)
         out = Output(VECTORS, folder, IdTypes())
-        vectors.run(inputs, out, settings_of(vectors={"encoder": "hash-64", **settings}))
+        vectors.run(inputs, out, settings_of(vectors={"encoder": "hash-64", **settings}, prompts={"folder": str(prompts)}))
         (folder / "manifest.json").write_text("{}")
         return out
 
@@ -279,3 +279,33 @@ def test_only_a_changed_factor_is_encoded_the_next_night() -> None:
 def test_a_factors_view_is_cut_and_judged_as_any_knowledge() -> None:
     with pytest.raises(CheckFailed, match=r"item\.facts:mood"):
         judge({"item.facts:mood": {"truncated_share": 0.5}}, 0.05)
+
+
+# ---- control texts
+
+
+def test_the_stage_encodes_the_controls_and_records_what_was_replaced(run: Callable[..., Output]) -> None:
+    out = run([*ANSWERS, ("item.facts", "11", "Like Alien it scares.")], controls=["masked", "noise"])
+    rows = by_key(pa.parquet.read_table(out.folder / "knowledge_vector.parquet"))
+    assert rows["item.facts@masked", "11"]["text_sha"] == text_sha("Like Person A it scares.")  # a word, and nobody showed the title
+    assert set(out.figures["controls"]) == {
+        f"{view}@{control}" for view in ("item.facts", "user.preference") for control in ("masked", "noise")
+    }
+    assert {key[0] for key in rows if "@" in key[0]} == set(out.figures["controls"])
+    assert out.figures["controls"]["item.facts@masked"]["names_replaced"] == 1
+    assert not any(key[0].startswith(("item.raw@", "user.raw@")) for key in rows)
+
+
+def test_a_masked_title_is_called_as_the_domain_calls_its_items(run: Callable[..., Output], prompts_folder: Path) -> None:
+    for prompts, noun in ((prompts_folder, "film"), (prompts_folder / "nowhere", "item")):
+        out = run([("item.facts", "10", "Alien scares.")], prompts=prompts, controls=["masked"])
+        rows = by_key(pa.parquet.read_table(out.folder / "knowledge_vector.parquet"))
+        assert rows["item.facts@masked", "10"]["text_sha"] == text_sha(f"This {noun} scares.")
+
+
+def test_the_file_that_names_the_items_joins_the_recipe_only_where_names_are_masked(
+    settings_of: Callable[..., Settings], prompts_folder: Path
+) -> None:
+    for controls, count in ((["masked", "noise"], 1), (["noise"], 0)):
+        settings = settings_of(vectors={"encoder": "hash-64", "controls": controls}, prompts={"folder": str(prompts_folder)})
+        assert len([path for path in vectors.files(settings, None) if path.name == "factors.toml"]) == count  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ PARAMETERS: dict[str, object] = {
     "valid_share": 0.2,
     "test_share": 0.2,
     "held_out_items": 0.0,
+    "history_events": 3,
     "test_users": [],
     "shown_count": 20,
 }
@@ -43,7 +44,7 @@ ORDER = (
     *("stg_user", "stg_item", "stg_interaction"),
     *("core_interaction", "user", "item", "user_attribute", "item_attribute", "interaction"),
     *("core_event", "core_history_event", "history", "item_profile"),
-    *("core_label", "sequence", "core_candidate", "core_evidence", "core_seen", "core_leak", "core_example"),
+    *("core_label", "core_pooled_event", "sequence", "core_candidate", "core_evidence", "core_seen", "core_leak", "core_example"),
     *("example_item", "core_split", "example"),
     *("report_rejected", "report_interaction", "report_empty_history", "report_history"),
     *("report_fault", "report_left_out", "report_example", "report_leak"),

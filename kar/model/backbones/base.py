@@ -106,10 +106,9 @@ class Backbone(nn.Module, ABC):
     def lookup(self, batch: Batch, table_VX: Tensor) -> Tensor:
         """[B, F, X]: the rows that the fields' codes name in any table with a row per code, in the order of `fields`; the history's are means."""
         single_BSX = self._single(batch, table_VX)
-        count, length = batch.code_KH.shape
-        starts = (batch.first_B + length * torch.arange(count, device=batch.first_B.device)[:, None]).flatten().to(batch.code_KH.dtype)
-        mean_YX = functional.embedding_bag(batch.code_KH.flatten(), table_VX, starts, mode="mean")  # one bag per field and example
-        return torch.cat([single_BSX, mean_YX.view(count, len(batch.first_B), -1).transpose(0, 1)], dim=1)
+        history_HKX = functional.embedding(batch.code_KH.t(), table_VX)
+        mean_BY = batch.windows.means(history_HKX.flatten(1))
+        return torch.cat([single_BSX, mean_BY.unflatten(1, history_HKX.shape[1:])], dim=1)  # type: ignore[no-untyped-call]
 
     @property
     def event_width(self) -> int:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kar.model.adapted import Adapted, HistoryVectors
 from kar.model.adaptor import Adaptor
@@ -74,7 +73,7 @@ class Seen:
 
 
 class Reranker(nn.Module, ABC):
-    """Scores a list's candidates in each other's presence."""
+    """Scores a list's candidates in each other's presence. What is added to all scores of a list changes nothing: no last layer has a bias."""
 
     needs_history = False
 
@@ -137,11 +136,7 @@ class ListRanker(nn.Module):
     def _history_means(self, batch: ListBatch) -> Tensor:
         """[B, K · D] of each field of the history; zeros for an empty one."""
         history = batch.history
-        count, length = history.code_KH.shape
-        begin_K1 = length * torch.arange(count, device=history.first_B.device)[:, None]
-        starts = (history.first_B + begin_K1).flatten().to(history.code_KH.dtype)
-        mean_XD = functional.embedding_bag(history.code_KH.flatten(), self.embedding.weight, starts, mode="mean")
-        return mean_XD.view(count, len(history.first_B), -1).transpose(0, 1).flatten(1)
+        return history.windows.means(self.embedding(history.code_KH.t()).flatten(1))
 
     def _events(self, batch: ListBatch, adapted: Adapted) -> tuple[Tensor, Tensor]:
         place_BL, is_event_BL = batch.history.places()
@@ -154,7 +149,7 @@ class ListRanker(nn.Module):
 
 def _taste(adapted: Adapted, batch: ListBatch) -> list[Tensor]:
     """Of each kind of the history the adapted mean of its liked and of its disliked items, [B, D] each."""
-    return [found.mean(batch.history, label) for found in adapted.history for label in (1, 0)]
+    return [mean_BD for found in adapted.history for mean_BD in found.means(batch.history)]
 
 
 def shape_of(data: TrainingData, kinds: Sequence[Kind], adaptor: AdaptorSettings, settings: RerankSettings) -> Shape:

@@ -86,7 +86,6 @@ class Candidates:
             item_E=item_C,
             example_id_E=np.arange(len(item_C)),
             split_rows={split: np.flatnonzero(np.isin(list_C, rows)) for split, rows in lists.split_rows.items()},
-            train_count_E=np.bincount(data.item_E[data.split_rows["train"]], minlength=len(data.item_ids))[item_C],
         )
         to_device = (torch.from_numpy(found).to(data.device) for found in (np.cumsum(length_L) - length_L, length_L))
         first_T, length_T = to_device
@@ -131,7 +130,7 @@ class ListData:
         is_item_BN = place_BN < length_B[:, None]  # places without candidate come last in both orders
         row_BN = first_B[:, None] + torch.where(is_item_BN, place_BN, 0)
         history = data.batch(first_B)
-        event_H = self._events(first_B)
+        event_H, _ = data.events(first_B)
         rows = [row_BN.flatten() if kind.side == "item" else first_B for kind in self.kinds]
         return ListBatch(
             data.single_ES[row_BN][..., : self.item_fields],
@@ -142,10 +141,3 @@ class ListData:
             tuple(kind.batch(row, event_H) for kind, row in zip(self.kinds, rows, strict=True)),
             tuple(kind.side for kind in self.kinds),
         )
-
-    def _events(self, candidates_B: Tensor) -> Tensor:
-        """[H] the events of the candidates' histories, one history after another, as `TrainingData.batch` gathers them."""
-        length_B = self.data.length_E.index_select(0, candidates_B)
-        first_B = torch.cumsum(length_B, 0) - length_B
-        shift_H = torch.repeat_interleave(self.data.start_E.index_select(0, candidates_B) - first_B, length_B)
-        return shift_H + torch.arange(len(shift_H), device=shift_H.device)

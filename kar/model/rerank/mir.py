@@ -43,7 +43,7 @@ class MIR(Reranker):
         self.by_field = nn.Linear(shape.event_width, shape.event_width, bias=False)
         self.rate = nn.Linear(hidden, 1)
         self.scale = nn.Parameter(torch.tensor(_SCALE_AT_START))
-        self.out = nn.Sequential(nn.Linear(4 * hidden, hidden), nn.ReLU(), nn.Dropout(shape.dropout), nn.Linear(hidden, 1))
+        self.out = nn.Sequential(nn.Linear(4 * hidden, hidden), nn.ReLU(), nn.Dropout(shape.dropout), nn.Linear(hidden, 1, bias=False))
 
     def forward(self, seen: Seen) -> Tensor:
         x_BNZ = self.enter(seen.input_BNX)

@@ -27,7 +27,7 @@ class PRM(Reranker):
             nn.TransformerEncoderLayer(shape.hidden, shape.heads, 2 * shape.hidden, shape.dropout, batch_first=True)
             for _ in range(shape.blocks)
         )
-        self.out = nn.Linear(shape.hidden, 1)
+        self.out = nn.Linear(shape.hidden, 1, bias=False)
 
     def forward(self, seen: Seen) -> Tensor:
         x_BNZ = self.enter(seen.input_BNX) + self.position_NZ[: seen.input_BNX.shape[1]]

@@ -58,7 +58,7 @@ class SetRank(Reranker):
         super().__init__(shape)
         self.enter = nn.Linear(shape.input_width, shape.hidden)
         self.blocks = nn.ModuleList(Induced(shape.hidden, shape.heads, shape.dropout) for _ in range(shape.blocks))
-        self.out = nn.Linear(shape.hidden, 1)
+        self.out = nn.Linear(shape.hidden, 1, bias=False)
 
     def forward(self, seen: Seen) -> Tensor:
         x_BNZ = self.enter(seen.input_BNX)
