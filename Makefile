@@ -10,6 +10,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO := --settings settings/movielens-100k.toml --set sources.folder=$(KAR_HOME)/_data/ml-100k
 DEMO_DATE := 1998-04-22
 ML1M_DATE := 2003-02-28
+# settings/movielens-1m.toml says what each protocol is for; 820 days before its last day is the end of November 2000
+PROTOCOL := per_user
+PROTOCOL_per_user :=
+PROTOCOL_time := --set scenario.name=movielens-1m-time --set histories.mode=time --set examples.split=by_time \
+  --set examples.window_days=820 --set examples.valid_share=0.15 --set examples.test_share=0.15
+PROTOCOL_cold_items := --set scenario.name=movielens-1m-cold_items --set examples.held_out_items=0.15 --set adaptor.item_id_dropout=0.15
 
 .PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality lock clean
 .DEFAULT_GOAL := help
@@ -38,10 +44,12 @@ demo: $(READY) ## the whole flow on MovieLens-100K with a small local model: rel
 	@echo "release  $(KAR_HOME)/movielens-100k/published  (read it with kar.release.open)"
 	@echo "look at  $(BIN)/kar show user 42 --settings settings/movielens-100k.toml"
 
-movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLEDGE=dir with texts to import]
+movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLEDGE=dir] [PROTOCOL=per_user|time|cold_items] [SPLIT=json]
 	@test -n "$(DATA)" || { echo "say where MovieLens-1M lies: make movielens-1m DATA=dir [KNOWLEDGE=dir]" >&2; exit 2; }
+	@test "$(origin PROTOCOL_$(PROTOCOL))" != undefined || { echo "PROTOCOL is per_user, time or cold_items" >&2; exit 2; }
 	$(if $(KNOWLEDGE),,$(BIN)/kar fetch model)
 	$(BIN)/kar run all --settings settings/movielens-1m.toml --date $(ML1M_DATE) --set "sources.folder=$(DATA)" \
+	  $(PROTOCOL_$(PROTOCOL)) $(if $(SPLIT),--set "examples.test_users=$(SPLIT)") \
 	  $(if $(KNOWLEDGE),--set "knowledge.imports_folder=$(KNOWLEDGE)" --set "knowledge.imports.item.facts=movie_facts_llm.jsonl" \
 	  --set "knowledge.imports.user.preference=user_preferences_llm.jsonl" --set "knowledge.imports_written_by=$(or $(WRITTEN_BY),a large language model)")
 

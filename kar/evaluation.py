@@ -17,7 +17,7 @@ from kar.errors import NotMade
 from kar.model.bases import seen
 from kar.page import figures
 from kar.page.facts import trained_with
-from kar.page.numbers import DASH, count, fixed, signed
+from kar.page.numbers import DASH, count, fixed, p_value, signed
 from kar.settings import AdaptorSettings, Settings
 from kar.show import aligned, made
 from kar.store import Home, Manifest, Partition
@@ -182,7 +182,7 @@ def _differences(rows: list[Told]) -> list[str]:
         of = {row["metric"]: row for row in rows if (row["arm_a"], row["arm_b"]) == pair}
         auc = of["auc"]
         others = (signed(of[name]["difference"]) if name in of else DASH for name in ("gauc", "logloss"))
-        tests = (_p(auc["p"]), _p(auc["p_holm"]) if auc["family"] else DASH, fixed(auc["detectable"]))
+        tests = (p_value(auc["p"]), p_value(auc["p_holm"]) if auc["family"] else DASH, fixed(auc["detectable"]))
         table.append((f"{pair[0]} − {pair[1]}", signed(auc["difference"]), _interval(auc), *tests, *others))
     return aligned(table)
 
@@ -208,12 +208,6 @@ def _star(row: Told) -> str:
 
 def _interval(row: Told) -> str:
     return "" if row["low"] is None else f"{signed(row['low'])} … {signed(row['high'])}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return DASH
-    return "< 0.001" if value < 0.001 else fixed(value, 3)
 
 
 def _cost_words(cost: Told | None) -> str:

@@ -248,6 +248,8 @@ REPORT = Stage(
         Read("adaptor", "comparison", "latest"),
         Read("adaptor", "calibration", "latest"),
         Read("adaptor", "epoch", "latest"),
+        Read("adaptor", "gate_weight", "latest"),
+        Read("adaptor", "view_use", "latest"),
         Read("features", "release"),
     ),
     writes=(),

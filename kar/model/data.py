@@ -87,14 +87,15 @@ class Fitted:
         """Tensors of a part: some examples, and at least all events of their users.
 
         Args:
-            example, sequence: rows that `fit` has seen, in file order.
+            example, sequence: rows that `fit` has seen, in file order. Without any event: histories are never looked at.
         """
         user_V, item_V = rows(sequence["user_id"], self.user_ids), rows(sequence["item_id"], self.item_ids)
         user_E, item_E = rows(example["user_id"], self.user_ids), rows(example["item_id"], self.item_ids)
         position_E = ints(example["position"])
         own_E = np.searchsorted(user_V, user_E) + position_E
         length_E = np.minimum(position_E, self.base.history_events)
-        of_example = self._of_example(example, item_E, ints(sequence["event_at"].cast(pa.int64()))[own_E])
+        own_at = sequence["event_at"].take(pa.array(own_E)) if sequence.num_rows else example["event_at"]
+        of_example = self._of_example(example, item_E, ints(own_at.cast(pa.int64())))
         single = [code_I[item_E] for code_I in self.of_item.values()] + [code_U[user_E] for code_U in self.of_user.values()]
         rating_V = self._codes("rating", rounded(sequence["rating"]))
         to = torch.device(device)

@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from kar.errors import ModelError
 from kar.log import Progress
 from kar.model import parallel
 from kar.model.batches import Kind
-from kar.model.parallel import Chosen, Loaded
+from kar.model.loaded import Chosen, Loaded
 from kar.model.train import train
 from kar.settings import AdaptorSettings
 from kar.settings.schema import Arm, Backbone, Base
@@ -130,7 +130,7 @@ def tune(loaded: Loaded) -> list[Trial]:
     count = min(len(studies), parallel._process_count(len(studies) * settings.trials, rows, settings))
     with Progress("adaptor: studies", total=len(studies)) as progress:
         found: dict[Study, list[Trial]] = {}
-        for trials in _one_by_one(studies, loaded) if count == 1 else _side_by_side(studies, loaded, count):
+        for trials in _one_by_one(studies, loaded) if count == 1 else _side_by_side(studies, loaded, count, progress.tick):
             found[trials[0].study] = trials
             _say(trials)
             progress.advance()
@@ -146,15 +146,18 @@ def _one_by_one(studies: list[Study], loaded: Loaded) -> Iterator[list[Trial]]:
     return (run(study, loaded) for study in studies)
 
 
-def _side_by_side(studies: list[Study], loaded: Loaded, count: int) -> Iterator[list[Trial]]:
+def _side_by_side(studies: list[Study], loaded: Loaded, count: int, tick: Callable[[], None]) -> Iterator[list[Trial]]:
+    """Each study as it is done. `tick` is called while none is."""
     # spawn: a forked process would inherit the parent's OpenMP state, which hangs
     alone = loaded.settings.model_copy(update={"threads": 1})
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, spawn, parallel._start, (loaded.tables, alone, loaded.cap, {}, loaded.work)) as pool:
-        waiting = [pool.submit(_run, study) for study in studies]
+        waiting = {pool.submit(_run, study) for study in studies}
         try:
-            for done in as_completed(waiting):
-                yield done.result()
+            while waiting:
+                done, waiting = wait(waiting, timeout=5.0, return_when=FIRST_COMPLETED)
+                tick()
+                yield from [each.result() for each in done]
         except BrokenProcessPool as error:
             raise ModelError("a process with hyper-parameter trials died", "give it more memory, or set adaptor.processes lower") from error
         finally:
@@ -194,8 +197,8 @@ def run(study: Study, loaded: Loaded) -> list[Trial]:
 def _valid_auc(study: Study, loaded: Loaded, settings: AdaptorSettings, kinds: list[Kind], what: str) -> float:
     """Train without a look at test; a trial that a killed run finished is read back."""
     path = loaded.work.file(what.removeprefix("adaptor: "), settings) if loaded.work else None
-    data, seed, width = loaded.data(study.base), settings.seeds[0], loaded.arms.width
-    pools = loaded.pools(study.base, study.arm, seed)
+    data, seed = loaded.data(study.base), settings.seeds[0]
+    pools, width = loaded.pools(study.base, study.arm, seed), loaded.arms.width
     found = train(study.backbone, data, kinds, width, settings, seed, what, pools=pools, state_path=path, is_shown=False, with_test=False)
     return found.valid_auc
 

@@ -1,17 +1,20 @@
-"""The arms side by side: every seed's test AUC, the mean of each metric, and the differences that count."""
+"""The arms side by side: every seed's test AUC, the mean of each metric, the differences that count, and where they come from."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from kar.page import figures
+from kar.page.calibration import Fit, fits
 from kar.page.facts import Facts
+from kar.page.figures import ARMS, ArmFigures
 from kar.page.marks import Scale, Tick, interval, scale_of, seeds
+from kar.page.uplift import Course, courses
+from kar.page.use import ViewUse, views
 
 TITLES = {
     "deepfm": "DeepFM",
@@ -24,15 +27,14 @@ TITLES = {
     "din": "DIN",
     "dien": "DIEN",
 }
-BASES = {"thin": "thin", "same_evidence": "of the same evidence", "rich": "rich"}
-ARMS = ("base", "text", "knowledge", "permuted")
-METRICS = ("auc", "gauc", "logloss")
+BASES = {"thin": "the thin base", "same_evidence": "the base of the same evidence", "rich": "the rich base"}
 SLICES = {
     "all": "all",
     "warm": "warm items",
     "cold": "cold items",
     "covered": "covered",
     "uncovered": "uncovered",
+    "held_out": "held-out items",
 }
 _PAIRS = (("knowledge", "text"), ("knowledge", "permuted"), ("knowledge", "base"))
 _PAIR_TITLES = {
@@ -40,24 +42,17 @@ _PAIR_TITLES = {
     ("knowledge", "permuted"): "what it matters whose knowledge it is",
     ("knowledge", "base"): "what everything beside the ids adds",
 }
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A metric over the seeds of one arm; NaN where no seed has it, sd NaN below two seeds."""
-
-    mean: float
-    sd: float
-
-
-@dataclass(frozen=True)
-class ArmRow:
-    """One arm of one backbone. `metrics` holds test metrics over all examples."""
-
-    arm: str
-    lane: Markup
-    seed_count: int
-    metrics: dict[str, Spread]
+_ABLATIONS = {
+    "user_only": "of the user’s side alone",
+    "item_only": "of the item’s side alone",
+    "target_only": "none in the history",
+    "masked": "names replaced by neutral ones",
+    "noise": "random words of the same length",
+    "one_gate": "one pool of experts, one gate",
+    "mlp": "one shared MLP",
+    "linear": "a linear map",
+    "random": "a frozen random projection",
+}
 
 
 @dataclass(frozen=True)
@@ -84,98 +79,148 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Test:
+    """One pair of arms over all test examples: the row of AUC, and the differences in GAUC and LogLoss (NaN: not measured)."""
+
+    arm_a: str
+    arm_b: str
+    note: str
+    auc: dict[str, Any]
+    gauc: float
+    logloss: float
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """Everything that was measured of one backbone. `summary` is `pairs` of the knowledge arm over all examples, on a scale of its own."""
+    """Everything that was measured of one backbone over one base.
+
+    Args:
+        lanes: arm → its seeds drawn.
+        summary: `pairs` over all examples, on a scale of its own.
+        tests: the usual pairs; `ablations` are corrected for their number.
+        ablation_count: comparisons of one family of ablations.
+        courses: the uplift against the training count.
+    """
 
     name: str
     title: str
     is_published: bool
-    arms: list[ArmRow]
+    arms: list[ArmFigures]
+    lanes: dict[str, Markup]
     missing_arms: list[str]
     ticks: list[Tick]
     pairs: list[Pair]
     difference_ticks: list[Tick]
     summary: list[Pair]
     summary_ticks: list[Tick]
+    tests: list[Test]
+    ablations: list[Test]
+    ablation_count: int
+    courses: list[Course]
+    fits: list[Fit]
+    uses: list[ViewUse]
     example_count: int
     user_count: int
+    seed_count: int
+
+    def auc(self, arm: str) -> float:
+        """Mean test AUC of an arm; NaN: it was not trained."""
+        return next((of.metrics["auc"].mean for of in self.arms if of.arm == arm), math.nan)
+
+    @property
+    def improvement(self) -> float:
+        """RelaImpr of the knowledge arm; NaN: not measured."""
+        return next((of.relative_improvement for of in self.arms if of.arm == "knowledge"), math.nan)
+
+    def over(self, arm: str) -> dict[str, Any] | None:
+        """Knowledge less that arm in test AUC over all examples."""
+        return next((test.auc for test in self.tests if (test.arm_a, test.arm_b) == ("knowledge", arm)), None)
 
 
 def backbones(facts: Facts) -> list[Backbone]:
-    """Every backbone with a metric or a comparison, the published one first."""
-    metrics, comparisons = facts.metric.to_pylist(), facts.comparison.to_pylist()
-    published = tuple(facts.ran_with("adaptor", "adaptor", f"published_{what}") for what in ("base", "backbone"))
-    names = sorted({(row["base"], row["backbone"]) for row in [*metrics, *comparisons]}, key=lambda name: (name != published, name))
-    return [_backbone(name, name == published, _of(metrics, name), _of(comparisons, name)) for name in names]
-
-
-def _of(rows: list[dict[str, Any]], name: tuple[str, str]) -> list[dict[str, Any]]:
-    return [row for row in rows if (row["base"], row["backbone"]) == name]
+    """Every base and backbone with a metric or a comparison, the published one first."""
+    tables = (facts.metric, facts.comparison, facts.calibration, facts.gate_weight, facts.view_use)
+    rows = [table.to_pylist() for table in tables]
+    published = (facts.ran_with("adaptor", "adaptor", "published_base"), facts.ran_with("adaptor", "adaptor", "published_backbone"))
+    return [
+        _backbone(name, name == published, *(figures.of(of_table, name) for of_table in rows))
+        for name in figures.names([*rows[0], *rows[1]], published)
+    ]
 
 
 def title(base: str, backbone: str) -> str:
     """A ranker and its base in words."""
-    return f"{TITLES.get(backbone, backbone)} over the base {BASES.get(base, base)}"
+    return f"{TITLES.get(backbone, backbone)} over {BASES.get(base, base)}"
 
 
-def _backbone(name: tuple[str, str], is_published: bool, metrics: list[dict[str, Any]], comparisons: list[dict[str, Any]]) -> Backbone:
-    over_all = [row for row in metrics if row["split"] == "test" and row["slice"] == "all"]
-    found = {row["arm"] for row in over_all}
-    arms = [arm for arm in ARMS if arm in found] + sorted(found - set(ARMS))
-    scale = scale_of([row["value"] for row in over_all if row["metric"] == "auc"])
-    differences = [row for row in comparisons if row["metric"] == "auc"]
-    over_slices = _difference_scale(differences)
-    main = [row for row in differences if row["slice"] == "all" and row["arm_a"] == "knowledge"]
+def _backbone(
+    name: tuple[str, str],
+    is_published: bool,
+    metrics: list[dict[str, Any]],
+    comparisons: list[dict[str, Any]],
+    calibration: list[dict[str, Any]],
+    gate_weights: list[dict[str, Any]],
+    view_uses: list[dict[str, Any]],
+) -> Backbone:
+    over_all = [row for row in metrics if (row["split"], row["slice"]) == ("test", "all")]
+    arms = figures.arms(metrics)
+    scale = scale_of([auc for arm in arms for auc in arm.aucs])
+    drawn = [row for row in comparisons if row["metric"] == "auc" and (row["arm_a"], row["arm_b"]) in _PAIRS and row["slice"] in SLICES]
+    over_slices = _difference_scale(drawn)
+    main = [row for row in drawn if row["slice"] == "all"]
     over_main = _difference_scale(main)
+    tests = _tests(comparisons)
     return Backbone(
         name="-".join(name),
         title=title(*name),
         is_published=is_published,
-        arms=[_arm(arm, [r for r in over_all if r["arm"] == arm], scale) for arm in arms],
-        missing_arms=[arm for arm in ARMS if arm not in found],
+        arms=arms,
+        lanes={arm.arm: seeds(scale, arm.aucs, arm.arm if arm.arm in ARMS else "other") for arm in arms},
+        missing_arms=[arm for arm in ARMS if arm not in {found.arm for found in arms}],
         ticks=scale.ticks(),
-        pairs=_pairs(differences, over_slices),
+        pairs=_pairs(drawn, over_slices),
         difference_ticks=over_slices.ticks(7, is_signed=True),
         summary=_pairs(main, over_main),
         summary_ticks=over_main.ticks(7, is_signed=True),
+        tests=[test for test in tests if test.auc["family"] != "ablations"],
+        ablations=[test for test in tests if test.auc["family"] == "ablations"],
+        ablation_count=max((test.auc["family_count"] for test in tests), default=0),
+        courses=courses(comparisons, _PAIRS),
+        fits=fits(calibration, arms),
+        uses=views(gate_weights, view_uses),
         example_count=max((row["example_count"] for row in over_all), default=0),
         user_count=max((row["user_count"] for row in over_all), default=0),
+        seed_count=max((arm.seed_count for arm in arms), default=0),
     )
 
 
-def _arm(arm: str, rows: list[dict[str, Any]], scale: Scale) -> ArmRow:
-    values: dict[str, list[float]] = defaultdict(list)
-    for row in sorted(rows, key=lambda r: r["seed"]):
-        values[row["metric"]].append(row["value"])
-    return ArmRow(
-        arm=arm,
-        lane=seeds(scale, values["auc"], arm if arm in ARMS else "other"),
-        seed_count=len({row["seed"] for row in rows}),
-        metrics={metric: _spread(values[metric]) for metric in METRICS},
-    )
+def _tests(comparisons: list[dict[str, Any]]) -> list[Test]:
+    return [
+        Test(
+            *pair,
+            note=_note(*pair),
+            auc=by_metric["auc"],
+            gauc=by_metric["gauc"]["difference"] if "gauc" in by_metric else math.nan,
+            logloss=by_metric["logloss"]["difference"] if "logloss" in by_metric else math.nan,
+        )
+        for pair, by_metric in figures.over_all(comparisons).items()
+        if "auc" in by_metric
+    ]
 
 
-def _spread(values: list[float]) -> Spread:
-    finite = [v for v in values if math.isfinite(v)]
-    return Spread(
-        mean=statistics.fmean(finite) if finite else math.nan,
-        sd=statistics.stdev(finite) if len(finite) > 1 else math.nan,
-    )
+def _note(arm_a: str, arm_b: str) -> str:
+    """What an ablation is."""
+    arm = arm_b if arm_a == "knowledge" else arm_a
+    return f"without the factor {arm.removeprefix('without:')}" if arm.startswith("without:") else _ABLATIONS.get(arm, "")
 
 
 def _pairs(rows: list[dict[str, Any]], scale: Scale) -> list[Pair]:
-    others = sorted({(row["arm_a"], row["arm_b"]) for row in rows} - set(_PAIRS))
     pairs = []
-    for arm_a, arm_b in [*_PAIRS, *others]:
-        mine = sorted((r for r in rows if (r["arm_a"], r["arm_b"]) == (arm_a, arm_b)), key=_slice_order)
+    for arm_a, arm_b in _PAIRS:
+        mine = sorted((r for r in rows if (r["arm_a"], r["arm_b"]) == (arm_a, arm_b)), key=lambda row: list(SLICES).index(row["slice"]))
         if mine:
-            pairs.append(Pair(arm_a, arm_b, _PAIR_TITLES.get((arm_a, arm_b), ""), [_difference(row, scale) for row in mine]))
+            pairs.append(Pair(arm_a, arm_b, _PAIR_TITLES[arm_a, arm_b], [_difference(row, scale) for row in mine]))
     return pairs
-
-
-def _slice_order(row: dict[str, Any]) -> tuple[int, str]:
-    known = list(SLICES)
-    return (known.index(row["slice"]) if row["slice"] in known else len(known), row["slice"])
 
 
 def _difference(row: dict[str, Any], scale: Scale) -> DifferenceRow:

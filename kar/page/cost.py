@@ -10,6 +10,7 @@ from markupsafe import Markup
 from kar import flow
 from kar.page.facts import Facts
 from kar.page.marks import stack
+from kar.verdict import written_tokens
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,13 @@ def asking(facts: Facts) -> Asking:
         lane=stack([("time", min(share or 0.0, 1.0))], height=14),
         end=_end(facts.figure("knowledge", "stopped_by"), _asked_count(facts)),
     )
+
+
+def text_tokens(facts: Facts) -> str:
+    """What the texts of this date took, whenever they were written, in words; empty if none was (imports are not counted)."""
+    written = facts.knowledge.filter(pc.not_equal(facts.knowledge.column("origin"), "import"))
+    spent = sum(int(pc.sum(written.column(name)).as_py() or 0) for name in ("prompt_tokens", "completion_tokens"))
+    return written_tokens(spent) if written.num_rows else ""
 
 
 def _asked_count(facts: Facts) -> int:

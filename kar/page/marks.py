@@ -173,6 +173,39 @@ def steps(seconds: Sequence[float], values: Sequence[float], limit: Sequence[flo
     ).format(shown(label, 300), Markup("").join(marks))
 
 
+def series(points: Sequence[tuple[float, float, float]], scale: Scale, rule: float, arm: str, label: str) -> Markup:
+    """Values side by side over a line at `rule`, joined, each with its interval. Filled: the interval excludes the rule.
+
+    Args:
+        points: value, low and high of each place, from the left; one that is not finite leaves its place empty.
+        scale: of the values, upwards; an interval that goes on beyond it ends dashed.
+        label: what it shows, for those who cannot see it.
+    """
+    at = [round((i + 0.5) * 100 / max(len(points), 1), 2) for i in range(len(points))]
+    marks = [_line(0, 100, _up(scale, rule), _up(scale, rule), "zero")]
+    drawn = [(x, point) for x, point in zip(at, points, strict=True) if all(math.isfinite(v) for v in point)]
+    path = " ".join(f"{x},{100 - scale.at(value)}" for x, (value, _, _) in drawn)
+    # percentages are not allowed in `points`, so the line lives in a stretched 100 × 100 box of its own
+    marks.append(
+        Markup('<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">'
+               '<polyline class="curve arm-{}" points="{}"/></svg>').format(arm, path)
+    )  # fmt: skip
+    for x, (value, low, high) in drawn:
+        is_sure = low > rule or high < rule
+        if low < high:
+            is_cut = low < scale.low or high > scale.high
+            marks.append(_line(x, x, _up(scale, low), _up(scale, high), f"reach arm-{arm}{' cut' if is_cut else ''}"))
+        marks.append(_dot(x, _up(scale, value), 4, f"point {'sure' if is_sure else 'open'} arm-{arm}"))
+    return Markup('<svg class="series" width="100%" height="150" role="img" aria-label="{}">{}</svg>').format(
+        shown(label, 600), Markup("").join(marks)
+    )
+
+
+def _up(scale: Scale, value: float) -> str:
+    """A place on a scale that grows upwards."""
+    return f"{round(100 - scale.at(value), 2)}%"
+
+
 def curves(lines: Sequence[Sequence[float]], chosen: Sequence[int | None], scale: Scale, arm: str, label: str) -> Markup:
     """Training curves, one line per seed over the epochs, a dot at the epoch whose weights were kept.
 

@@ -34,6 +34,14 @@ def signed(value: object, digits: int = 4) -> str:
     return ("+" if number > 0 else MINUS) + text
 
 
+def p_value(value: object) -> str:
+    """0.032; < 0.001"""
+    number = _number(value)
+    if number is None:
+        return DASH
+    return "< 0.001" if number < 0.001 else f"{number:.3f}"
+
+
 def count(value: object) -> str:
     """92,024"""
     number = _number(value)
@@ -51,6 +59,12 @@ def share(value: object) -> str:
     if 99.9 < percent < 100:
         return "> 99.9 %"
     return f"{percent:.0f} %" if percent in (0, 100) else f"{percent:.1f} %"
+
+
+def signed_share(value: object) -> str:
+    """+4.28 %, from a share"""
+    number = _number(value)
+    return DASH if number is None else f"{signed(number * 100, 2)}{NBSP}%"
 
 
 def seconds(value: object) -> str:

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from kar.page.arms import ARMS, title
+from kar.page.arms import title
 from kar.page.facts import Facts
+from kar.page.figures import ARMS
 from kar.page.marks import Scale, bars, curves, scale_of
 from kar.page.numbers import count, fixed, share
 

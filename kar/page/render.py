@@ -18,8 +18,10 @@ from kar.verdict import Verdict, verdict
 _FILTERS: dict[str, Callable[..., str]] = {
     "fixed": numbers.fixed,
     "signed": numbers.signed,
+    "p": numbers.p_value,
     "count": numbers.count,
     "percent": numbers.share,
+    "percent_signed": numbers.signed_share,
     "duration": numbers.seconds,
     "usd": numbers.usd,
     "size": numbers.size,
@@ -74,6 +76,7 @@ def _sections(facts: Facts) -> dict[str, Any]:
     return {
         "facts": facts,
         "verdict": judge(facts),
+        "text_tokens": cost.text_tokens(facts),
         "backbones": backbones,
         "published": next((b for b in backbones if b.is_published), None),
         "published_title": arms.TITLES.get(name := facts.ran_with("adaptor", "adaptor", "published_backbone"), name),

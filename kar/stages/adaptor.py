@@ -22,7 +22,8 @@ from kar.model.arms import Arms
 from kar.model.bases import seen
 from kar.model.batches import SPLITS, Bool, TrainingData
 from kar.model.evaluate import Row, Training
-from kar.model.parallel import Loaded, Tables, train_all
+from kar.model.loaded import Loaded, Tables
+from kar.model.parallel import train_all
 from kar.model.resume import Work
 from kar.model.slices import slices
 from kar.settings import AdaptorSettings, Settings
@@ -69,7 +70,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     both = seen(ours.published_base, ours, settings.histories.cap)
     judged = verdict(comparisons, ours.published_backbone, ours.published_base, both)
     out.record(verdict=judged.sentence, power=judged.power)
-    out.record(checkpoint_shas=_save_checkpoints(trainings, data, loaded, out))
+    out.record(checkpoint_shas=_save_checkpoints(trainings, loaded, out))
 
 
 def _refuse_leaks(inputs: Inputs) -> None:
@@ -146,7 +147,7 @@ def _relative_improvement(trainings: list[Training], data: TrainingData) -> dict
     }
 
 
-def _save_checkpoints(trainings: list[Training], data: TrainingData, loaded: Loaded, out: Output) -> dict[str, str]:
+def _save_checkpoints(trainings: list[Training], loaded: Loaded, out: Output) -> dict[str, str]:
     """The knowledge arm of each backbone over the published base, the seed with the best AUC on valid. Returns backbone → digest."""
     settings, shas = loaded.settings, dict[str, str]()
     for backbone in settings.backbones:
@@ -164,7 +165,7 @@ def _save_checkpoints(trainings: list[Training], data: TrainingData, loaded: Loa
             views={"user": settings.user_views, "item": settings.item_views},
             settings=loaded.settings_of(best.base, best.backbone, best.arm).recipe(),
             valid_auc=best.result.valid_auc,
-            field_sizes=data.fields.sizes,
+            field_sizes=loaded.data(best.base).fields.sizes,
         )
         shas[backbone] = checkpoint.save(out.folder / "checkpoints" / backbone, best.result.ranker, origin)
     return shas

@@ -33,7 +33,8 @@ _TEST_KEYS = ("test", "test_users", "test_raw_user_ids")
 
 
 def files(settings: Settings, _inputs: Inputs) -> list[Path]:
-    """The file that names the tested users, if there is one."""
+    """The file that names the tested users, if there is one. Raises SettingsError as `test_users`."""
+    test_users(settings)
     return [Path(settings.examples.test_users)] if settings.examples.test_users else []
 
 

@@ -1,7 +1,7 @@
 """report: one page that says whether the knowledge helped, and what it cost.
 
 reads   interaction, history, item_profile, plan, request, knowledge, factor_knowledge, refused, pace, knowledge_vector, example, metric, comparison,
-        calibration, epoch, release
+        calibration, epoch, gate_weight, view_use, release
 writes  index.html beside the manifest; no table
 """
 
@@ -50,6 +50,9 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         manifests={stage: Manifest.read(path) for stage, path in _manifest_paths(inputs).items()},
         metric=inputs.table("metric"),
         comparison=inputs.table("comparison"),
+        calibration=inputs.table("calibration"),
+        gate_weight=inputs.table("gate_weight"),
+        view_use=inputs.table("view_use"),
         epoch=inputs.table("epoch"),
         example=_columns(inputs, "example", ["split", "label", "user_id", "has_user_knowledge", "has_item_knowledge"]),
         plan=_columns(inputs, "plan", ["view", "subject_id", "decision", "template_version", "history_shown", "history_dropped"]),

@@ -180,6 +180,12 @@ def text_world() -> World:
     return make_world(is_text=True)
 
 
+@pytest.fixture(scope="session")
+def beginning_world() -> World:
+    """With an example at every user's first event, whose history is empty."""
+    return make_world(first_position=0)
+
+
 @pytest.fixture
 def settings() -> AdaptorSettings:
     return small_settings()

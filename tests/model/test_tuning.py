@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kar.model import checkpoint, tuning
-from kar.model.parallel import Loaded, Tables, train_all
+from kar.model.loaded import Loaded, Tables
+from kar.model.parallel import train_all
 from kar.model.resume import Work
 from kar.model.train import train
 from kar.model.tuning import Study, Trial, chosen, space, tune

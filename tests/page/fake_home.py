@@ -22,23 +22,13 @@ from kar import flow, run
 from kar.settings import Settings, parse
 from kar.store import Home, Manifest, Output, json_sha, text_sha
 from kar.tables import TABLES, IdTypes
+from tests.page.fake_training import KINDS, FakeTraining
 
 DATE = dt.date(2026, 11, 19)
 AS_OF = dt.datetime(2026, 11, 20, 1, 30, tzinfo=dt.UTC)
 CUTOFF = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 ARMS = ("base", "text", "knowledge", "permuted")
-SLICES = ("all", "warm", "cold", "covered", "uncovered")
 VIEWS = ("user.preference", "item.facts")
-
-# kind → {(arm_b): (difference, low, high)} of knowledge − arm_b on all examples
-KINDS: dict[str, dict[str, tuple[float, float, float]]] = {
-    "helps": {"text": (0.0034, 0.0012, 0.0056), "permuted": (0.0069, 0.0055, 0.0082), "base": (0.0120, 0.0101, 0.0139)},
-    "beats_base_only": {"text": (-0.0011, -0.0034, 0.0013), "permuted": (0.0021, 0.0002, 0.0041), "base": (0.0064, 0.0040, 0.0089)},
-    "no_difference": {"text": (-0.0004, -0.0019, 0.0011), "permuted": (0.0003, -0.0012, 0.0018), "base": (0.0005, -0.0013, 0.0022)},
-    "hurts": {"text": (-0.0061, -0.0085, -0.0037), "permuted": (-0.0008, -0.0022, 0.0006), "base": (-0.0048, -0.0070, -0.0027)},
-    "too_few": {"text": (0.0052, -0.0139, 0.0246), "permuted": (0.0091, -0.0102, 0.0281), "base": (0.0170, -0.0041, 0.0377)},
-    "not_measured": {"base": (0.0064, 0.0040, 0.0089)},
-}
 
 _FIRST = ("The Last", "A Quiet", "Midnight", "The Paper", "Seven", "Under the", "The Glass", "Return to", "One More", "The Salt")
 _SECOND = ("Lighthouse", "Orchard", "Express", "Detective", "Winters", "Harbour", "Violin", "Meridian", "Summer", "Cartographer")
@@ -60,6 +50,7 @@ class Plan:
     base: str = "same_evidence"
     backbones: tuple[str, ...] = ("fibinet", "din")
     arms: tuple[str, ...] = ARMS
+    ablations: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (1, 2, 3)
     provider: str = "local"
     known_share: float = 0.5
@@ -162,6 +153,9 @@ class _World:
         self.events = {u: self._events(u) for u in range(1, plan.users + 1)}
         tested = [user for user in self.events if user % 10 == 0]
         self.test_users, self.test_examples = len(tested), sum(len(self.events[user]) for user in tested)
+        self.training = FakeTraining(
+            plan.base, plan.backbones, plan.arms, plan.ablations, plan.seeds, plan.kind, self.test_examples, self.test_users
+        )
         self.fates = {view: self._fates(n) for view, n in zip(VIEWS, (plan.users, plan.items), strict=True)}
 
     def _events(self, user: int) -> list[tuple[int, float, dt.datetime]]:
@@ -396,96 +390,23 @@ class _World:
                 }
                 number += 1
 
-    def _auc(self, backbone: str, arm: str) -> float:
-        """Mean test AUC, so that it agrees with the differences of the kind."""
-        top = 0.7921 if backbone == "fibinet" else 0.7879
-        differences = KINDS.get(self.wanted.kind, KINDS["helps"])
-        return top - (differences[arm][0] if arm in differences else 0.0)
-
     def metric(self) -> Iterable[dict[str, Any]]:
-        shift = {"all": 0.0, "warm": 0.004, "cold": -0.045, "covered": 0.006, "uncovered": -0.011}
-        for backbone in self.wanted.backbones:
-            for arm in self.wanted.arms:
-                for place, seed in enumerate(self.wanted.seeds):
-                    noise = (place - (len(self.wanted.seeds) - 1) / 2) * 0.0006
-                    for split in ("valid", "test"):
-                        for name in SLICES:
-                            auc = self._auc(backbone, arm) + noise + shift[name] + (0.002 if split == "valid" else 0)
-                            values = {"auc": auc, "gauc": auc - 0.031, "logloss": 1.32 - auc}
-                            for metric, value in values.items():
-                                key = {
-                                    "base": self.wanted.base,
-                                    "backbone": backbone,
-                                    "arm": arm,
-                                    "seed": seed,
-                                    "split": split,
-                                    "slice": name,
-                                    "metric": metric,
-                                }
-                                yield {**key, "value": value, "example_count": self.test_examples, "user_count": self.test_users}
+        return self.training.metric()
 
     def comparison(self) -> Iterable[dict[str, Any]]:
-        wider = {"all": (1.0, 1.0), "warm": (0.8, 1.1), "cold": (2.4, 6.0), "covered": (1.3, 1.2), "uncovered": (0.1, 1.7)}
-        for backbone in self.wanted.backbones:
-            for arm, (difference, low, high) in KINDS.get(self.wanted.kind, {}).items():
-                for name in SLICES:
-                    scale, width = wider[name]
-                    half = (high - low) / 2 * width
-                    for metric, sign in (("auc", 1), ("gauc", 0.8), ("logloss", -0.5)):
-                        middle = difference * scale * sign
-                        ends = (low, high) if (name, metric) == ("all", "auc") else (middle - half, middle + half)
-                        key = {
-                            "base": self.wanted.base,
-                            "backbone": backbone,
-                            "arm_a": "knowledge",
-                            "arm_b": arm,
-                            "slice": name,
-                            "metric": metric,
-                        }
-                        row = {**key, "difference": middle, "low": ends[0], "high": ends[1]}
-                        se = (ends[1] - ends[0]) / 3.92
-                        p = math.erfc(abs(middle) / se / math.sqrt(2)) if se else 1.0
-                        row |= {"se": se, "p": p, "p_holm": p, "family": "", "family_count": 1, "detectable": 2.8 * se}
-                        counts = {"seed_count": len(self.wanted.seeds), "user_count": self.test_users, "example_count": self.test_examples}
-                        yield {**row, **counts, "resamples": 1000}
+        return self.training.comparison()
 
     def calibration(self) -> Iterable[dict[str, Any]]:
-        for backbone in self.wanted.backbones:
-            for arm in self.wanted.arms:
-                for seed in self.wanted.seeds:
-                    for decile in range(10):
-                        actual = 0.08 + 0.09 * decile
-                        ratio = 1.0 + (0.02 if arm == "knowledge" else 0.06) * (decile - 4.5) / 4.5 + 0.001 * seed
-                        key = {"base": self.wanted.base, "backbone": backbone, "arm": arm, "seed": seed, "decile": decile}
-                        counts = {"example_count": max(self.test_examples // 10, 1)}
-                        yield {**key, **counts, "predicted": actual * ratio, "actual": actual, "ratio": ratio}
-
-    def prediction(self) -> Iterable[dict[str, Any]]:
-        return ()
+        return self.training.calibration()
 
     def epoch(self) -> Iterable[dict[str, Any]]:
-        for backbone in self.wanted.backbones:
-            for arm in self.wanted.arms:
-                for place, seed in enumerate(self.wanted.seeds):
-                    best = 4 + (place + len(arm)) % 3
-                    for epoch in range(best + 3):
-                        auc = (
-                            self._auc(backbone, arm)
-                            + 0.002
-                            - 0.06 * math.exp(-1.1 * epoch)
-                            - 0.0012 * max(0, epoch - best)
-                            + 0.0006 * place
-                        )
-                        row = {
-                            "base": self.wanted.base,
-                            "backbone": backbone,
-                            "arm": arm,
-                            "seed": seed,
-                            "epoch": epoch,
-                            "train_loss": 0.6 - 0.01 * epoch,
-                        }
-                        row |= {"valid_auc": auc, "valid_logloss": 1.32 - auc}
-                        yield {**row, "is_chosen": epoch == best}
+        return self.training.epoch()
+
+    def gate_weight(self) -> Iterable[dict[str, Any]]:
+        return self.training.gate_weight()
+
+    def view_use(self) -> Iterable[dict[str, Any]]:
+        return self.training.view_use()
 
     # ---- features
     def release(self) -> Iterable[dict[str, Any]]:
@@ -538,7 +459,7 @@ _FIGURES: dict[str, dict[str, Any]] = {
         "stopped_by": "token_budget",
     },
     "examples": {"tie_share": 0.024, "leaks": [{"view": "user.preference", "reason": "in_evidence", "leak_count": 0, "fault_count": 0}]},
-    "adaptor": {"parameters": 1_640_000},
+    "adaptor": {"parameters": 1_640_000, "test_touched": {"same_evidence fibinet knowledge": 3}, "test_head_share": 0.28},
 }
 
 
@@ -554,10 +475,20 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description="Write a fake home and the report over it.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", default="helps", choices=sorted(KINDS))
+    parser.add_argument("--ablations", nargs="*", default=["item_only", "target_only", "without:mood", "masked", "linear"])
+    parser.add_argument("--base", default="same_evidence", choices=("thin", "same_evidence", "rich"))
     parser.add_argument("--users", type=int, default=240)
     parser.add_argument("--provider", default="local", choices=("local", "openai"))
     given = parser.parse_args()
-    plan = Plan(users=given.users, items=given.users, kind=given.kind, provider=given.provider, known_share=0.42)
+    plan = Plan(
+        users=given.users,
+        items=given.users,
+        kind=given.kind,
+        provider=given.provider,
+        known_share=0.42,
+        ablations=tuple(given.ablations),
+        base=given.base,
+    )
     arms = tuple(arm for arm in ARMS if given.kind != "not_measured" or arm in ("base", "knowledge"))
     plan.arms = arms
     page(given.folder, plan)

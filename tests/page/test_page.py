@@ -12,7 +12,8 @@ import pytest
 from kar import flow, run
 from kar.store import Manifest
 from tests.page import fake_home
-from tests.page.fake_home import AS_OF, DATE, KINDS, Plan
+from tests.page.fake_home import AS_OF, DATE, Plan
+from tests.page.fake_training import KINDS
 from tests.page.parsed import Parsed
 
 
@@ -147,13 +148,13 @@ def test_warnings_of_the_stages_stand_near_the_top(parsed: Parsed) -> None:
 
 def test_each_arm_s_metrics_are_means_over_seeds_with_their_spread(parsed: Parsed) -> None:
     table = parsed.text[parsed.text.index("Test examples, mean over seeds") :]
-    assert "knowledge 0.7921 ±0.0006 0.7611 ±0.0006 0.5279 ±0.0006" in table
-    assert "base 0.7801 ±0.0006" in table
+    assert "knowledge 0.7921 ±0.0006 +4.28 % 0.7611 ±0.0006 0.5279 ±0.0006 0.0079 ±0.0006" in table.replace("\u00a0", " ")
+    assert "base 0.7801 ±0.0006 – 0.7491" in table
 
 
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     text = words(tmp_path, Plan(seeds=(1,)))
-    assert "knowledge 0.7921 0.7611 0.5279" in text
+    assert "knowledge 0.7921 +4.28 % 0.7611 0.5279 0.0079" in text.replace("\u00a0", " ")
     assert "±0.0006" not in text
 
 
@@ -373,3 +374,81 @@ def test_the_recipe_names_each_stage_s_manifest(tmp_path: Path) -> None:
 
 def test_two_runs_over_the_same_home_write_the_same_bytes(tmp_path: Path) -> None:
     assert fake_home.page(tmp_path / "one").replace("/one/", "/two/") == fake_home.page(tmp_path / "two")
+
+
+# ---- ablations, the curve, calibration, what the ranker uses
+
+
+@pytest.fixture(scope="module")
+def ablated(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return fake_home.page(tmp_path_factory.mktemp("ablated"), Plan(ablations=("item_only", "without:mood")))
+
+
+def test_ablations_have_a_table_with_p_corrected_over_their_number(ablated: str, parsed: Parsed) -> None:
+    text = Parsed(ablated).text
+    table = text[text.index("Ablations: the knowledge arm with one thing changed. p is corrected by Holm over the 2 of a kind") :]
+    assert "knowledge − item_only of the item’s side alone +0.0008 −0.0002 … +0.0018" in table
+    assert "knowledge − without:mood without the factor mood +0.0018" in table
+    assert "item_only − base" in table
+    assert "Ablations" not in parsed.text
+
+
+def test_every_comparison_says_what_it_could_have_found(parsed: Parsed) -> None:
+    table = parsed.text[parsed.text.index("All test examples: what was found, and what could have been") :]
+    assert "knowledge − text +0.0034 +0.0012 … +0.0056 0.002 0.0031 +0.0027 −0.0017" in table
+    assert "a true difference of 0.0031 AUC would be found in four of five such tests" in parsed.text
+
+
+def test_the_second_plot_draws_the_uplift_against_the_training_count(html: str, parsed: Parsed) -> None:
+    labels = [svg["aria-label"] for svg in parsed.of("svg") if svg.get("class") == "series" and "training examples" in svg["aria-label"]]
+    assert len(labels) == 2 * 3  # two backbones, three pairs
+    assert labels[0].startswith(
+        "knowledge less text in test AUC by training examples of the item: 0: +0.0102 (+0.0025 to +0.0179), 1-5: +0.0075"
+    )
+    plot = re.findall(r'<svg class="series".*?</svg>(?=\n<div class="ends)', html, re.DOTALL)[0]
+    assert plot.count("<circle") == 5
+    assert "0 1–5 6–20 21–100 101+" in parsed.text
+
+
+def test_without_slices_by_count_there_is_no_second_plot(tmp_path: Path) -> None:
+    named = {"comparison": lambda rows: [row for row in rows if ":" not in row["slice"]]}
+    assert "Uplift against" not in words(tmp_path, Plan(edit=named))
+
+
+def test_calibration_is_drawn_for_each_arm_around_one(parsed: Parsed) -> None:
+    labels = [svg["aria-label"] for svg in parsed.of("svg") if "predicted over actual" in svg.get("aria-label", "")]
+    assert [label.partition(":")[0] for label in labels[:4]] == ["base", "text", "knowledge", "permuted"]
+    assert labels[2].endswith("0.98, 0.98, 0.99, 0.99, 1.00, 1.00, 1.01, 1.01, 1.02, 1.02")
+    assert "knowledge ECE 0.0079" in parsed.text
+
+
+def test_the_page_tells_what_a_ranker_would_lose_without_each_view_and_what_its_gates_choose(parsed: Parsed) -> None:
+    table = parsed.text[parsed.text.index("What the ranker does with it") :]
+    assert "user.preference 12 +0.0021 +0.0021 – 70.0 %" in table
+    assert "item.facts 12 +0.0093 +0.0012 +0.0078 70.0 %" in table
+
+
+def test_every_ranker_stands_in_one_table_and_the_published_one_is_unfolded(html: str, parsed: Parsed) -> None:
+    table = parsed.text[
+        parsed.text.index("Every ranker, test AUC") : parsed.text.index("FiBiNET over the base of the same evidence published Test AUC")
+    ]
+    assert "FiBiNET over the base of the same evidence published 0.7801 0.7921 +4.28 % +0.0120 +0.0101 … +0.0139" in table.replace(
+        "\u00a0", " "
+    )
+    assert "DIN over the base of the same evidence 0.7759 0.7879" in table
+    assert '<summary><span class="name">DIN over the base of the same evidence</span>' in html
+    assert '<summary><span class="name">FiBiNET' not in html
+
+
+@pytest.mark.parametrize(("base", "words_"), [("thin", "the thin base"), ("rich", "the rich base")])
+def test_the_page_names_the_base(tmp_path: Path, base: str, words_: str) -> None:
+    page = Parsed(fake_home.page(tmp_path, Plan(base=base)))
+    assert f"over {words_}".lower() in page.headline.lower()
+    assert f"FiBiNET over {words_}" in page.text
+
+
+def test_a_thin_base_s_headline_says_that_the_uplift_is_one_from_data(tmp_path: Path) -> None:
+    headline = Parsed(fake_home.page(tmp_path, Plan(base="thin"))).headline.replace("\u00a0", " ")
+    assert headline.endswith(
+        "that base sees 5 events of a history and the prompt saw up to 30: an uplift over it is one from data, not from knowledge."
+    )

@@ -134,3 +134,18 @@ def test_text_and_marks_stand_out_on_light_and_on_dark_paper() -> None:
             assert _contrast(colours[name], colours["card"]) >= 4.5
         for name in ("base", "text", "knowledge", "permuted", "refused"):
             assert _contrast(colours[name], colours["paper"]) >= 4.5, name
+
+
+def test_a_series_leaves_the_place_of_an_undefined_value_empty() -> None:
+    drawn = marks.series(
+        [(0.1, 0.05, 0.15), (math.nan, math.nan, math.nan), (0.0, -0.1, 0.1)], marks.Scale(-0.2, 0.2), 0.0, "knowledge", "so"
+    )
+    assert re.findall(r'<circle class="point (\w+)[^"]*" cx="([\d.]+)%"', drawn) == [("sure", "16.67"), ("open", "83.33")]
+    assert 'aria-label="so"' in drawn
+
+
+def test_a_series_draws_larger_values_higher_and_marks_an_interval_that_goes_on() -> None:
+    drawn = marks.series([(0.1, 0.1, 0.1), (-0.1, -0.5, 0.0)], marks.Scale(-0.2, 0.2), 0.0, "knowledge", "so")
+    high, low = (float(y) for y in re.findall(r'cy="([\d.]+)%"', drawn))
+    assert high < 50 < low
+    assert drawn.count(" cut") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,113 @@ def test_another_seed_draws_other_users(tmp_path: Path, usual: Usual) -> None:
         know(tmp_path / str(seed), chosen)
         drawn.append({row["user_id"] for row in made(tmp_path / str(seed), chosen)[1] if row["split"] == "test"})
     assert drawn[0] != drawn[1]
+
+
+def test_the_users_that_a_file_names_are_tested_and_the_others_train_and_validate(tmp_path: Path, usual: Usual) -> None:
+    contents = {"list": [3, "7", 9], "kar": {"train_raw_user_ids": [1, 2], "test_raw_user_ids": [3, 7, 9]}, "test": {"test": [9, 7, 3]}}
+    for name, content in contents.items():
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(content))
+        chosen = usual(tmp_path / name, test_users=str(path), valid_share=0.25, test_share=0.9)
+        know(tmp_path / name, chosen)
+        split = {row["user_id"]: row["split"] for row in made(tmp_path / name, chosen)[1]}
+        assert {user for user, found in split.items() if found == "test"} == {3, 7, 9}
+        counts = [list(split.values()).count(found) for found in ("train", "valid")]
+        assert sum(counts) == 37
+        assert 3 < counts[1] < 16  # a quarter of them
+
+
+def test_another_file_of_tested_users_makes_the_examples_anew(tmp_path: Path, usual: Usual) -> None:
+    path = tmp_path / "users.json"
+    path.write_text("[3]")
+    chosen = usual(tmp_path, test_users=str(path))
+    know(tmp_path, chosen)
+    first = made(tmp_path, chosen)[0]
+    assert made(tmp_path, chosen)[0] == first
+    path.write_text("[4]")
+    assert {row["user_id"] for row in made(tmp_path, chosen)[1] if row["split"] == "test"} == {4}
+
+
+@pytest.mark.parametrize("content", [None, "no json", "[]", '{"train": [1]}', '{"test": 3}'])
+def test_a_file_that_names_no_tested_users_is_a_settings_error(tmp_path: Path, usual: Usual, content: str | None) -> None:
+    path = tmp_path / "users.json"
+    if content is not None:
+        path.write_text(content)
+    chosen = usual(tmp_path, test_users=str(path))
+    know(tmp_path, chosen)
+    with pytest.raises(SettingsError, match=r"users\.json"):
+        made(tmp_path, chosen)
+
+
+# ---- cold items
+
+
+def held_out(folder: Path) -> set[int]:
+    place = Home.of("shop", folder / "home").partition("examples", DAY)
+    return {row["item_id"] for row in shop.rows(place, "example_item") if row["is_held_out"]}
+
+
+@pytest.mark.parametrize("split", ["by_user", "by_time"])
+def test_held_out_items_are_never_trained_on_and_are_judged_in_valid_and_test(tmp_path: Path, usual: Usual, split: str) -> None:
+    for name, share in (("none", 0.0), ("some", 0.4)):
+        chosen = usual(tmp_path / name, held_out_items=share, split=split, valid_share=0.25, test_share=0.25)
+        know(tmp_path / name, chosen)
+    _, before = made(tmp_path / "none", usual_again(chosen, 0.0))
+    manifest, examples = made(tmp_path / "some", chosen)
+    cold = held_out(tmp_path / "some")
+    assert not held_out(tmp_path / "none")
+    assert 2 <= len(cold) <= 7  # of twelve
+    of_split = {name: {row["item_id"] for row in examples if row["split"] == name} for name in ("train", "valid", "test")}
+    assert not of_split["train"] & cold
+    assert of_split["valid"] & cold
+    assert of_split["test"] & cold
+    # nothing else changes: the same splits, and only training examples of those items are left out, and counted
+    kept = [row for row in before if row["split"] != "train" or row["item_id"] not in cold]
+    assert [row | {"example_id": 0} for row in examples] == [row | {"example_id": 0} for row in kept]
+    assert manifest.rejected == {"held_out": len(before) - len(kept)}
+    assert manifest.rejected_examples["held_out"][0]["item_id"] in cold
+
+
+def usual_again(chosen: Any, share: float) -> Any:
+    return chosen.model_copy(update={"examples": chosen.examples.model_copy(update={"held_out_items": share})})
+
+
+def test_an_item_stays_held_out_when_others_come_and_another_seed_holds_out_others(tmp_path: Path, usual: Usual) -> None:
+    fewer = "".join(f"{user},{item},{NOON + item},3,w\n" for user in USERS for item in ITEMS if item % 2)
+    drawn = []
+    for name, chosen in (
+        ("all", usual(tmp_path / "all", held_out_items=0.4)),
+        ("odd", world(tmp_path / "odd", fewer, examples={"held_out_items": 0.4})),
+        ("seed", usual(tmp_path / "seed", held_out_items=0.4, seed=2)),
+    ):
+        know(tmp_path / name, chosen)
+        made(tmp_path / name, chosen)
+        drawn.append(held_out(tmp_path / name))
+    assert drawn[1] == {item for item in drawn[0] if item % 2}
+    assert drawn[2] != drawn[0]
+
+
+def test_an_items_newest_evidence_is_that_of_all_texts_on_it(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path)
+    of_item = [
+        {"view": view, "subject_id": "4", "evidence_users": ["1"], "evidence_items": ["4"], "evidence_newest_at": when(NOON - 86_400 * age)}
+        for view, age in (("item.facts", 9), ("item.tags", 8))
+    ]
+    know(tmp_path, chosen, *({"origin": "import"} | row for row in of_item), {"view": "user.preference", "subject_id": "5"})
+    made(tmp_path, chosen)
+    rows = {row["item_id"]: row for row in shop.rows(Home.of("shop", tmp_path / "home").partition("examples", DAY), "example_item")}
+    assert rows[4]["evidence_newest_at"] == when(NOON - 86_400 * 8)
+    assert rows[5]["evidence_newest_at"] is None
+    assert set(rows) == set(ITEMS)
+
+
+def test_the_sequence_holds_the_label_of_every_event(tmp_path: Path, usual: Usual) -> None:
+    chosen = usual(tmp_path, label="rating >= 3")
+    know(tmp_path, chosen)
+    made(tmp_path, chosen)
+    rows = shop.rows(Home.of("shop", tmp_path / "home").partition("examples", DAY), "sequence")
+    assert [row["label"] for row in rows] == [int(row["rating"] >= 3) for row in rows]
+    assert len(rows) == 240
 
 
 def test_by_time_the_newest_are_tested_and_the_ones_before_validate(tmp_path: Path, usual: Usual) -> None:

@@ -247,18 +247,19 @@ def test_an_audit_finds_a_pooled_view_that_is_not_of_its_items(scene: Scene, cha
 # ---- against the ranker itself
 
 
-@pytest.mark.parametrize("is_text", [False, True])
-def test_the_published_mean_is_the_rankers_own_for_an_example_at_that_time(tmp_path: Path, is_text: bool) -> None:
+@pytest.mark.parametrize(("is_text", "residual_gate"), [(False, False), (True, False), (False, True)])
+def test_the_published_mean_is_the_rankers_own_for_an_example_at_that_time(tmp_path: Path, is_text: bool, residual_gate: bool) -> None:
     """Each user's last event is the example, the events before it are the release's; the same checkpoint adapts both."""
-    world, ours = _world(is_text), small_settings(history_events=4)
+    world, ours = _world(is_text), small_settings(history_events=4, residual_gate=residual_gate)
     last = world.example.group_by("user_id").aggregate([("position", "max")]).rename_columns(["user_id", "position"])
     at_end = world.example.join(last, ["user_id", "position"], join_type="inner").sort_by("example_id")["example_id"].to_numpy().copy()
     data = world.load(ours)
     kinds = _kinds(world, data)
     ranker = build("fibinet", data, kinds, 16, ours, seed=3).eval()
     assert ranker.adaptor is not None
-    for default in ranker.adaptor.default.values():
-        torch.nn.init.uniform_(default, 0.1, 0.9)
+    for parameter in ranker.adaptor.parameters():  # the learned default, and the residual gate
+        if not parameter.any():
+            torch.nn.init.uniform_(parameter, 0.1, 0.9)
 
     release = _published(tmp_path, world, last, ranker, ours, IdTypes("string", "string") if is_text else IdTypes())
 

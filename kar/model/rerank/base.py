@@ -147,6 +147,16 @@ class ListRanker(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+def state_at(state_BLZ: Tensor, count_B: Tensor) -> Tensor:
+    """[B, Z] a recurrent layer's state after `count_B` steps, at least one.
+
+    What is read stands first and gaps come after it, so its states are not touched by them. Packing the sequences would spare the gaps'
+    steps and cost far more: its backward pass fills a gradient of the whole batch for every step.
+    """
+    last_B11 = (count_B.clamp(min=1) - 1)[:, None, None]
+    return state_BLZ.gather(1, last_B11.expand(-1, 1, state_BLZ.shape[2]))[:, 0]
+
+
 def _taste(adapted: Adapted, batch: ListBatch) -> list[Tensor]:
     """Of each kind of the history the adapted mean of its liked and of its disliked items, [B, D] each."""
     return [mean_BD for found in adapted.history for mean_BD in found.means(batch.history)]

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from kar.model.rerank.base import Reranker, Seen, Shape
+from kar.model.rerank.base import Reranker, Seen, Shape, state_at
 
 _READINGS = 4
 
@@ -43,10 +42,8 @@ class DLCM(Reranker):
         place_N = torch.arange(x_BNX.shape[1], device=x_BNX.device)
         turned_BN = (count_B[:, None] - 1 - place_N).remainder(x_BNX.shape[1])  # its own inverse on the list's candidates
         turned_BNX = x_BNX.gather(1, turned_BN[..., None].expand_as(x_BNX))
-        packed = pack_padded_sequence(turned_BNX, count_B.cpu(), batch_first=True, enforce_sorted=False)
-        states, last = self.gru(packed)
-        state_BNZ, _ = pad_packed_sequence(states, batch_first=True, total_length=x_BNX.shape[1])
-        return state_BNZ.gather(1, turned_BN[..., None].expand_as(state_BNZ)), last[0]
+        state_BNZ, _ = self.gru(turned_BNX)
+        return state_BNZ.gather(1, turned_BN[..., None].expand_as(state_BNZ)), state_at(state_BNZ, count_B)
 
     def loss(self, score_BN: Tensor, label_BN: Tensor) -> Tensor:
         share_BN = label_BN / label_BN.sum(dim=1, keepdim=True)

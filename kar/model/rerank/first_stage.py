@@ -45,7 +45,9 @@ def popularity(candidates: Candidates, data: TrainingData) -> Float32:
 
 def crossed(data: TrainingData, adaptor: AdaptorSettings, settings: RerankSettings) -> Float32:
     """[candidates] logits of the base ranker, none of which has seen a candidate of the user it scores in training."""
-    simple = adaptor.model_copy(update={"epochs": settings.first_stage_epochs, "item_id_dropout": settings.item_id_dropout})
+    # one thread, as every small training: two stall each other when the machine is busy
+    changes = {"epochs": settings.first_stage_epochs, "item_id_dropout": settings.item_id_dropout, "threads": adaptor.threads or 1}
+    simple = adaptor.model_copy(update=changes)
     halves = _halves(data, settings.draw_seed)
     logit_C = np.zeros(len(data.user_E), np.float32)
     judged = np.concatenate([data.split_rows["valid"], data.split_rows["test"]])

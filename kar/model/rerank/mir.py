@@ -20,9 +20,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from kar.model.rerank.base import Reranker, Seen, Shape
+from kar.model.rerank.base import Reranker, Seen, Shape, state_at
 
 _AGE_UNIT = 10.0
 _SCALE_AT_START = 4.0
@@ -68,8 +67,5 @@ class MIR(Reranker):
 
     def _read(self, event_BLY: Tensor, is_event_BL: Tensor) -> tuple[Tensor, Tensor]:
         """The GRU's states [B, L, Z] and its last one [B, Z]; an empty history reads one empty event."""
-        count_B = is_event_BL.sum(dim=1).clamp(min=1)
-        packed = pack_padded_sequence(event_BLY * is_event_BL[..., None], count_B.cpu(), batch_first=True, enforce_sorted=False)
-        states, last = self.gru(packed)
-        state_BLZ, _ = pad_packed_sequence(states, batch_first=True, total_length=event_BLY.shape[1])
-        return state_BLZ, last[0]
+        state_BLZ, _ = self.gru(event_BLY * is_event_BL[..., None])
+        return state_BLZ, state_at(state_BLZ, is_event_BL.sum(dim=1))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 import torch
 from torch import Tensor
@@ -61,6 +60,7 @@ def test_gradients_reach_every_parameter(made: Any, model: str, arm: str) -> Non
     assert unreached == []
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_reranker_overfits_fifty_lists(made: Any, model: str, arm: str) -> None:
@@ -91,6 +91,7 @@ def test_equal_seeds_train_to_equal_bits(made: Any, model: Any, arm: str) -> Non
     assert first.test_score.tobytes() != other.test_score.tobytes()
 
 
+@pytest.mark.slow
 @EVERY
 def test_training_learns_from_knowledge_who_likes_what(crowd: Any, model: Any) -> None:
     """Two tastes, which the vectors of users and items tell: liked items must rise above disliked ones and strangers."""
@@ -232,7 +233,7 @@ def test_mir_reads_the_knowledge_of_the_candidates_and_of_the_history(made: Any)
             assert not torch.allclose(ranker(replace(batch, knowledge=(*batch.knowledge[:number], elsewhere))), before)
 
 
-def test_mir_reads_only_the_events_that_there_are_and_old_ones_less(made: Any) -> None:
+def test_mir_reads_only_the_events_that_there_are(made: Any) -> None:
     ranker, data = built(made, "mir", "knowledge")
     body, seen = ranker.body, ranker.see(everything(data))
     x_BNZ = body.enter(seen.input_BNX)  # type: ignore[operator]
@@ -240,6 +241,21 @@ def test_mir_reads_only_the_events_that_there_are_and_old_ones_less(made: Any) -
     weight_BNL = body.weights(seen, x_BNZ, list_BLZ, whole_BZ)  # type: ignore[operator]
     torch.testing.assert_close(weight_BNL.sum(dim=2), torch.ones_like(weight_BNL[..., 0]))
     assert not weight_BNL.masked_select(~seen.is_event_BL[:, None].expand_as(weight_BNL)).any()
+
+
+def test_mir_reads_old_events_less(made: Any) -> None:
+    """Five events all alike: with affinities above 0, the newest counts most."""
+    ranker, data = built(made, "mir", "base")
+    body, seen = ranker.body, ranker.see(everything(data))
+    full = seen.is_event_BL.sum(dim=1) == 5
+    assert full.sum() > 10
+    ones_BLZ = torch.ones(*seen.event_BLY.shape[:2], body.shape.hidden)
+    alike = replace(seen, event_BLY=torch.ones_like(seen.event_BLY), candidate_BNY=torch.zeros_like(seen.candidate_BNY))
+    with torch.no_grad():
+        body.by_item.weight.copy_(torch.eye(body.shape.hidden))  # type: ignore[union-attr, operator]
+    set_BNZ = torch.ones(*seen.input_BNX.shape[:2], body.shape.hidden)
+    weight_BNL = body.weights(alike, set_BNZ, ones_BLZ, ones_BLZ[:, 0])[full]  # type: ignore[operator]
+    assert (weight_BNL.diff(dim=2) > 0).all()
 
 
 def test_the_listwise_loss_of_a_hand_computed_list(made: Any) -> None:
@@ -272,12 +288,9 @@ def test_hidden_ids_are_hidden_in_the_drawn_share_alone(made: Any) -> None:
     assert hide_ids(batch, data, 0.0, torch.Generator()) is batch
 
 
-@EVERY
-def test_a_candidate_carries_its_own_codes_history_and_label(made: Any, model: str) -> None:
+def test_a_candidate_carries_its_own_codes_history_and_label(made: Any) -> None:
     """The gathered batch against the tables, list by list."""
-    if model != "dlcm":
-        return
-    _, data = built(made, model, "base")
+    _, data = built(made, "prm", "base")
     batch = everything(data)
     example = made.world.example.to_pylist()
     code_of = {item: made.data.single_ES[n].tolist() for n, item in enumerate(made.world.example["item_id"].to_pylist())}
@@ -289,4 +302,3 @@ def test_a_candidate_carries_its_own_codes_history_and_label(made: Any, model: s
         first = example[int(made.lists.example_L[number])]
         assert batch.history.length_B[number] == min(first["position"], 5)
         assert batch.label_BN[number, : len(items)].tolist() == made.lists.label_LN[number, : len(items)].tolist()
-    assert pc.min(made.world.example["position"]).as_py() == 2
