@@ -107,5 +107,5 @@ def kinds(data: TrainingData, width: int, *, in_history: bool, seed: int = 2) ->
     for view, side, ids in (("user.preference", "user", data.user_ids), ("item.facts", "item", data.item_ids)):
         vectors_NT = draw.normal(size=(len(ids), width)).astype(np.float32)
         vectors_NT /= np.linalg.norm(vectors_NT, axis=1, keepdims=True)
-        found.append(attach(data, view, side, Vectors(ids.cast(pa.string()), vectors_NT), width, None, None, in_history=in_history))  # type: ignore[arg-type]
+        found.append(attach(data, view, side, Vectors.of(ids.cast(pa.string()), vectors_NT), width, None, None, in_history=in_history))  # type: ignore[arg-type]
     return found
