@@ -270,9 +270,7 @@ def _fields(seen: dict[str, Seen], maps: dict[str, dict[str, object]]) -> list[s
         looks = {key: seen[kind].looks[column] for key, column in for_all}
         shared = [key for key, look in looks.items() if look.separator or 2 * look.distinct <= look.rows]
         if shared:
-            found.append(
-                f"{name} = [{', '.join(map(_text, shared))}]  # guessed: attributes that repeat; the first is all that the thin base sees"
-            )
+            found.append(f"{name} = [{', '.join(map(_text, shared))}]  # guessed: attributes that repeat; {seen_by}")
     return ["", "[adaptor]", *found] if found else []
 
 
