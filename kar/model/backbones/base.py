@@ -147,7 +147,7 @@ class FirstLayer(nn.Linear):
     @classmethod
     def like(cls, layer: nn.Linear) -> FirstLayer:
         """With the same weights; draws none."""
-        made = nn.utils.skip_init(cls, layer.in_features, layer.out_features)
+        made: FirstLayer = nn.utils.skip_init(cls, layer.in_features, layer.out_features)  # type: ignore[no-untyped-call]
         made.load_state_dict(layer.state_dict())
         return made
 
