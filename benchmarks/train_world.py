@@ -60,6 +60,7 @@ def make(users: int = USERS, items: int = ITEMS, seed: int = 1) -> World:
             "position": position_V,
             "item_id": item_V + 1,
             "rating": rating_V,
+            "event_at": pa.array(np.full(len(user_V), np.datetime64(_AT.replace(tzinfo=None), "us")), pa.timestamp("us", "UTC")),
             "label": (rating_V > 3).astype(np.int64),
         }
     )
@@ -89,8 +90,7 @@ def _examples(sequence: pa.Table, draw: np.random.Generator, users: int) -> pa.T
     return pa.table(
         {
             "example_id": np.arange(count),
-            **{name: kept[name] for name in ("user_id", "item_id", "position", "label")},
-            "event_at": pa.array([_AT] * count, pa.timestamp("us", "UTC")),
+            **{name: kept[name] for name in ("user_id", "item_id", "event_at", "position", "label")},
             "split": part_U[kept["user_id"].to_numpy() - 1],
         }
     )
@@ -107,5 +107,5 @@ def kinds(data: TrainingData, width: int, *, in_history: bool, seed: int = 2) ->
     for view, side, ids in (("user.preference", "user", data.user_ids), ("item.facts", "item", data.item_ids)):
         vectors_NT = draw.normal(size=(len(ids), width)).astype(np.float32)
         vectors_NT /= np.linalg.norm(vectors_NT, axis=1, keepdims=True)
-        found.append(attach(data, view, side, Vectors(ids.cast(pa.string()), vectors_NT), width, None, None, in_history=in_history))  # type: ignore[arg-type]
+        found.append(attach(data, view, side, Vectors.of(ids.cast(pa.string()), vectors_NT), width, None, None, in_history=in_history))  # type: ignore[arg-type]
     return found

@@ -112,6 +112,7 @@ def propose(name: str, users: Path | None, items: Path | None, interactions: Pat
         "",
         "[examples]",
         _label(events, stars, draft),
+        *_fields(seen, maps),
     ]
     toml = "\n".join(lines) + "\n"
     settings.parse(tomllib.loads(toml), where=f"the settings proposed for {name}")
@@ -255,6 +256,24 @@ def _section(kind: str, seen: Seen, mapped: dict[str, object], folder: Path) -> 
             else []
         ),
     ]
+
+
+def _fields(seen: dict[str, Seen], maps: dict[str, dict[str, object]]) -> list[str]:
+    """What the ranker sees beside ids and histories: attributes whose values several subjects share. Without them, uplift over the base flatters."""
+    found = []
+    for kind, name, seen_by in (
+        ("items", "item_fields", "the thin base sees the first"),
+        ("users", "user_fields", "seen by the rich base"),
+    ):
+        attributes = maps.get(kind, {}).get("attributes")
+        for_all = attributes.items() if isinstance(attributes, dict) else ()
+        looks = {key: seen[kind].looks[column] for key, column in for_all}
+        shared = [key for key, look in looks.items() if look.separator or 2 * look.distinct <= look.rows]
+        if shared:
+            found.append(
+                f"{name} = [{', '.join(map(_text, shared))}]  # guessed: attributes that repeat; the first is all that the thin base sees"
+            )
+    return ["", "[adaptor]", *found] if found else []
 
 
 def _mode(span: dt.timedelta) -> str:

@@ -29,6 +29,8 @@ def test_a_proposal_for_the_small_world_reads_it_as_its_own_settings_do(tmp_path
     assert proposed.sources == own.sources
     assert proposed.examples.label == "rating > 3"
     assert proposed.histories.mode == "per_user"
+    assert proposed.adaptor.item_fields == ["genre"]
+    assert proposed.adaptor.user_fields == []  # an age that each user has for himself tells no more than his id
     assert proposal.date == "2026-11-19"
     assert proposal.factors_path == Path("prompts/products/factors.toml")
     assert any("what are the items?" in question for question in proposal.questions)

@@ -182,7 +182,7 @@ class TrainingData:
         label_V: 1 liked, 0 not, −1 nothing is known.
         split_rows: split → example rows, in file order.
         user_ids, item_ids: distinct ids; `user_E`, `item_E`, `item_V` are rows of them.
-        train_count_E: training examples of the target item.
+        train_count_U, train_count_I: training examples of each distinct user and item.
         may_meet_I: whether the item's texts are older than every example, so that a history may carry them.
         vocabularies: field → what its codes mean.
         lists: the target's multi-valued fields; None: the base has none.
@@ -204,7 +204,8 @@ class TrainingData:
     item_ids: pa.Array
     example_id_E: Int64
     split_rows: dict[str, Int64]
-    train_count_E: Int64
+    train_count_U: Int64
+    train_count_I: Int64
     may_meet_I: Bool
     vocabularies: dict[str, Vocabulary]
     lists: Lists | None = None
@@ -216,6 +217,11 @@ class TrainingData:
     @property
     def list_fields(self) -> tuple[str, ...]:
         return self.lists.names if self.lists else ()
+
+    @property
+    def train_count_E(self) -> Int64:  # noqa: N802  (a shape suffix)
+        """Training examples of the target item."""
+        return self.train_count_I[self.item_E]
 
     @property
     def history_fields(self) -> tuple[str, ...]:

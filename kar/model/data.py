@@ -63,7 +63,7 @@ class Fitted:
         vocabularies: field → its values.
         item_means: None: the base does not show them.
         is_held_out_I: whether the item is held out of training.
-        train_count_I: training examples of each item.
+        train_count_U, train_count_I: training examples of each user and item.
         may_meet_I: whether the item's texts are older than every example.
         counts: split → examples.
     """
@@ -78,6 +78,7 @@ class Fitted:
     vocabularies: dict[str, Vocabulary]
     item_means: profile.ItemMeans | None
     is_held_out_I: Bool
+    train_count_U: Int64
     train_count_I: Int64
     may_meet_I: Bool
     counts: dict[str, int]
@@ -115,7 +116,8 @@ class Fitted:
             item_ids=self.item_ids,
             example_id_E=ints(example["example_id"]),
             split_rows={split: np.flatnonzero(pc.equal(example["split"], split).to_numpy()) for split in SPLITS},
-            train_count_E=self.train_count_I[item_E],
+            train_count_U=self.train_count_U,
+            train_count_I=self.train_count_I,
             may_meet_I=self.may_meet_I,
             vocabularies=self.vocabularies,
             lists=None if self.listed is None else self.listed.tensors(item_E, to),
@@ -153,7 +155,8 @@ def fit(
     seen.check()
     user_ids, item_ids = pa.chunked_array(seen.user_ids).combine_chunks(), seen.item["item_id"].combine_chunks()
     is_held_out_I, may_meet_I = _standing(example_item, item_ids, seen.oldest_at)
-    trained_U, trained_I = np.concatenate(seen.is_trained_U), seen.item["is_seen"].to_numpy() & ~is_held_out_I
+    train_count_U = np.concatenate(seen.train_count_U)
+    trained_U, trained_I = train_count_U > 0, seen.item["is_seen"].to_numpy() & ~is_held_out_I
     by_place = item_attribute.sort_by([("item_id", "ascending"), ("place", "ascending")])
     listed = {name: profile.listed(item_ids, by_place, name) for name in base.item_lists}
     of_item = {name: _fitted(values, trained_I, *_also(listed, name, trained_I)) for name, values in _item_values(item_ids, by_place, base)}
@@ -181,6 +184,7 @@ def fit(
         vocabularies={name: block.vocabulary for name, block in blocks.items()} | vocabularies,
         item_means=item_means,
         is_held_out_I=is_held_out_I,
+        train_count_U=train_count_U,
         train_count_I=seen.item["train_count"].to_numpy(),
         may_meet_I=may_meet_I,
         counts={split: seen.labels[split, 0] + seen.labels[split, 1] for split in SPLITS},

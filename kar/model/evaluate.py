@@ -14,7 +14,6 @@ from kar.model.batches import Bool, TrainingData
 from kar.model.knowledge import Float32
 from kar.model.slices import is_by_count, tells_ablations
 from kar.model.train import Trained
-from kar.model.vocabulary import Int64
 from kar.settings.schema import Arm, Backbone, Base
 
 MAIN: tuple[Arm, ...] = ("base", "text", "knowledge", "permuted")
@@ -188,11 +187,7 @@ def epoch_rows(training: Training) -> list[Row]:
 
 def head_items(data: TrainingData) -> Bool:
     """[items] which of them are head items, by their training examples."""
-    return metrics.head_items(_train_counts(data))
-
-
-def _train_counts(data: TrainingData) -> Int64:
-    return np.bincount(data.item_E[data.split_rows["train"]], minlength=len(data.item_ids))
+    return metrics.head_items(data.train_count_I)
 
 
 def _logits(trainings: list[Training], base: str, backbone: str) -> dict[Arm, list[Float32]]:

@@ -36,6 +36,11 @@ class Vectors:
     subject_ids: pa.Array
     matrix_RT: Float32
 
+    @classmethod
+    def of(cls, subject_ids: pa.Array, vectors_NT: Float32) -> Vectors:
+        """Vectors in the order of the subjects; copied."""
+        return cls(subject_ids, np.concatenate([np.zeros((1, vectors_NT.shape[1]), np.float32), vectors_NT]))
+
     @property
     def vectors_NT(self) -> Float32:  # noqa: N802  (a shape suffix)
         """[subjects, width]."""

@@ -25,7 +25,7 @@ class Seen:
 
     Args:
         history_events: the longest history.
-        user_ids: of each part, ascending; `is_trained_U`: whether each has a training example.
+        user_ids: of each part, ascending; `train_count_U`: training examples of each.
         item: item_id ascending, train_count, is_seen (in a training example or its history).
         ratings: of the histories of training examples.
         labels: (split, label) → examples.
@@ -38,7 +38,7 @@ class Seen:
     history_events: int
     keeps_free: bool = False
     user_ids: list[pa.Array] = field(default_factory=list)
-    is_trained_U: list[Bool] = field(default_factory=list)
+    train_count_U: list[Int64] = field(default_factory=list)
     item: pa.Table = field(default_factory=lambda: pa.table({}))
     ratings: set[float] = field(default_factory=set)
     labels: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -68,7 +68,7 @@ class Seen:
             self._keep(sequence, user_V, profile.is_free(ints(sequence["position"]), user_V, position_E, user_E))
         self.hours.update(pc.unique(profile.hours(example["event_at"].filter(pa.array(is_train_E)))).to_pylist())
         self.user_ids.append(user_ids)
-        self.is_trained_U.append(np.bincount(user_E[is_train_E], minlength=len(user_ids)) > 0)
+        self.train_count_U.append(np.bincount(user_E[is_train_E], minlength=len(user_ids)))
         is_seen_I = np.bincount(item_V[seen_V], minlength=len(item_ids)) > 0
         self._merge(item_ids, np.bincount(item_E[is_train_E], minlength=len(item_ids)), is_seen_I)
         self.ratings.update(pc.unique(rounded(sequence["rating"]).filter(pa.array(seen_V))).drop_null().to_pylist())

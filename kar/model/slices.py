@@ -26,7 +26,7 @@ def slices(data: TrainingData, covered_E: Bool, cold_count: int, held_out_I: Boo
     """
     is_cold = data.train_count_E < cold_count
     found = {"all": np.ones(len(is_cold), bool), "warm": ~is_cold, "cold": is_cold, "covered": covered_E, "uncovered": ~covered_E}
-    of_user = np.bincount(data.user_E[data.split_rows["train"]], minlength=len(data.user_ids))[data.user_E]
+    of_user = data.train_count_U[data.user_E]
     parts = {HELD_OUT: held_out_I[data.item_E]} | _by_count("item", data.train_count_E) | _by_count("user", of_user)
     test = data.split_rows["test"]
     return found | {name: member for name, member in parts.items() if 0 < member[test].sum() < len(test)}

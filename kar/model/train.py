@@ -15,6 +15,7 @@ from kar import log, metrics
 from kar.errors import ModelError
 from kar.log import Progress
 from kar.model.batches import Batch, Kind, TrainingData
+from kar.model.data import ITEM_MEAN
 from kar.model.knowledge import Float32
 from kar.model.pools import Pool, Pools, Resident
 from kar.model.ranker import Ranker, build
@@ -147,7 +148,8 @@ def _pool(
 def hide_ids(batch: Batch, data: TrainingData, settings: AdaptorSettings, draw: torch.Generator) -> Batch:
     """Id dropout: the batch with the target's item id, and the user's id, replaced by the unknown code in a drawn share of the rows.
 
-    So that a ranker learns to use what it knows of an item or user without an id. Histories keep their ids.
+    So that a ranker learns to use what it knows of an item or user without an id. Histories keep their ids. The mean rating of an item whose
+    id is hidden is hidden with it: an item that nobody has rated has neither.
     """
     shares = {"item_id": settings.item_id_dropout, "user_id": settings.user_id_dropout}
     names = (*data.target_fields, *data.profile_fields)
@@ -157,7 +159,8 @@ def hide_ids(batch: Batch, data: TrainingData, settings: AdaptorSettings, draw: 
     single_BS = batch.single_BS.clone()
     for name, share in dropped.items():
         is_hidden_B = (torch.rand(len(single_BS), generator=draw) < share).to(single_BS.device)
-        single_BS[:, names.index(name)].masked_fill_(is_hidden_B, data.fields.offset(name) + UNKNOWN)
+        for hidden in (name, ITEM_MEAN) if name == "item_id" and ITEM_MEAN in names else (name,):
+            single_BS[:, names.index(hidden)].masked_fill_(is_hidden_B, data.fields.offset(hidden) + UNKNOWN)
     return replace(batch, single_BS=single_BS)
 
 

@@ -40,7 +40,10 @@ def rows(trainings: Sequence[Training], loaded: Loaded) -> tuple[list[Row], list
         if ranker is None or ranker.adaptor is None:
             continue
         data = loaded.data(training.base)
-        kinds = loaded.arms.kinds(training.arm, data, training.seed)
+        kinds: Sequence[Kind] = loaded.arms.kinds(training.arm, data, training.seed)
+        if (pools := loaded.pools(training.base, training.arm, training.seed)) is not None:
+            pool = next(pools.pools("valid"))  # the first valid examples; `data` has no histories
+            data, kinds = pool.data, pool.kinds
         name = {"base": training.base, "backbone": training.backbone}
         gates += [name | row for kind in kinds for row in gate_weights(ranker.adaptor, kind)]
         if loaded.stream_rows:  # predicting the valid examples over and over would read the tables as often

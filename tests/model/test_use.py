@@ -50,7 +50,7 @@ def test_a_ranker_that_learned_from_knowledge_leans_on_it_and_the_drop_is_what_l
 
     valid = data.split_rows["valid"]
     label = data.label_E.numpy()[valid]
-    none = Vectors(data.item_ids.slice(0, 0).cast("string"), np.zeros((1, 16), np.float32))
+    none = Vectors.of(data.item_ids.slice(0, 0).cast("string"), np.zeros((0, 16), np.float32))
     bare = attach(data, "item.facts", "item", none, 16, None, None, in_history=True)
     whole, without = (predict(ranker, data, [kinds[0], other], valid) for other in (kinds[1], bare))
     row = rows["item.facts", "everywhere"]

@@ -123,3 +123,28 @@ def test_amazon_examples_meet_texts_that_are_older_than_they(tmp_path: Path) -> 
     assert set(manifest.rejected) <= {"short_history", "in_evidence"}
     assert all(row["event_at"] > profiles[row["item_id"]]["evidence_newest_at"] for row in examples if row["has_item_knowledge"])
     assert all(leak["fault_count"] == 0 for leak in manifest.figures["leaks"])
+
+
+def protocols() -> dict[str, list[str]]:
+    """Protocol of `make movielens-1m` → what it sets."""
+    text = (FOLDER.parent / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.removeprefix("PROTOCOL_").partition(" :=") for line in text.splitlines() if line.startswith("PROTOCOL_")]
+    return {name: rest.replace("--set", "").split() for name, _, rest in lines}
+
+
+def test_every_protocol_of_movielens_1m_loads_and_is_what_its_name_says() -> None:
+    found = {name: load(FOLDER / "movielens-1m.toml", overrides) for name, overrides in protocols().items()}
+    assert set(found) == {"per_user", "time", "cold_items"}
+    assert {name: (s.histories.mode, s.examples.split) for name, s in found.items()} == {
+        "per_user": ("per_user", "by_user"),
+        "time": ("time", "by_time"),
+        "cold_items": ("per_user", "by_user"),
+    }
+    assert {name: (s.examples.held_out_items, s.adaptor.item_id_dropout) for name, s in found.items()} == {
+        "per_user": (0, 0),
+        "time": (0, 0),
+        "cold_items": (0.15, 0.15),
+    }
+    assert len({s.scenario.name for s in found.values()}) == 3  # none overwrites another's verdict
+    assert found["time"].snapshot_date(dt.date(2003, 2, 28)) == dt.date(2000, 11, 30)
+    assert found["per_user"].adaptor.user_fields == ["gender", "age", "occupation"]

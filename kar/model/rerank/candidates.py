@@ -86,7 +86,6 @@ class Candidates:
             item_E=item_C,
             example_id_E=np.arange(len(item_C)),
             split_rows={split: np.flatnonzero(np.isin(list_C, rows)) for split, rows in lists.split_rows.items()},
-            train_count_E=np.bincount(data.item_E[data.split_rows["train"]], minlength=len(data.item_ids))[item_C],
         )
         to_device = (torch.from_numpy(found).to(data.device) for found in (np.cumsum(length_L) - length_L, length_L))
         first_T, length_T = to_device
