@@ -117,7 +117,7 @@ def train(folder: Path, stream_rows: int, backbone: str, has_users: bool, second
     import torch
 
     from kar.model.loaded import Loaded, Tables
-    from kar.model.pools import Pools, Resident
+    from kar.model.pools import Pool, Pools, Resident
     from kar.model.ranker import build
     from kar.model.resume import Work
     from kar.model.train import predict
@@ -160,7 +160,7 @@ def _train_some(ranker: Any, pools: Any, settings: Any, seconds: float) -> tuple
         for pool in pools.pools("train", draw):
             size = 8 * settings.batch_size
             for part in torch.split(pool.rows[torch.randperm(len(pool.rows), generator=draw)], size):
-                training._pool(ranker, optimizer, training.Pool(pool.data, pool.kinds, part), settings, draw, progress)
+                training._pool(ranker, optimizer, Pool(pool.data, pool.kinds, part), settings, draw, progress)
                 rows += len(part)
                 if time.process_time() - started > seconds:
                     return rows, time.process_time() - started

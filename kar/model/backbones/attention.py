@@ -35,9 +35,7 @@ def attention(width: int, *, is_normalised: bool) -> AttentionSequencePoolingLay
     return layer
 
 
-def weights(
-    layer: AttentionSequencePoolingLayer, target_BX: Tensor, event_BLX: Tensor, of_event_BLU: Tensor | None = None
-) -> Tensor:
+def weights(layer: AttentionSequencePoolingLayer, target_BX: Tensor, event_BLX: Tensor, of_event_BLU: Tensor | None = None) -> Tensor:
     """[B, L] what deepctr-torch's local activation unit gives, with the layer's weights: neither masked nor normalised.
 
     Its first layer takes [q, k, q − k, q · k] side by side, four times the events' memory. Being linear, it is
