@@ -60,6 +60,7 @@ def make(users: int = USERS, items: int = ITEMS, seed: int = 1) -> World:
             "position": position_V,
             "item_id": item_V + 1,
             "rating": rating_V,
+            "event_at": pa.array(np.full(len(user_V), np.datetime64(_AT.replace(tzinfo=None), "us")), pa.timestamp("us", "UTC")),
             "label": (rating_V > 3).astype(np.int64),
         }
     )
@@ -89,8 +90,7 @@ def _examples(sequence: pa.Table, draw: np.random.Generator, users: int) -> pa.T
     return pa.table(
         {
             "example_id": np.arange(count),
-            **{name: kept[name] for name in ("user_id", "item_id", "position", "label")},
-            "event_at": pa.array([_AT] * count, pa.timestamp("us", "UTC")),
+            **{name: kept[name] for name in ("user_id", "item_id", "event_at", "position", "label")},
             "split": part_U[kept["user_id"].to_numpy() - 1],
         }
     )

@@ -122,6 +122,14 @@ def test_a_difference_that_is_not_defined_is_a_dash_and_null(tmp_path: Path) -> 
     assert "nan" not in text(found).lower()
 
 
+def test_a_training_whose_knowledge_is_gone_is_judged_without_its_cost(tmp_path: Path) -> None:
+    settings, home = fake_home.build(tmp_path)
+    shutil.rmtree(home.path / "knowledge")
+    printed = text(evaluation(settings, home, None))
+    assert "knowledge beats raw text" in printed
+    assert printed.endswith("cost     not known: the knowledge that this training met is not here any more")
+
+
 def test_a_training_without_any_comparison_is_printed_all_the_same(tmp_path: Path) -> None:
     printed = text(told(tmp_path, Plan(arms=("base",), kind="nothing")))
     assert "Whether knowledge helps over the same evidence was not measured" in printed

@@ -20,6 +20,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from kar import metrics
 from kar.metrics import Bootstrap, Interval
 from kar.metrics.bootstrap import wins
+from kar.metrics.calibration import probabilities
 
 SOME = st.integers(2, 60).flatmap(
     lambda n: st.tuples(
@@ -142,6 +143,18 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 52 <= covered <= 60
 
 
+def test_a_difference_that_one_user_decides_has_no_interval_and_no_p_value() -> None:
+    user, label = [1, 1, 2], [0, 1, 1]  # every defined resample holds user 1, whose pair decides
+    bootstrap = Bootstrap(user, label, 50)
+    interval = bootstrap.difference(bootstrap.arm("auc", [[0.0, 1.0, 2.0]]), bootstrap.arm("auc", [[1.0, 0.0, 2.0]]))
+    assert interval.difference == 0.5
+    assert math.isnan(interval.low) or interval.low < interval.high
+    alone = Bootstrap([1, 1], [0, 1], 50)
+    certain = alone.difference(alone.arm("auc", [[0.0, 1.0]]), alone.arm("auc", [[1.0, 0.0]]))
+    assert certain.difference == 1.0
+    assert all(math.isnan(v) for v in (certain.low, certain.high, certain.se, certain.p, certain.detectable))
+
+
 def test_a_metric_that_is_not_defined_is_nan_and_so_is_its_interval() -> None:
     for bootstrap in (Bootstrap([], [], 20), Bootstrap([1, 1], [1, 1], 20)):
         values = bootstrap.arm("auc", [np.zeros(len(bootstrap.label))])
@@ -246,11 +259,17 @@ def test_deciles_are_scikit_learns_also_with_ties(seed: int, rows: int, distinct
     draw = np.random.default_rng(seed)
     logit, label = draw.integers(0, distinct, rows) / 7.0 - 1, draw.integers(0, 2, rows)
     found = metrics.deciles(label, logit)
-    actual, predicted = calibration_curve(label, 1 / (1 + np.exp(-logit)), n_bins=10, strategy="quantile")
+    actual, predicted = calibration_curve(label, probabilities(logit), n_bins=10, strategy="quantile")
     filled = found.count > 0
     np.testing.assert_allclose(found.actual[filled], actual)
     np.testing.assert_allclose(found.predicted[filled], predicted)
     assert found.count.sum() == rows
+
+
+def test_probabilities_are_those_of_the_logits_without_overflow() -> None:
+    np.testing.assert_allclose(
+        probabilities([-900.0, -2.0, 0.0, 2.0, 900.0]), [0.0, 1 / (1 + math.exp(2)), 0.5, 1 / (1 + math.exp(-2)), 1.0]
+    )
 
 
 def test_ece_and_the_ratio_by_decile_of_a_hand_computed_case() -> None:

@@ -69,13 +69,18 @@ class Bootstrap:
 
     @staticmethod
     def difference(arm_a: Float, arm_b: Float) -> Interval:
-        """arm_a − arm_b of two results of `arm`: over the resamples in which both are defined, 2.5 % and 97.5 %, and their spread."""
+        """arm_a − arm_b of two results of `arm`: over the resamples in which both are defined, 2.5 % and 97.5 %, and their spread.
+
+        A difference that no resample changes rests on too few users to have an interval: one or two decide it.
+        """
         resampled = (arm_a - arm_b)[1:]
         defined = resampled[np.isfinite(resampled)]
         point = float(arm_a[0] - arm_b[0])
         if not math.isfinite(point) or len(defined) < 2:
             return Interval(math.nan, math.nan, math.nan, math.nan)
         low, high = np.quantile(defined, [0.025, 0.975])
+        if low == high and point != 0.0:
+            return Interval(point, math.nan, math.nan, math.nan)
         return Interval(point, float(low), float(high), float(defined.std(ddof=1)))
 
     def _draws(self) -> Iterator[Float]:

@@ -49,15 +49,20 @@ def deciles(label: ArrayLike, logit: ArrayLike) -> Deciles:
     if not len(x):
         empty = np.full(DECILES, math.nan)
         return Deciles(np.zeros(DECILES, np.int64), empty, empty)
-    # 1 / (1 + exp(-x)) without overflow: exp only of what is not positive
-    small = np.exp(-np.abs(x))
-    probability = np.where(x >= 0, 1.0, small) / (1.0 + small)
-    edges = np.quantile(probability, np.linspace(0, 1, DECILES + 1)[1:-1])
+    probability = probabilities(x)
+    edges = np.percentile(probability, 100 * np.linspace(0, 1, DECILES + 1)[1:-1])
     place = np.searchsorted(edges, probability)
     count = np.bincount(place, minlength=DECILES)
     sums = [np.bincount(place, weights=of, minlength=DECILES) for of in (probability, happened)]
     predicted, actual = (np.divide(total, count, out=np.full(DECILES, math.nan), where=count > 0) for total in sums)
     return Deciles(count, predicted, actual)
+
+
+def probabilities(logit: ArrayLike) -> Float:
+    """1 / (1 + exp(−logit)) without overflow."""
+    x = np.asarray(logit, dtype=np.float64)
+    small = np.exp(-np.abs(x))  # of what is not positive
+    return np.asarray(np.where(x >= 0, 1.0, small) / (1.0 + small))
 
 
 def ece(label: ArrayLike, logit: ArrayLike) -> float:

@@ -66,7 +66,11 @@ class Adapted:
 
     def events(self, place_BL: Tensor) -> list[Tensor]:
         """J tensors [B, L, D]: the vectors of the history's items at their places (`Batch.places`)."""
-        return [lay_out(found.table_XD.index_select(0, found.place_H), place_BL) for found in self.history]
+        return [lay_out(vector_HD, place_BL) for vector_HD in self.event_line()]
+
+    def event_line(self) -> list[Tensor]:
+        """J tensors [H, D]: the vectors of the history's items in line."""
+        return [found.table_XD.index_select(0, found.place_H) for found in self.history]
 
     def queries(self) -> list[Tensor]:
         """J tensors [B, D]: the target's own vectors of the kinds that the history carries."""

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from kar.model import forms, start
 from kar.model.adapted import Adapted, HistoryVectors
-from kar.model.adaptor import Form
+from kar.model.adaptor import Adaptor, Form
 from kar.model.backbones import BACKBONES, Backbone, Shape
+from kar.model.backbones.base import FirstLayer
 from kar.model.batches import Batch, Kind, KindBatch, TrainingData
 from kar.model.vocabulary import UNKNOWN
 from kar.settings import AdaptorSettings
@@ -94,6 +95,14 @@ class Ranker(nn.Module):
         adapted_MD = functional.normalize(table_XD.index_select(0, place_M), dim=1, eps=_SHORTEST)
         return functional.cross_entropy(id_MD @ adapted_MD.t() / _TEMPERATURE, torch.arange(len(place_M), device=code_M.device))
 
+    def compute_in(self, precision: torch.dtype) -> None:
+        """Let the dear products run in another precision: those of KAR's adaptor, of DIN's attention, of FiBiNET's pairs, and the first of
+        every final MLP. Weights, their gradients and what joins the parts stay in float32.
+        """
+        for module in self.modules():
+            if isinstance(module, Adaptor | Backbone | FirstLayer):
+                module.precision = precision
+
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
@@ -115,4 +124,7 @@ def build(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, 
         adaptor = forms.make([kind.view for kind in kinds], width, settings) if kinds else None
     if settings.pca_init:
         start.from_knowledge(body.embedding.weight, data, kinds)
-    return Ranker(body, adaptor, settings.alignment).to(data.device)
+    ranker = Ranker(body, adaptor, settings.alignment)
+    if settings.precision != "float32":
+        ranker.compute_in(getattr(torch, settings.precision))
+    return ranker.to(data.device)

@@ -22,12 +22,13 @@ def in_line(start_B: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         start_B: of each history: its first event among all events.
-        length_B: how many events it holds; may be 0. Of two histories, the one that ends first may not begin last, which holds for
-            windows of at most so many events before an example.
+        length_B: how many events it holds; may be 0. Of two histories with events, the one that ends first may not begin last, which
+            holds for windows of at most so many events before an example.
 
     Returns:
         event_H: the events in line, ascending. first_B: where in the line each history begins.
     """
+    start_B = start_B * (length_B > 0)  # an empty one, wherever it stands, comes before all others
     end_B, order_B = torch.sort(start_B + length_B)
     start_B, length_B = start_B.index_select(0, order_B), length_B.index_select(0, order_B)
     fresh_B = torch.minimum(length_B, torch.diff(end_B, prepend=start_B[:1]))  # those that the history before does not hold

@@ -300,7 +300,7 @@ _TABLES = (
             _SLICE,
             Column("metric", "string", "auc · gauc · logloss"),
             Column("difference", "float64", "arm_a − arm_b; NaN: not defined on this slice"),
-            Column("low", "float64", "2.5 % of the paired bootstrap over users"),
+            Column("low", "float64", "2.5 % of the paired bootstrap over users; NaN: not defined, or one or two users decide it"),
             Column("high", "float64", "97.5 % of the paired bootstrap over users"),
             Column("se", "float64", "standard error: the resamples' standard deviation"),
             Column("p", "float64", "two-sided, of the difference in standard errors"),

@@ -21,8 +21,9 @@ def histories(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     for size in sizes:
         begin.append(begin[-1] + size)
     position = [event - max(first for first in begin if first <= event) for event in own]
+    is_kept = draw(st.lists(st.booleans(), min_size=len(own), max_size=len(own)))
     length = torch.tensor([min(place, cap) for place in position])
-    return torch.tensor(own) - length, length
+    return torch.tensor(own) - length, length * torch.tensor(is_kept)  # an emptied history may begin amid others
 
 
 def drawn(count: int, width: int = 3) -> Tensor:

@@ -66,7 +66,12 @@ class Shape:
 
 
 class Backbone(nn.Module, ABC):
-    """A ranker over ids, attributes and the history, with or without adapted vectors."""
+    """A ranker over ids, attributes and the history, with or without adapted vectors.
+
+    `precision` is of its dear products, where a backbone has any beside the final MLP's; whoever trains sets it.
+    """
+
+    precision: torch.dtype | None = None
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -126,9 +131,31 @@ class Backbone(nn.Module, ABC):
         the adapted vectors of its item.
         """
         place_BL, is_event_BL = batch.places()
-        code_BLK = lay_out(batch.code_KH.t(), place_BL)
-        *values, rating_BLD = self.embedding(code_BLK).unbind(2)
-        return torch.cat([*(value_BLD + rating_BLD for value_BLD in values), *adapted.events(place_BL)], dim=-1), is_event_BL
+        return lay_out(self.event_line(batch, adapted), place_BL), is_event_BL
+
+    def event_line(self, batch: Batch, adapted: Adapted) -> Tensor:
+        """[H, X]: the events of `events` in line, each looked up once however many histories hold it."""
+        *value_H, rating_HD = self.embedding(batch.code_KH).unbind(0)
+        return torch.cat([*(value_HD + rating_HD for value_HD in value_H), *adapted.event_line()], dim=-1)
+
+
+class FirstLayer(nn.Linear):
+    """A linear layer over many inputs; `precision` is of its product, None: float32. What comes out is float32."""
+
+    precision: torch.dtype | None = None
+
+    @classmethod
+    def like(cls, layer: nn.Linear) -> FirstLayer:
+        """With the same weights; draws none."""
+        made: FirstLayer = nn.utils.skip_init(cls, layer.in_features, layer.out_features)  # type: ignore[no-untyped-call]
+        made.load_state_dict(layer.state_dict())
+        return made
+
+    def forward(self, x_BX: Tensor) -> Tensor:
+        if self.precision is None:
+            return super().forward(x_BX)
+        to = self.precision
+        return functional.linear(x_BX.to(to), self.weight.to(to), self.bias.to(to)).float()
 
 
 class FinalMLP(nn.Module):
@@ -136,7 +163,9 @@ class FinalMLP(nn.Module):
 
     def __init__(self, width: int, hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
-        self.dnn = start_as_linear(DNN(width, list(hidden), activation="relu", dropout_rate=dropout))
+        dnn = DNN(width, list(hidden), activation="relu", dropout_rate=dropout)
+        dnn.linears[0] = FirstLayer.like(dnn.linears[0])
+        self.dnn = start_as_linear(dnn)
         self.out = nn.Linear(hidden[-1], 1)
 
     def forward(self, x_BX: Tensor) -> Tensor:

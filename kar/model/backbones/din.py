@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from kar.model.adapted import Adapted
-from kar.model.backbones.attention import attention, weights
+from kar.model.backbones.attention import attention, of_events, weights
 from kar.model.backbones.base import Backbone, FinalMLP, Shape
-from kar.model.batches import Batch
+from kar.model.batches import Batch, lay_out
 
 
 class DIN(Backbone):
@@ -30,10 +30,17 @@ class DIN(Backbone):
 
     def forward(self, batch: Batch, adapted: Adapted) -> Tensor:
         single_BSD = self.single(batch)
-        interest_BX = self.pool(self.target(single_BSD, adapted), *self.events(batch, adapted))
+        event_HX = self.event_line(batch, adapted).to(self.precision or single_BSD.dtype)
+        place_BL, is_event_BL = batch.places()
+        of_event_BLU = lay_out(of_events(self.attention, event_HX), place_BL)
+        interest_BX = self.pool(self.target(single_BSD, adapted), lay_out(event_HX, place_BL), is_event_BL, of_event_BLU)
         return self.mlp(torch.cat([interest_BX, single_BSD.flatten(1), adapted.target_BCD.flatten(1)], dim=1))  # type: ignore[no-any-return]
 
-    def pool(self, target_BX: Tensor, event_BLX: Tensor, is_event_BL: Tensor) -> Tensor:
-        """[B, X] what `attention` gives, in less memory; a test holds the two equal. Zero for an empty history: weights are not normalised."""
-        weight_BL = weights(self.attention, target_BX, event_BLX).masked_fill(~is_event_BL, 0.0)
-        return torch.bmm(weight_BL[:, None], event_BLX)[:, 0]
+    def pool(self, target_BX: Tensor, event_BLX: Tensor, is_event_BL: Tensor, of_event_BLU: Tensor | None = None) -> Tensor:
+        """[B, X] what `attention` gives, in less memory; a test holds the two equal. Zero for an empty history: weights are not normalised.
+
+        Args:
+            of_event_BLU: see `weights`.
+        """
+        weight_BL = weights(self.attention, target_BX, event_BLX, of_event_BLU).masked_fill(~is_event_BL, 0.0)
+        return torch.bmm(weight_BL[:, None], event_BLX)[:, 0].to(target_BX.dtype)

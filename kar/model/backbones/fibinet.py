@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kar.model.adapted import Adapted
 from kar.model.backbones.base import Backbone, FinalMLP, Shape
@@ -33,11 +34,12 @@ class FiBiNET(Backbone):
 
     def forward(self, batch: Batch, adapted: Adapted) -> Tensor:
         fields_BFD = torch.cat([self.fields(batch), adapted.fields(batch)], dim=1)
-        plain_BPD = self.interact(self.bilinear, fields_BFD)
-        weighted_BPD = self.interact(self.bilinear_senet, self.senet(fields_BFD))
+        to = self.precision or fields_BFD.dtype
+        plain_BPD = self.interact(self.bilinear, fields_BFD.to(to))
+        weighted_BPD = self.interact(self.bilinear_senet, self.senet(fields_BFD).to(to))
         return self.mlp(torch.cat([plain_BPD, weighted_BPD], dim=1).flatten(1))  # type: ignore[no-any-return]
 
     def interact(self, layer: BilinearInteraction, x_BFD: Tensor) -> Tensor:
-        """What `layer(x_BFD)` gives, in one product instead of one per pair; a test holds the two equal."""
-        turned_BFD: Tensor = layer.bilinear(x_BFD)
+        """What `layer(x_BFD)` gives, in one product instead of one per pair, in the fields' precision; a test holds the two equal."""
+        turned_BFD = functional.linear(x_BFD, layer.bilinear.weight.to(x_BFD.dtype))
         return turned_BFD.index_select(1, self.left) * x_BFD.index_select(1, self.right)  # type: ignore[arg-type]
