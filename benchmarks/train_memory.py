@@ -117,7 +117,7 @@ def train(folder: Path, stream_rows: int, backbone: str, has_users: bool, second
     import torch
 
     from kar.model.loaded import Loaded, Tables
-    from kar.model.pools import Pool, Pools, Resident
+    from kar.model.pools import Pools, Resident
     from kar.model.ranker import build
     from kar.model.resume import Work
     from kar.model.train import predict
@@ -152,6 +152,7 @@ def _train_some(ranker: Any, pools: Any, settings: Any, seconds: float) -> tuple
 
     from kar.log import Progress
     from kar.model import train as training
+    from kar.model.pools import Pool
 
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=1e-3, fused=True)
     draw, started, rows = torch.Generator().manual_seed(1), time.process_time(), 0
