@@ -83,7 +83,7 @@ def _sentence(model: str, rows: list[Row]) -> str:
     metric, k = _SENTENCE_ON
     words = []
     for row in rows:
-        verb = "beats" if row["low"] > 0 else "loses to" if row["high"] < 0 else "is level with"
+        verb = "beats" if row["low"] > 0 else "loses to" if row["high"] < 0 else "cannot be told from"
         interval = f"{_signed(row['difference'])} {_name(metric)}@{k} (95 % {_signed(row['low'])} … {_signed(row['high'])})"
         words.append(
             f"{verb} {_AGAINST[row['arm_b']]} by {interval}" if verb == "beats" else f"{verb} {_AGAINST[row['arm_b']]}: {interval}"

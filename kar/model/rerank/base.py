@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kar.model.adapted import Adapted, HistoryVectors
-from kar.model.adaptor import Adaptor
+from kar.model.adaptor import Form
 from kar.model.batches import Kind, TrainingData, lay_out
 from kar.model.rerank.candidates import ListBatch
 from kar.settings import AdaptorSettings, RerankSettings
@@ -94,7 +94,7 @@ class Reranker(nn.Module, ABC):
 class ListRanker(nn.Module):
     """Embeddings, the adaptor where the arm has knowledge, and a re-ranker."""
 
-    def __init__(self, code_count: int, embedding_dim: int, adaptor: Adaptor | None, body: Reranker) -> None:
+    def __init__(self, code_count: int, embedding_dim: int, adaptor: Form | None, body: Reranker) -> None:
         super().__init__()
         self.embedding = nn.Embedding(code_count, embedding_dim)
         nn.init.normal_(self.embedding.weight, std=_EMBEDDING_STD)
@@ -123,7 +123,8 @@ class ListRanker(nn.Module):
         shape = batch.code_BNT.shape[:2]
         for kind, side in zip(batch.knowledge, batch.sides, strict=True):
             assert self.adaptor is not None
-            table_XD = torch.cat([self.adaptor.missing(kind.view)[None], self.adaptor(kind.view, kind.vectors_NT)])
+            adapted_XD = torch.cat([self.adaptor.missing(kind.view)[None], self.adaptor(kind.view, kind.vectors_NT)])
+            table_XD = self.adaptor.enter(kind.view, adapted_XD)
             vector = table_XD.index_select(0, kind.place_B)
             if side == "user":
                 users.append(vector)

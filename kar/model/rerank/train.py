@@ -10,7 +10,7 @@ import copy
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,9 +19,8 @@ import torch
 from kar import log, rank_metrics
 from kar.errors import ModelError
 from kar.log import Progress
-from kar.model.adaptor import Adaptor
+from kar.model import forms
 from kar.model.arms import Arms
-from kar.model.batches import Kind
 from kar.model.knowledge import Float32
 from kar.model.rerank import RERANKERS
 from kar.model.rerank.base import ListRanker, shape_of
@@ -104,14 +103,8 @@ def build(model: str, data: ListData, width: int, adaptor: AdaptorSettings, sett
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = RERANKERS[model](shape_of(data.data, data.kinds, adaptor, settings))
-        found = _adaptor(data.kinds, width, adaptor) if data.kinds else None
+        found = forms.make([kind.view for kind in data.kinds], width, adaptor) if data.kinds else None
         return ListRanker(data.data.fields.total, adaptor.embedding_dim, found, body).to(data.data.device)
-
-
-def _adaptor(kinds: Sequence[Kind], width: int, adaptor: AdaptorSettings) -> Adaptor:
-    views = [kind.view for kind in kinds]
-    shape = adaptor.embedding_dim, adaptor.expert_hidden, adaptor.shared_experts, adaptor.own_experts
-    return Adaptor(views, width, *shape, adaptor.dropout)
 
 
 def train(job: Job, prepared: Prepared, *, is_shown: bool = True) -> Reranked:
@@ -121,9 +114,10 @@ def train(job: Job, prepared: Prepared, *, is_shown: bool = True) -> Reranked:
         ModelError: the loss is no longer finite.
     """
     settings, data = prepared.settings, prepared.data(job.arm, job.seed)
+    adaptor = prepared.adaptor.model_copy(update={"form": prepared.arms.plans[job.arm].form})
     splits = prepared.candidates.lists.split_rows
     with _repeatable(job.seed, prepared.adaptor.threads):
-        ranker = build(job.model, data, prepared.arms.width, prepared.adaptor, settings, job.seed)
+        ranker = build(job.model, data, prepared.arms.width, adaptor, settings, job.seed)
         optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
         shuffle = torch.Generator().manual_seed(job.seed)
         epochs: list[Epoch] = []

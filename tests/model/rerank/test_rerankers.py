@@ -302,3 +302,9 @@ def test_a_candidate_carries_its_own_codes_history_and_label(made: Any) -> None:
         first = example[int(made.lists.example_L[number])]
         assert batch.history.length_B[number] == min(first["position"], 5)
         assert batch.label_BN[number, : len(items)].tolist() == made.lists.label_LN[number, : len(items)].tolist()
+
+
+def test_an_arm_of_another_form_trains_with_that_form(made: Any) -> None:
+    prepared = made.prepared(arms=["knowledge", "linear"], epochs=1)
+    found = {arm: train(Job("prm", arm, 1), prepared).parameter_count for arm in ("knowledge", "linear")}
+    assert found["linear"] < found["knowledge"]

@@ -144,7 +144,7 @@ def test_a_sentence_says_beats_only_where_the_interval_lies_above_0() -> None:
     found = reranked.sentences([row("text", 0.02, 0.01, 0.03), row("permuted", 0.01, -0.01, 0.03), row("base", -0.02, -0.03, -0.01)])
     assert found == [
         "prm: knowledge beats raw text by +0.0200 NDCG@5 (95 % +0.0100 … +0.0300); "
-        "is level with shuffled knowledge: +0.0100 NDCG@5 (95 % −0.0100 … +0.0300); loses to the base: −0.0200 NDCG@5 (95 % −0.0300 … −0.0100)."
+        "cannot be told from shuffled knowledge: +0.0100 NDCG@5 (95 % −0.0100 … +0.0300); loses to the base: −0.0200 NDCG@5 (95 % −0.0300 … −0.0100)."
     ]
 
 
