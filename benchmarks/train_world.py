@@ -8,10 +8,12 @@ KAR's split by user, about 670 thousand examples, none of them a user's first fi
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from kar.model.bases import base_of
 from kar.model.batches import Kind, TrainingData
@@ -38,6 +40,16 @@ class World:
     def load(self, base: Base, settings: AdaptorSettings, cap: int) -> TrainingData:
         tables = (self.example, self.example_item, self.sequence, self.user_attribute, self.item_attribute)
         return load(*tables, base_of(base, settings, cap), settings.device)
+
+
+def write(world: World, folder: Path) -> None:
+    """Put the tables down, for processes that read them."""
+    for name, table in vars(world).items():
+        pq.write_table(table, folder / f"{name}.parquet")
+
+
+def read(folder: Path) -> World:
+    return World(*(pq.read_table(folder / f"{field.name}.parquet") for field in fields(World)))
 
 
 def make(users: int = USERS, items: int = ITEMS, seed: int = 1) -> World:

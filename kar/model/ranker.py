@@ -127,4 +127,6 @@ def build(backbone: str, data: TrainingData, kinds: Sequence[Kind], width: int, 
     ranker = Ranker(body, adaptor, settings.alignment)
     if settings.precision != "float32":
         ranker.compute_in(getattr(torch, settings.precision))
+    if settings.compile:
+        body.compile(dynamic=True)  # in place: names of weights stay. Batches differ in their number of events
     return ranker.to(data.device)

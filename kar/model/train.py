@@ -83,7 +83,7 @@ def train(
     """
     pools = pools or Resident(data, kinds)
     ranker = build(backbone, data, kinds, width, settings, seed)
-    optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    optimizer = optimizer_of(ranker, settings)
     state = State(ranker, optimizer, torch.Generator().manual_seed(seed))
     valid_label = data.label_E.cpu().numpy()[data.split_rows["valid"]]
     count = pools.count("train")
@@ -136,13 +136,23 @@ def _pool(
     total = torch.zeros((), dtype=torch.float64, device=pool.rows.device)
     for chunk in torch.split(pool.rows[order], settings.batch_size):
         batch = hide_ids(pool.data.batch(chunk, pool.kinds), pool.data, settings, draw)
-        loss = ranker.loss(batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.detach() * len(chunk)
+        total += step(ranker, optimizer, batch) * len(chunk)
         progress.advance(len(chunk))
     return float(total)
+
+
+def step(ranker: Ranker, optimizer: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:
+    """Learn from one batch; returns its mean loss, which stays on the device."""
+    loss = ranker.loss(batch)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach()
+
+
+def optimizer_of(ranker: Ranker, settings: AdaptorSettings) -> torch.optim.Optimizer:
+    """AdamW in one pass over all weights."""
+    return torch.optim.AdamW(ranker.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
 def hide_ids(batch: Batch, data: TrainingData, settings: AdaptorSettings, draw: torch.Generator) -> Batch:
