@@ -161,7 +161,7 @@ def _train_some(ranker: Any, pools: Any, settings: Any, seconds: float) -> tuple
         for pool in pools.pools("train", draw):
             size = 8 * settings.batch_size
             for part in torch.split(pool.rows[torch.randperm(len(pool.rows), generator=draw)], size):
-                training._pool(ranker, optimizer, Pool(pool.data, pool.kinds, part), settings, draw, progress)
+                training.train_pool(ranker, optimizer, Pool(pool.data, pool.kinds, part), settings, draw, progress)
                 rows += len(part)
                 if time.process_time() - started > seconds:
                     return rows, time.process_time() - started

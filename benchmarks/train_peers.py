@@ -107,7 +107,14 @@ def _fuxictr_model(task: Task, sizes: dict[str, int], length: int) -> Any:
         made[name] = {"type": "categorical", "source": "", "vocab_size": sizes[name], "padding_idx": 0}
     for name in ("item", "genre") if is_din else ("item", "genre", "rating"):
         pooled = {"share_embedding": name} if is_din else {"feature_encoder": "layers.MaskedAveragePooling()"}
-        made[f"history_{name}"] = {"type": "sequence", "source": "", "vocab_size": sizes[name], "padding_idx": 0, "max_len": length, **pooled}
+        made[f"history_{name}"] = {
+            "type": "sequence",
+            "source": "",
+            "vocab_size": sizes[name],
+            "padding_idx": 0,
+            "max_len": length,
+            **pooled,
+        }
     features.features = collections.OrderedDict(made)
     features.num_fields = features.get_num_fields()
     count = features.num_fields

@@ -208,7 +208,16 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Entry point of the `kar` command."""
+    """Entry point of the `kar` command, and of every process that torchrun starts (`kar.model.distributed`)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        from kar.model import follow
+
+        follow.main(_lead)
+    else:
+        _lead()
+
+
+def _lead() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         app()

@@ -14,11 +14,14 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from kar import log
 from kar.log import Progress
+from kar.model import distributed
+from kar.model.distributed import ALONE, Ranks
 from kar.model.evaluate import Training
 from kar.model.loaded import Chosen, Loaded, Tables
 from kar.model.resume import Work
@@ -61,9 +64,33 @@ def train_all(loaded: Loaded) -> list[Training]:
     # a base at a time; within it the models that attend and the arms with an adaptor take longest and come first, so that the end is short
     slow_first = sorted(todo, key=lambda job: (settings.bases.index(job.base), job.arm == "base", job.backbone not in ("din", "dien")))
     count = _process_count(len(todo), loaded.count(settings.bases[0], "train"), settings)
-    done = [_train(job, loaded, is_shown=True) for job in slow_first] if count == 1 else _side_by_side(slow_first, loaded, count)
+    ranks = distributed.current()
+    if ranks.count > 1:
+        done: Iterable[Training] = (_train_in_step(job, loaded, ranks) for job in slow_first)
+    elif count == 1:
+        done = (train_job(job, loaded, is_shown=True) for job in slow_first)
+    else:
+        done = _side_by_side(slow_first, loaded, count)
     found = {Job(t.base, t.backbone, t.arm, t.seed): t for t in done}
     return [found[job] for job in todo]
+
+
+def _train_in_step(job: Job, loaded: Loaded, ranks: Ranks) -> Training:
+    ranks.tell(_announcement(job, loaded))
+    return train_job(job, loaded, ranks=ranks, is_shown=True)
+
+
+def _announcement(job: Job, loaded: Loaded) -> dict[str, Any]:
+    """What the others must know of a training."""
+    return {
+        "tables": {name: str(path) for name, path in loaded.tables.paths().items()},
+        "settings": loaded.settings.model_dump(mode="json"),
+        "cap": loaded.cap,
+        "chosen": [[*key, value] for key, value in loaded.chosen.items()],
+        "work": str(loaded.work.folder) if loaded.work else None,
+        "stream_rows": loaded.stream_rows,
+        "job": asdict(job),
+    }
 
 
 def _process_count(job_count: int, example_count: int, settings: AdaptorSettings) -> int:
@@ -108,10 +135,11 @@ def _end_with(parent: int) -> None:
 
 
 def _run(job: Job) -> Training:
-    return _train(job, _loaded, is_shown=False)
+    return train_job(job, _loaded, is_shown=False)
 
 
-def _train(job: Job, loaded: Loaded, *, is_shown: bool) -> Training:
+def train_job(job: Job, loaded: Loaded, *, ranks: Ranks = ALONE, is_shown: bool) -> Training:
+    """One training of a run; `ranks`: together with other processes."""
     data = loaded.data(job.base)
     kinds = loaded.arms.kinds(job.arm, data, job.seed)
     settings = loaded.settings_of(job.base, job.backbone, job.arm)
@@ -119,7 +147,7 @@ def _train(job: Job, loaded: Loaded, *, is_shown: bool) -> Training:
     path = loaded.work.file(str(job).removeprefix("adaptor: "), as_it_is) if loaded.work else None
     pools = loaded.pools(job.base, job.arm, job.seed)
     width, what = loaded.arms.width, str(job)
-    result = train(job.backbone, data, kinds, width, settings, job.seed, what, pools=pools, state_path=path, is_shown=is_shown)
+    result = train(job.backbone, data, kinds, width, settings, job.seed, what, pools=pools, state_path=path, ranks=ranks, is_shown=is_shown)
     training = Training(job.base, job.backbone, job.arm, job.seed, result)
     if is_shown:
         _say(training)

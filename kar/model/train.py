@@ -16,6 +16,7 @@ from kar.errors import ModelError
 from kar.log import Progress
 from kar.model.batches import Batch, Kind, TrainingData
 from kar.model.data import ITEM_MEAN
+from kar.model.distributed import ALONE, Ranks
 from kar.model.knowledge import Float32
 from kar.model.pools import Pool, Pools, Resident
 from kar.model.ranker import Ranker, build
@@ -64,6 +65,7 @@ def train(
     *,
     pools: Pools | None = None,
     state_path: Path | None = None,
+    ranks: Ranks = ALONE,
     is_shown: bool = True,
     with_test: bool = True,
 ) -> Trained:
@@ -75,6 +77,7 @@ def train(
         what: names the training in the progress and in errors.
         pools: the examples, where they do not all lie in `data`, which then holds labels and ids of valid and test alone.
         state_path: where the state is kept after each epoch; a training that was killed goes on from it, a finished one is read back.
+        ranks: this process among those that train together; all call this with the same arguments.
         is_shown: whether to show progress; not where several train side by side.
         with_test: False: the test examples are left alone, and there are no test logits (a hyper-parameter trial).
 
@@ -93,20 +96,21 @@ def train(
             progress.advance(count * len(state.epochs))
         while state.test_logit is None and not state.is_over(settings):
             started, number = time.perf_counter(), len(state.epochs)
-            loss = _epoch(ranker, optimizer, pools, settings, state.draw, progress)
+            ranks.seed(seed, number)
+            loss = _epoch(ranker, optimizer, pools, settings, state.draw, progress, ranks)
             seconds = time.perf_counter() - started
             if not np.isfinite(loss):
                 raise ModelError(f"{what}: the loss of epoch {number} is {loss}", "lower adaptor.learning_rate")
-            logit = _predict_split(ranker, pools, "valid")
+            logit = _predict_split(ranker, pools, "valid", ranks)
             state.add(Epoch(loss, metrics.auc(valid_label, logit), metrics.logloss(valid_label, logit), seconds), logit)
             progress.tick(epoch=number, valid_auc=state.epochs[-1].valid_auc)
-            if state_path is not None:
+            if state_path is not None and ranks.rank == 0:
                 state.save(state_path)
         ranker.load_state_dict(state.best)
         ranker.eval()
         if state.test_logit is None or (with_test and not len(state.test_logit)):
-            state.test_logit = _predict_split(ranker, pools, "test") if with_test else np.empty(0, np.float32)
-            if state_path is not None:
+            state.test_logit = _predict_split(ranker, pools, "test", ranks) if with_test else np.empty(0, np.float32)
+            if state_path is not None and ranks.rank == 0:
                 state.save(state_path)
     rows_per_s = count * len(state.epochs) / sum(epoch.seconds for epoch in state.epochs)
     return Trained(ranker, ranker.parameter_count(), state.epochs, state.chosen, state.valid_logit, state.test_logit, rows_per_s)
@@ -119,35 +123,55 @@ def _epoch(
     settings: AdaptorSettings,
     draw: torch.Generator,
     progress: Progress,
+    ranks: Ranks,
 ) -> float:
     """One pass in a new order; returns the mean loss, which leaves the device once per pool."""
     ranker.train()
     total = 0.0
     for pool in pools.pools("train", draw):
-        total += _pool(ranker, optimizer, pool, settings, draw, progress)
+        total += train_pool(ranker, optimizer, pool, settings, draw, progress, ranks)
     return total / pools.count("train")
 
 
-def _pool(
-    ranker: Ranker, optimizer: torch.optim.Optimizer, pool: Pool, settings: AdaptorSettings, draw: torch.Generator, progress: Progress
+def train_pool(
+    ranker: Ranker,
+    optimizer: torch.optim.Optimizer,
+    pool: Pool,
+    settings: AdaptorSettings,
+    draw: torch.Generator,
+    progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> float:
     """One pass over a pool; returns the sum of the losses of its rows."""
     order = shuffled(len(pool.rows), settings.block_rows, draw).to(pool.rows.device)
     total = torch.zeros((), dtype=torch.float64, device=pool.rows.device)
     for chunk in torch.split(pool.rows[order], settings.batch_size):
-        batch = hide_ids(pool.data.batch(chunk, pool.kinds), pool.data, settings, draw)
-        total += step(ranker, optimizer, batch) * len(chunk)
+        share = ranks.share(len(chunk))
+        mine, hidden = chunk[share], draw_hidden(len(chunk), pool.data, settings, draw)
+        batch = None
+        if len(mine):
+            batch = hide(pool.data.batch(mine, pool.kinds), pool.data, {name: is_B[share] for name, is_B in hidden.items()})
+        total += step(ranker, optimizer, batch, len(mine) / len(chunk), ranks) * len(mine)
         progress.advance(len(chunk))
-    return float(total)
+    return float(ranks.sum(total))
 
 
-def step(ranker: Ranker, optimizer: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:
-    """Learn from one batch; returns its mean loss, which stays on the device."""
-    loss = ranker.loss(batch)
+def step(
+    ranker: Ranker, optimizer: torch.optim.Optimizer, batch: Batch | None, share: float = 1.0, ranks: Ranks = ALONE
+) -> torch.Tensor | float:
+    """Learn from one batch; returns its mean loss, which stays on the device.
+
+    Args:
+        batch: this process's rows of it; None: it has none.
+        share: how many of the rows those are, as a share.
+    """
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = None if batch is None else ranker.loss(batch)
+    if loss is not None:
+        (loss if share == 1.0 else loss * share).backward()  # type: ignore[no-untyped-call]
+    ranks.sum_gradients(ranker)
     optimizer.step()
-    return loss.detach()
+    return 0.0 if loss is None else loss.detach()
 
 
 def optimizer_of(ranker: Ranker, settings: AdaptorSettings) -> torch.optim.Optimizer:
@@ -161,14 +185,24 @@ def hide_ids(batch: Batch, data: TrainingData, settings: AdaptorSettings, draw: 
     So that a ranker learns to use what it knows of an item or user without an id. Histories keep their ids. The mean rating of an item whose
     id is hidden is hidden with it: an item that nobody has rated has neither.
     """
+    return hide(batch, data, draw_hidden(len(batch.single_BS), data, settings, draw))
+
+
+def draw_hidden(count: int, data: TrainingData, settings: AdaptorSettings, draw: torch.Generator) -> dict[str, torch.Tensor]:
+    """Field → in which of a batch's rows it is hidden, on the CPU."""
     shares = {"item_id": settings.item_id_dropout, "user_id": settings.user_id_dropout}
     names = (*data.target_fields, *data.profile_fields)
-    dropped = {name: share for name, share in shares.items() if share and name in names}
-    if not dropped:
+    return {name: torch.rand(count, generator=draw) < share for name, share in shares.items() if share and name in names}
+
+
+def hide(batch: Batch, data: TrainingData, hidden_B: dict[str, torch.Tensor]) -> Batch:
+    """The batch with fields hidden in some rows; see `hide_ids`."""
+    if not hidden_B:
         return batch
+    names = (*data.target_fields, *data.profile_fields)
     single_BS = batch.single_BS.clone()
-    for name, share in dropped.items():
-        is_hidden_B = (torch.rand(len(single_BS), generator=draw) < share).to(single_BS.device)
+    for name, is_drawn_B in hidden_B.items():
+        is_hidden_B = is_drawn_B.to(single_BS.device)
         for hidden in (name, ITEM_MEAN) if name == "item_id" and ITEM_MEAN in names else (name,):
             single_BS[:, names.index(hidden)].masked_fill_(is_hidden_B, data.fields.offset(hidden) + UNKNOWN)
     return replace(batch, single_BS=single_BS)
@@ -193,9 +227,17 @@ def predict(ranker: Ranker, data: TrainingData, kinds: Sequence[Kind], examples:
     return torch.cat([ranker(data.batch(chunk, kinds)) for chunk in torch.split(rows, _PREDICT_ROWS)]).cpu().numpy()
 
 
-def _predict_split(ranker: Ranker, pools: Pools, split: str) -> Float32:
-    """Logits of a split's examples, in file order."""
-    return np.concatenate([predict(ranker, pool.data, pool.kinds, pool.rows.cpu().numpy()) for pool in pools.pools(split)])
+def _predict_split(ranker: Ranker, pools: Pools, split: str, ranks: Ranks) -> Float32:
+    """Logits of a split's examples, in file order; each rank predicts its share."""
+    return np.concatenate([_predict_pool(ranker, pool, ranks) for pool in pools.pools(split)])
+
+
+def _predict_pool(ranker: Ranker, pool: Pool, ranks: Ranks) -> Float32:
+    rows, share = pool.rows.cpu().numpy(), ranks.share(len(pool.rows))
+    logit = np.zeros(len(rows), np.float32)
+    if len(rows[share]):
+        logit[share] = predict(ranker, pool.data, pool.kinds, rows[share])
+    return ranks.sum(torch.from_numpy(logit)).numpy()
 
 
 @contextlib.contextmanager
