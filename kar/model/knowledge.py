@@ -19,7 +19,8 @@ from torch import Tensor
 from kar.errors import ModelError
 from kar.model.batches import Bool, Kind, Side, TrainingData
 
-_READ_ROWS = 8192
+_READ_ROWS = 1024
+_BUFFER_BYTES = 1 << 20
 Int32 = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 Float32 = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
@@ -87,8 +88,8 @@ def _write(path: Path, view: str, subject_ids: pa.Array, matrix: Path) -> None:
     partial = matrix.with_name(f".{matrix.name}.{os.getpid()}.partial")
     matrix_RT: Float32 | None = None
     done = 0
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(_READ_ROWS, columns=["view", "vector"]):
+    with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+        for batch in file.iter_batches(_READ_ROWS, columns=["view", "vector"], use_threads=False):
             vector = batch["vector"].filter(pc.equal(batch["view"], view))
             if not len(vector):
                 continue
@@ -103,6 +104,7 @@ def _write(path: Path, view: str, subject_ids: pa.Array, matrix: Path) -> None:
     else:
         matrix_RT.flush()  # type: ignore[attr-defined]
     partial.replace(matrix)
+    pa.default_memory_pool().release_unused()
 
 
 def _width(vectors: pa.Array | pa.ChunkedArray, view: str) -> int:

@@ -10,6 +10,7 @@ Where all examples fit, `kar.model.pools.Resident` is the same with one pool.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from kar.settings.schema import Arm
 
 POOL_ROWS = 1_000_000
 """Events of a pool, where the settings do not say."""
-PART_ROWS = 250_000
+PART_ROWS = 100_000
 """Events of a part where all examples are gathered to stay."""
 _SEGMENTS = 8
 """Of a pool: the more, the better rows mix over epochs, and the more row groups are decoded for a part of them."""
@@ -91,10 +92,11 @@ class Segments:
 
     def read(self, segments: Sequence[int], split: str | Sequence[str] | None = None) -> tuple[pa.Table, pa.Table]:
         """Examples (of some splits) and events of some segments; ascending."""
-        example = pa.concat_tables([_rows(self.example, EXAMPLE, self.first_E, segment) for segment in segments])
+        runs = _neighbours(segments)
+        example = pa.concat_tables([_rows(self.example, EXAMPLE, self.first_E, *run) for run in runs])
         if split is not None:
             example = example.filter(pc.is_in(example["split"], pa.array([split] if isinstance(split, str) else split)))
-        return example, pa.concat_tables([_rows(self.sequence, None, self.first_V, segment) for segment in segments])
+        return example, pa.concat_tables([_rows(self.sequence, None, self.first_V, *run) for run in runs])
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ def resident(segments: Segments, fitted: Fitted, device: str) -> TrainingData:
         if part.lists is not None:
             listed.append(part.lists.item_E)
         examples, events = examples + len(part.label_E), events + len(part.label_V)
-    if len(listed or columns["label_E"]) == 1:
+    del example, sequence
+    pa.default_memory_pool().release_unused()  # what decoding took; a training needs none of it
+    if len(columns["label_E"]) == 1:
         return part
     merged = {name: _concatenated(columns.pop(name), axis=1 if name == "event_KV" else 0) for name in tuple(columns)}
     lists = None if part.lists is None else replace(part.lists, item_E=torch.cat(listed))
@@ -188,7 +192,7 @@ def _runs(path: Path) -> tuple[Int64, pa.Array]:
     counts: list[Int64] = []
     values: list[pa.Array] = []
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(1 << 17, columns=["user_id"]):
+        for batch in file.iter_batches(1 << 17, columns=["user_id"], use_threads=False):
             encoded = pc.run_end_encode(batch["user_id"], run_end_type=pa.int64())
             counts.append(np.diff(np.asarray(encoded.run_ends), prepend=0))
             values.append(encoded.values)
@@ -198,11 +202,17 @@ def _runs(path: Path) -> tuple[Int64, pa.Array]:
     return np.diff(total[ends], prepend=0), every.values
 
 
-def _rows(path: Path, columns: list[str] | None, first: Int64, segment: int) -> pa.Table:
-    """The rows of one segment."""
-    start, end = int(first[segment]), int(first[segment + 1])
+def _neighbours(segments: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs [first, end) of segments that follow each other, so that each row group is decoded once for them."""
+    breaks = [0, *(place for place in range(1, len(segments)) if segments[place] != segments[place - 1] + 1), len(segments)]
+    return [(segments[first], segments[end - 1] + 1) for first, end in itertools.pairwise(breaks)]
+
+
+def _rows(path: Path, columns: list[str] | None, first: Int64, begin: int, until: int) -> pa.Table:
+    """The rows of some segments, one after another."""
+    start, end = int(first[begin]), int(first[until])
     with pq.ParquetFile(path, pre_buffer=False) as file:
         group = np.concatenate([[0], np.cumsum([file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)])])
         low, high = int(np.searchsorted(group, start, "right")) - 1, int(np.searchsorted(group, end))
-        held = file.read_row_groups(list(range(low, max(high, low))), columns=columns)
+        held = file.read_row_groups(list(range(low, max(high, low))), columns=columns, use_threads=False)
         return held.slice(start - int(group[low]), end - start)
