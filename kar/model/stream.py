@@ -122,11 +122,16 @@ class Streamed:
         order = list(range(count)) if draw is None or count == 1 else torch.randperm(count, generator=draw).tolist()
         for first in range(0, len(order), _SEGMENTS):
             example, sequence = self.segments.read(sorted(order[first : first + _SEGMENTS]), split)
-            if example.num_rows:
-                data = self.fitted.gather(example, sequence, self.device)
-                kinds = self.arms.attach(self.arm, self.joins, data, allowed(example))
-                del example, sequence
-                yield Pool(data, kinds, torch.from_numpy(data.split_rows[split]).to(data.device))
+            found = self._pool(example, sequence, split) if example.num_rows else None
+            del example, sequence
+            if found is not None:
+                yield found
+                del found  # before the next one is read
+
+    def _pool(self, example: pa.Table, sequence: pa.Table, split: str) -> Pool:
+        data = self.fitted.gather(example, sequence, self.device)
+        kinds = self.arms.attach(self.arm, self.joins, data, allowed(example))
+        return Pool(data, kinds, torch.from_numpy(data.split_rows[split]).to(data.device))
 
 
 def resident(segments: Segments, fitted: Fitted, device: str) -> TrainingData:

@@ -130,6 +130,7 @@ def _epoch(
     total = 0.0
     for pool in pools.pools("train", draw):
         total += train_pool(ranker, optimizer, pool, settings, draw, progress, ranks)
+        del pool  # before the next one is read
     return total / pools.count("train")
 
 
