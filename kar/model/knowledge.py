@@ -18,9 +18,9 @@ from torch import Tensor
 
 from kar.errors import ModelError
 from kar.model.batches import Bool, Kind, Side, TrainingData
-from kar.model.vocabulary import Int64
 
 _READ_ROWS = 8192
+Int32 = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 Float32 = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
@@ -138,7 +138,7 @@ class Join:
     view: str
     side: Side
     vectors_RT: Tensor
-    row_S: Int64
+    row_S: Int32
     in_history: bool
 
     @classmethod
@@ -198,8 +198,8 @@ def attach(
     return Join.of(data, view, side, vectors, width, seed, in_history=in_history).to(data, is_allowed_E)
 
 
-def _row_of_subject(data: TrainingData, side: Side, subject_ids: pa.Array) -> Int64:
+def _row_of_subject(data: TrainingData, side: Side, subject_ids: pa.Array) -> Int32:
     """[distinct users or items] 0: no vector; n: vector n − 1."""
     ids = (data.user_ids if side == "user" else data.item_ids).cast(pa.string())
-    found = pc.index_in(ids, value_set=subject_ids)
-    return np.array(pc.fill_null(pc.add(found.cast(pa.int64()), 1), 0))
+    found = pc.index_in(ids, value_set=subject_ids)  # int32
+    return np.array(pc.fill_null(pc.add(found, pa.scalar(1, pa.int32())), 0))

@@ -63,7 +63,7 @@ class Loaded:
         self.chosen: Chosen = chosen or {}
         processes = settings.processes or (len(os.sched_getaffinity(0)) if settings.device == "cpu" else 1)
         self.stream_rows = stream.pool_rows(tables.example, tables.sequence, settings, processes)
-        self._segments = Segments.of(tables.example, tables.sequence, self.stream_rows) if self.stream_rows else None
+        self._segments = Segments.of(tables.example, tables.sequence, self.stream_rows or stream.PART_ROWS)
         self.arms = self._prepare()
         self._held: tuple[Base, Fitted, TrainingData] | None = None
 
@@ -77,7 +77,7 @@ class Loaded:
 
     def pools(self, base: Base, arm: Arm, seed: int) -> Streamed | None:
         """The pools of a training; None: all examples are in `data`."""
-        if self._segments is None:
+        if not self.stream_rows:
             return None
         fitted, data = self._load(base)
         return Streamed(self._segments, fitted, self.arms, arm, self.arms.joins(arm, data, seed), self.settings.device)
@@ -96,12 +96,10 @@ class Loaded:
         tables, device = self.tables, self.settings.device
         item, of_user, of_item = (pq.read_table(path) for path in (tables.example_item, tables.user_attribute, tables.item_attribute))
         seen = base_of(base, self.settings, self.cap)
-        if self._segments is None:
-            example, sequence = pq.read_table(tables.example, columns=stream.EXAMPLE), pq.read_table(tables.sequence)
-            fitted = fit([(example, sequence)], item, of_user, of_item, seen)
-            return fitted, fitted.gather(example, sequence, device)
-        log.info("adaptor: the examples are streamed", events_in_memory=self.stream_rows, segments=len(self._segments))
         fitted = fit(self._segments.parts(), item, of_user, of_item, seen)
+        if not self.stream_rows:
+            return fitted, stream.resident(self._segments, fitted, device)
+        log.info("adaptor: the examples are streamed", events_in_memory=self.stream_rows, segments=len(self._segments))
         return fitted, stream.judged(self._segments, fitted, device)
 
     def _prepare(self) -> Arms:
@@ -118,7 +116,7 @@ class Loaded:
 
     def _allowed(self) -> pa.Table:
         """Whether knowledge may serve the examples of `data`."""
-        if self._segments is None:
+        if not self.stream_rows:
             return pq.read_table(self.tables.example, columns=_ALLOWED[1:])
         with pq.ParquetFile(self.tables.example, pre_buffer=False) as file:
             parts = [pa.Table.from_batches([batch]) for batch in file.iter_batches(1 << 17, columns=_ALLOWED)]

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
+from kar.errors import ModelError
 from kar.model.arms import Arms, allowed
-from kar.model.batches import TrainingData
+from kar.model.batches import SPLITS, TrainingData
 from kar.model.data import Fitted
 from kar.model.knowledge import Join
 from kar.model.pools import Pool
@@ -32,11 +35,15 @@ from kar.settings.schema import Arm
 
 POOL_ROWS = 1_000_000
 """Events of a pool, where the settings do not say."""
+PART_ROWS = 250_000
+"""Events of a part where all examples are gathered to stay."""
 _SEGMENTS = 8
 """Of a pool: the more, the better rows mix over epochs, and the more row groups are decoded for a part of them."""
 _RESIDENT_BYTES = 250
 """What an event and its example take at most while they are loaded, tables and tensors together; measured."""
 _RESIDENT_SHARE = 0.5
+_OF_EXAMPLES = ("single_ES", "start_E", "length_E", "label_E", "user_E", "item_E", "example_id_E")
+_OF_EVENTS = ("event_KV", "label_V", "item_V")
 EXAMPLE = ["example_id", "user_id", "item_id", "event_at", "position", "label", "split", "has_user_knowledge", "has_item_knowledge"]
 
 
@@ -58,7 +65,13 @@ class Segments:
         """Cut where users begin, so that a pool's segments have about `pool_rows` events together, and each at least one user's.
 
         The tables hold every user's rows together; that they do is checked when the vocabularies are fitted.
+
+        Raises:
+            ModelError: a table has no rows.
         """
+        for path in (sequence, example):
+            if not pq.read_metadata(path).num_rows:
+                raise ModelError(f"the table {path.stem} has no rows, so there is nothing to train on", "use more data, or another date")
         (events, user_ids), (examples, of_examples) = _runs(sequence), _runs(example)
         end_U, rows = np.cumsum(events), max(1, pool_rows // _SEGMENTS)
         cut = np.unique(np.searchsorted(end_U, np.arange(rows, int(end_U[-1]) + rows, rows).clip(max=int(end_U[-1]))) + 1)
@@ -112,6 +125,32 @@ class Streamed:
                 kinds = self.arms.attach(self.arm, self.joins, data, allowed(example))
                 del example, sequence
                 yield Pool(data, kinds, torch.from_numpy(data.split_rows[split]).to(data.device))
+
+
+def resident(segments: Segments, fitted: Fitted, device: str) -> TrainingData:
+    """All examples, gathered part by part, so that the tables are never in memory beside what is made of them."""
+    columns: dict[str, list[Any]] = {name: [] for name in (*_OF_EXAMPLES, *_OF_EVENTS)}
+    rows: dict[str, list[Int64]] = {split: [] for split in SPLITS}
+    listed: list[Tensor] = []
+    examples = events = 0
+    for example, sequence in segments.parts():
+        part = fitted.gather(example, sequence, device)
+        for name, column in columns.items():
+            column.append(getattr(part, name) + events if name == "start_E" else getattr(part, name))
+        for split, found in rows.items():
+            found.append(part.split_rows[split] + examples)
+        if part.lists is not None:
+            listed.append(part.lists.item_E)
+        examples, events = examples + len(part.label_E), events + len(part.label_V)
+    if len(listed or columns["label_E"]) == 1:
+        return part
+    merged = {name: _concatenated(columns.pop(name), axis=1 if name == "event_KV" else 0) for name in tuple(columns)}
+    lists = None if part.lists is None else replace(part.lists, item_E=torch.cat(listed))
+    return replace(part, **merged, split_rows={split: np.concatenate(found) for split, found in rows.items()}, lists=lists)
+
+
+def _concatenated(parts: list[Any], axis: int) -> Any:
+    return torch.cat(parts, dim=axis) if isinstance(parts[0], Tensor) else np.concatenate(parts, axis)
 
 
 def judged(segments: Segments, fitted: Fitted, device: str) -> TrainingData:

@@ -24,7 +24,7 @@ from kar.model.resume import Epoch, State
 from kar.model.vocabulary import UNKNOWN, Int64
 from kar.settings import AdaptorSettings
 
-_PREDICT_ROWS = 8192
+_PREDICT_ROWS = 2048
 
 
 @dataclass(frozen=True)

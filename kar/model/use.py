@@ -46,8 +46,6 @@ def rows(trainings: Sequence[Training], loaded: Loaded) -> tuple[list[Row], list
             data, kinds = pool.data, pool.kinds
         name = {"base": training.base, "backbone": training.backbone}
         gates += [name | row for kind in kinds for row in gate_weights(ranker.adaptor, kind)]
-        if loaded.stream_rows:  # predicting the valid examples over and over would read the tables as often
-            continue
         views += [name | {"seed": training.seed} | row for row in view_uses(ranker, data, kinds)]
     return gates, views
 

@@ -14,10 +14,14 @@ import pytest
 import torch
 
 from kar import metrics
+from kar.errors import ModelError
 from kar.model import stream
+from kar.model.bases import base_of
 from kar.model.batches import SPLITS, Batch
+from kar.model.data import fit
 from kar.model.loaded import Loaded, Tables
 from kar.model.pools import Pool, Pools, Resident
+from kar.model.stream import Segments, resident
 from kar.model.train import train
 from kar.settings import AdaptorSettings
 from kar.store import Home
@@ -34,8 +38,13 @@ def tables_of(world: Any, folder: Path) -> Tables:
 
 
 @pytest.fixture(params=[False, True], ids=["int", "string"])
-def tables(request: pytest.FixtureRequest, tmp_path: Path) -> Tables:
-    return tables_of(make_world(users=30, is_text=request.param), tmp_path)
+def is_text(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def tables(is_text: bool, tmp_path: Path) -> Tables:
+    return tables_of(make_world(users=30, is_text=is_text), tmp_path)
 
 
 def rows_of(pools: list[Pool]) -> dict[int, list[Any]]:
@@ -73,6 +82,39 @@ def test_the_pools_hold_every_example_once_just_as_it_is_in_memory(
         assert pools.count(split) == len(whole) == streamed.count(base, split)
         drawn = list(pools.pools(split, torch.Generator().manual_seed(1)))
         assert rows_of(drawn) == whole
+
+
+@pytest.mark.parametrize("base", ["thin", "rich"])
+def test_examples_that_are_gathered_part_by_part_are_those_of_one_part(
+    tables: Tables, settings_with: Callable[..., AdaptorSettings], base: Any, is_text: bool
+) -> None:
+    settings = settings_with(bases=[base], published_base=base, user_fields=["age"])
+    whole = make_world(users=30, is_text=is_text).load(settings)
+    read = [pq.read_table(path) for path in (tables.example_item, tables.user_attribute, tables.item_attribute)]
+    segments = Segments.of(tables.example, tables.sequence, 100)
+    assert len(list(segments.parts())) > 2
+    parts = resident(segments, fit(segments.parts(), read[0], read[1], read[2], base_of(base, settings, CAP)), "cpu")
+    for field in dataclasses.fields(whole):
+        one, other = getattr(whole, field.name), getattr(parts, field.name)
+        if field.name == "split_rows":
+            assert {name: rows.tolist() for name, rows in one.items()} == {name: rows.tolist() for name, rows in other.items()}
+        elif field.name == "lists" and one is not None:
+            assert torch.equal(one.item_E, other.item_E)
+            assert torch.equal(one.code_X, other.code_X)
+        elif isinstance(one, torch.Tensor):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other), field.name
+        elif isinstance(one, np.ndarray):
+            np.testing.assert_array_equal(one, other)
+        elif isinstance(one, pa.Array):
+            assert one.equals(other)
+
+
+@pytest.mark.parametrize("name", ["example", "sequence"])
+def test_a_table_without_rows_is_a_named_error(world: Any, settings: AdaptorSettings, tmp_path: Path, name: str) -> None:
+    empty = world.having(**{name: getattr(world, name).slice(0, 0)})
+    with pytest.raises(ModelError, match=f"the table {name} has no rows"):
+        Loaded(tables_of(empty, tmp_path), settings, CAP)
 
 
 def test_what_a_verdict_needs_of_the_examples_is_the_same(tables: Tables, settings_with: Callable[..., AdaptorSettings]) -> None:
