@@ -96,7 +96,7 @@ def _meet(folder: Path, count: int) -> None:
         time.sleep(0.01)
 
 
-def columns(folder: Path) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def columns(folder: Path) -> dict[str, np.ndarray]:
     """What `train_kar.write` put down for the peers: item, genre, label [rows], history_item, history_genre, history_rating [rows, 5]; 0 pads."""
     with np.load(folder / "columns.npz") as held:
         return {name: held[name] for name in held.files}

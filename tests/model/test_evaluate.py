@@ -84,7 +84,8 @@ def test_users_are_sliced_by_their_training_examples_too(data: TrainingData) -> 
     rows["test"] = np.concatenate([first, rest[data.user_E[rest] != data.user_E[first]]])
     from dataclasses import replace
 
-    members = members_of(replace(data, split_rows=rows))
+    counts = np.bincount(data.user_E[rows["train"]], minlength=len(data.user_ids))
+    members = members_of(replace(data, split_rows=rows, train_count_U=counts))
     assert [name for name in members if name.startswith("user:")] == ["user:0", "user:6-20"]
     assert np.flatnonzero(members["user:6-20"][rows["test"]]).tolist() == [0]
 
