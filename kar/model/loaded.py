@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kar import log
+from kar.errors import ModelError
 from kar.model import arms, knowledge, stream
 from kar.model.arms import Arms
 from kar.model.bases import base_of
@@ -53,7 +54,7 @@ class Loaded:
         work: where trainings keep their states, and knowledge vectors lie to be mapped; None: states are not kept, vectors are in memory.
 
     Raises:
-        ModelError: as `arms.prepare`; `data` as `data.fit`.
+        ModelError: as `arms.prepare`, or pca_init with streamed examples; `data` as `data.fit`.
     """
 
     def __init__(
@@ -63,6 +64,11 @@ class Loaded:
         self.chosen: Chosen = chosen or {}
         processes = settings.processes or (len(os.sched_getaffinity(0)) if settings.device == "cpu" else 1)
         self.stream_rows = stream.pool_rows(tables.example, tables.sequence, settings, processes)
+        if self.stream_rows and settings.pca_init:
+            raise ModelError(
+                "adaptor.pca_init looks at the items of all examples, which are streamed",
+                "set adaptor.stream_rows = 0, or pca_init = false",
+            )
         self._segments = Segments.of(tables.example, tables.sequence, self.stream_rows or stream.PART_ROWS)
         self.arms = self._prepare()
         self._held: tuple[Base, Fitted, TrainingData] | None = None

@@ -52,7 +52,7 @@ def _row_of_code(kind: Kind, data: TrainingData) -> Tensor:
         pairs.append((data.event_KV[0], kind.row_V))
     for code, row in pairs:
         has_both = (row > 0) & (code != UNKNOWN)
-        row_X[code[has_both].long().cpu()] = row[has_both].cpu()  # an item has one row, however often it stands here
+        row_X[code[has_both].long().cpu()] = row[has_both].long().cpu()  # an item has one row, however often it stands here
     return row_X
 
 

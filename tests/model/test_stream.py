@@ -110,6 +110,13 @@ def test_examples_that_are_gathered_part_by_part_are_those_of_one_part(
             assert one.equals(other)
 
 
+def test_starting_from_principal_components_is_refused_where_examples_are_streamed(
+    tables: Tables, settings_with: Callable[..., AdaptorSettings]
+) -> None:
+    with pytest.raises(ModelError, match="pca_init looks at the items of all examples"):
+        Loaded(tables, settings_with(pca_init=True, stream_rows=40), CAP)
+
+
 @pytest.mark.parametrize("name", ["example", "sequence"])
 def test_a_table_without_rows_is_a_named_error(world: Any, settings: AdaptorSettings, tmp_path: Path, name: str) -> None:
     empty = world.having(**{name: getattr(world, name).slice(0, 0)})
