@@ -17,7 +17,7 @@ PROTOCOL_time := --set scenario.name=movielens-1m-time --set histories.mode=time
   --set examples.window_days=820 --set examples.valid_share=0.15 --set examples.test_share=0.15
 PROTOCOL_cold_items := --set scenario.name=movielens-1m-cold_items --set examples.held_out_items=0.15 --set adaptor.item_id_dropout=0.15
 
-.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality lock clean
+.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -79,6 +79,9 @@ bench-llm: $(READY) ## measure the language model client beside its peers: [OUT=
 bench-vllm: $(READY) $(VLLM_READY) ## measure it against a real vLLM server beside vLLM's own clients, and the prefix order: [OUT=file.json] [ONLY="serve …"]
 	$(BIN)/kar fetch model
 	$(BIN)/python -m benchmarks.real_vllm --python $(VLLM)/bin/python --model $(KAR_HOME)/_models/smollm2-135m-instruct $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY))
+
+bench-train: $(READY) ## measure the training loop beside deepctr-torch, FuxiCTR and the arithmetic floor: [OUT=file.json] [ONLY="base knowledge …"] [PEERS_PYTHON=…]
+	$(BIN)/python -m benchmarks.train $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY)) $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON))
 
 bench-quality: $(READY) ## measure the quality gate on your texts about MovieLens-1M, false alarms and planted faults: DATA=dir [OUT=file.json]
 	@test -n "$(DATA)" || { echo "say where movies.dat and the texts lie: make bench-quality DATA=dir [OUT=file.json]" >&2; exit 2; }

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from benchmarks.child import report
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Advance = Callable[[], int]
 """Trains a little further; returns how many rows that took."""
@@ -98,6 +100,8 @@ def _meet(folder: Path, count: int) -> None:
 
 def columns(folder: Path) -> dict[str, np.ndarray]:
     """What `train_kar.write` put down for the peers: item, genre, label [rows], history_item, history_genre, history_rating [rows, 5]; 0 pads."""
+    import numpy as np
+
     with np.load(folder / "columns.npz") as held:
         return {name: held[name] for name in held.files}
 

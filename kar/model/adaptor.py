@@ -97,6 +97,8 @@ class Form(nn.Module, ABC):
 
 
 _ROWS = 32
+_WORTH_TURNING = 64
+"""Rows from which a product in bfloat16 saves more than turning its weights, and their gradients back, costs; measured."""
 
 
 class Experts(nn.Module):
@@ -163,23 +165,27 @@ class Adaptor(Form):
             ModelError: an unknown kind, or vectors of another width.
         """
         self._check(kind, vectors_NT)
-        own, to = self._own(kind), self.precision or vectors_NT.dtype
-        weight1_EHT = torch.cat([self.shared.weight1_EHT.to(to), own.weight1_EHT.to(to)])
-        bias1_EH = torch.cat([self.shared.bias1_EH, own.bias1_EH]).to(to)
-        weight2_EAH = torch.cat([self.shared.weight2_EAH, own.weight2_EAH]).to(to)
-        bias2_EA = torch.cat([self.shared.bias2_EA, own.bias2_EA])
-        count, hidden, _ = weight1_EHT.shape
+        # too few rows do not pay for turning the weights into another precision
+        to = vectors_NT.dtype if self.precision is None or len(vectors_NT) < _WORTH_TURNING else self.precision
+        x_NT = vectors_NT if to == vectors_NT.dtype else _padded(vectors_NT, to)
+        weight_EN1 = self.gate_weights(kind, x_NT).t()[:, :, None]
+        of_shared_NA = (weight_EN1[: self.shared_count] * self._each(self.shared, x_NT)).sum(dim=0)
+        # apart: side by side, the two groups' weights would have to be copied together in every step
+        of_own_NA = (weight_EN1[self.shared_count :] * self._each(self._own(kind), x_NT)).sum(dim=0)
+        adapted_NA: Tensor = of_shared_NA + of_own_NA
+        return adapted_NA[: len(vectors_NT)]
 
-        x_NT = vectors_NT if to == torch.float32 else _padded(vectors_NT, to)
-        hidden_NF = functional.linear(x_NT, weight1_EHT.flatten(0, 1), bias1_EH.flatten())  # F = E · H
+    def _each(self, experts: Experts, x_NT: Tensor) -> Tensor:
+        """[E, N, A]: what each of some experts makes of the vectors, all of them as one product per layer, in the vectors' precision."""
+        count, hidden, width = experts.weight1_EHT.shape
+        to = x_NT.dtype
+        hidden_NF = functional.linear(x_NT, experts.weight1_EHT.to(to).view(-1, width), experts.bias1_EH.to(to).flatten())  # F = E · H
         hidden_NF = self._drop(hidden_NF.relu_())
         hidden_ENH = hidden_NF.view(-1, count, hidden).transpose(0, 1)
-        if self.precision is not None:
+        if to == torch.bfloat16:
             hidden_ENH = hidden_ENH.contiguous()  # a product over strided bfloat16 costs four times the copy
-        expert_ENA = torch.bmm(hidden_ENH, weight2_EAH.transpose(1, 2)).to(bias2_EA.dtype) + bias2_EA[:, None, :]
-        expert_ENA = self._drop(expert_ENA.relu_())
-        weight_EN1 = self.gate_weights(kind, x_NT).t()[:, :, None]
-        return (weight_EN1 * expert_ENA).sum(dim=0)[: len(vectors_NT)]
+        expert_ENA = torch.bmm(hidden_ENH, experts.weight2_EAH.to(to).transpose(1, 2)).to(experts.bias2_EA.dtype)
+        return self._drop((expert_ENA + experts.bias2_EA[:, None, :]).relu_())
 
     def adapt_clearly(self, kind: str, vectors_NT: Tensor) -> Tensor:
         """The same, written as the paper writes it: one expert after the other. Slow; held equal to `forward` by a test."""

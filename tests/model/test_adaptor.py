@@ -93,3 +93,23 @@ def test_another_width_or_kind_is_refused() -> None:
         make()("item.facts", torch.randn(3, 7))
     with pytest.raises(ModelError, match=r"no kind 'item.tags'"):
         make()("item.tags", torch.randn(3, 6))
+
+
+@pytest.mark.parametrize("count", [0, 5, 64, 100])
+def test_bfloat16_products_stay_close_and_give_float32_gradients(count: int) -> None:
+    torch.manual_seed(1)
+    low, full = (Adaptor(["user.preference", "item.facts"], 48, 8, 32, 2, 3) for _ in range(2))
+    low.load_state_dict(full.state_dict())
+    low.precision = torch.bfloat16
+    x_NT = torch.randn(count, 48)
+    ours, expected = low("item.facts", x_NT), full("item.facts", x_NT)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, expected, rtol=0.03, atol=0.01)
+    assert torch.equal(ours, expected) == (count < 64)  # few rows are not worth turning the weights for
+    ours.square().sum().backward()
+    expected.square().sum().backward()
+    for (name, of_low), (_, of_full) in zip(low.named_parameters(), full.named_parameters(), strict=True):
+        if of_full.grad is not None and count:
+            assert of_low.grad is not None, name
+            assert of_low.grad.dtype == torch.float32
+            assert (of_low.grad - of_full.grad).norm() <= 0.1 * of_full.grad.norm() + 1e-6, name  # a unit near zero may switch sides
