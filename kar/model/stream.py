@@ -135,31 +135,38 @@ class Streamed:
 
 
 def resident(segments: Segments, fitted: Fitted, device: str) -> TrainingData:
-    """All examples, gathered part by part, so that the tables are never in memory beside what is made of them."""
-    columns: dict[str, list[Any]] = {name: [] for name in (*_OF_EXAMPLES, *_OF_EVENTS)}
+    """All examples, gathered part by part into their places, so that neither the tables nor a second copy is in memory beside them."""
+    whole: dict[str, Any] = {}
     rows: dict[str, list[Int64]] = {split: [] for split in SPLITS}
-    listed: list[Tensor] = []
+    listed: Tensor | None = None
     examples = events = 0
     for example, sequence in segments.parts():
         part = fitted.gather(example, sequence, device)
-        for name, column in columns.items():
-            column.append(getattr(part, name) + events if name == "start_E" else getattr(part, name))
-        for split, found in rows.items():
-            found.append(part.split_rows[split] + examples)
+        of_examples, of_events = slice(examples, examples + len(part.label_E)), slice(events, events + len(part.label_V))
+        for name in _OF_EXAMPLES:
+            found = getattr(part, name)
+            _room(whole, name, found, (int(segments.first_E[-1]), *found.shape[1:]))[of_examples] = found
+        whole["start_E"][of_examples] += events
+        for name in _OF_EVENTS:
+            found = getattr(part, name)
+            _room(whole, name, found, (*found.shape[:-1], int(segments.first_V[-1])))[..., of_events] = found
         if part.lists is not None:
-            listed.append(part.lists.item_E)
-        examples, events = examples + len(part.label_E), events + len(part.label_V)
+            listed = torch.empty(int(segments.first_E[-1]), dtype=part.lists.item_E.dtype, device=device) if listed is None else listed
+            listed[of_examples] = part.lists.item_E
+        for split, of_split in rows.items():
+            of_split.append(part.split_rows[split] + examples)
+        examples, events = of_examples.stop, of_events.stop
     del example, sequence
     pa.default_memory_pool().release_unused()  # what decoding took; a training needs none of it
-    if len(columns["label_E"]) == 1:
-        return part
-    merged = {name: _concatenated(columns.pop(name), axis=1 if name == "event_KV" else 0) for name in tuple(columns)}
-    lists = None if part.lists is None else replace(part.lists, item_E=torch.cat(listed))
-    return replace(part, **merged, split_rows={split: np.concatenate(found) for split, found in rows.items()}, lists=lists)
+    lists = None if part.lists is None or listed is None else replace(part.lists, item_E=listed)
+    return replace(part, **whole, split_rows={split: np.concatenate(found) for split, found in rows.items()}, lists=lists)
 
 
-def _concatenated(parts: list[Any], axis: int) -> Any:
-    return torch.cat(parts, dim=axis) if isinstance(parts[0], Tensor) else np.concatenate(parts, axis)
+def _room(whole: dict[str, Any], name: str, like: Any, shape: tuple[int, ...]) -> Any:
+    """The tensor or array of all parts, made when the first one comes."""
+    if name not in whole:
+        whole[name] = like.new_empty(shape) if isinstance(like, Tensor) else np.empty(shape, like.dtype)
+    return whole[name]
 
 
 def judged(segments: Segments, fitted: Fitted, device: str) -> TrainingData:
