@@ -68,7 +68,7 @@ def test_a_reranker_overfits_fifty_lists(made: Any, model: str, arm: str) -> Non
     batch = data.batch(torch.arange(50))
     one = torch.rand(batch.label_BN.shape, generator=torch.Generator().manual_seed(0)).masked_fill(~batch.is_item_BN, -1).argmax(dim=1)
     noise = torch.nn.functional.one_hot(one, 10).float()
-    optimizer = torch.optim.Adam(ranker.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(ranker.parameters(), lr=3e-3)
     share = 0.0
     for _ in range(400):
         optimizer.zero_grad()
