@@ -111,6 +111,7 @@ def test_a_first_layer_that_may_change_precision_draws_no_weights_of_its_own(set
 # warnings of the compiler about itself: three kinds, none of them ours
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # the compiler's own, as it looks into torch
 @pytest.mark.parametrize("name", ["din", "fibinet"])
 def test_a_compiled_backbone_gives_the_same_logits_under_the_same_names(
     world: Any, settings_with: Callable[..., AdaptorSettings], name: str
