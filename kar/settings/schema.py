@@ -435,7 +435,8 @@ class AdaptorSettings(Section):
         description="hyper-parameter trials of each base, backbone and arm, judged on valid (kar/model/tuning.py); 0: all as set here",
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the experts' first product, the dear one; bfloat16 where the processor gains"
+        "float32",
+        description="of the large products of adaptor and backbone; weights and gradients stay float32. bfloat16 where the processor gains",
     )
     compile: bool = Field(False, description="torch.compile of the backbone")
     device: str = Field("cpu", json_schema_extra=_NOT_IN_RECIPE)

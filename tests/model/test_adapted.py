@@ -108,8 +108,6 @@ def test_a_first_layer_that_may_change_precision_draws_no_weights_of_its_own(set
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-# warnings of the compiler about itself: three kinds, none of them ours
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # the compiler's own, as it looks into torch
 @pytest.mark.parametrize("name", ["din", "fibinet"])
