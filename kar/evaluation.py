@@ -18,6 +18,7 @@ from kar.model.bases import seen
 from kar.page import figures
 from kar.page.facts import trained_with
 from kar.page.numbers import DASH, count, fixed, p_value, signed
+from kar.release.layout import whole
 from kar.settings import AdaptorSettings, Settings
 from kar.show import aligned, made
 from kar.store import Home, Manifest, Partition
@@ -99,17 +100,17 @@ def _cost(settings: Settings, ours: AdaptorSettings, home: Home, date: dt.date) 
     if partition is None:
         return None
     table = pq.read_table(partition.table("knowledge"), columns=["view", "origin", "prompt_tokens", "completion_tokens"])
-    views = sorted({view.partition(":")[0] for view in [*ours.user_views, *ours.item_views]})
+    views = sorted({whole(view) for view in [*ours.user_views, *ours.item_views]})
     table = table.filter(pc.field("view").isin(views))
     written = table.filter(pc.field("origin") != "import")
     prompt, completion = (int(pc.sum(written[name]).as_py() or 0) for name in ("prompt_tokens", "completion_tokens"))
-    price, night = settings.llm.price(), Manifest.read(partition.manifest_path).figures
+    night = Manifest.read(partition.manifest_path).figures
     return {
         "date": partition.date.isoformat(),
         "texts": written.num_rows,
         "imported": table.num_rows - written.num_rows,
         "tokens": prompt + completion,
-        "usd": round((prompt * price.prompt + completion * price.completion) / 1e6, 6),
+        "usd": round(settings.llm.price().usd(prompt, completion), 6),
         "asked_tokens": sum(int(night.get(name) or 0) for name in ("prompt_tokens", "completion_tokens", "lost_tokens")),
     }
 

@@ -193,16 +193,21 @@ EXAMPLES = Stage(
     settings=("scenario", "histories", "examples"),
 )
 
+_TRAINED_ON = (
+    Read("examples", "example"),
+    Read("examples", "example_item"),
+    Read("examples", "sequence"),
+    Read("sources", "user_attribute"),
+    Read("sources", "item_attribute"),
+    Read("vectors", "knowledge_vector", "snapshot"),
+)
+
 ADAPTOR = Stage(
     name="adaptor",
     title="train the hybrid-expert adaptor jointly with each backbone, in four arms",
     version=3,
     reads=(
-        Read("examples", "example"),
-        Read("examples", "example_item"),
-        Read("examples", "sequence"),
-        Read("sources", "user_attribute"),
-        Read("sources", "item_attribute"),
+        *_TRAINED_ON,
         Read("histories", "history", "snapshot"),
         Read("vectors", "knowledge_vector", "snapshot"),
     ),
@@ -261,14 +266,7 @@ RERANK = Stage(
     name="rerank",
     title="re-rank candidate lists with the adapted vectors, in the same arms",
     version=1,
-    reads=(
-        Read("examples", "example"),
-        Read("examples", "example_item"),
-        Read("examples", "sequence"),
-        Read("sources", "user_attribute"),
-        Read("sources", "item_attribute"),
-        Read("vectors", "knowledge_vector", "snapshot"),
-    ),
+    reads=(*_TRAINED_ON,),
     writes=("rerank_list", "rerank_metric", "rerank_comparison"),
     rejects={
         "no_positive": "a group of consecutive examples none of which is positive",

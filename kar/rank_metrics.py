@@ -17,6 +17,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kar.metrics.bootstrap import draws
+
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 METRICS = ("map", "ndcg", "kar_map")
@@ -88,9 +90,7 @@ def resampled_means(user_L: ArrayLike, value_LM: Float, resamples: int, seed: in
         return np.full((resamples + 1, value_LM.shape[1]), math.nan)
     list_count_U = np.bincount(owner_L, minlength=users)
     part_UM = np.stack([*(np.bincount(owner_L, weights=column, minlength=users) for column in value_LM.T), list_count_U], axis=1)
-    draw = np.random.default_rng(seed)
-    weights = (np.bincount(draw.integers(0, users, size=users), minlength=users) for _ in range(resamples))
-    total_RM = np.stack([part_UM.sum(axis=0), *(weight_U.astype(np.float64) @ part_UM for weight_U in weights)])
+    total_RM = np.stack([weight_U @ part_UM for weight_U in draws(users, resamples, seed)])
     return np.asarray(total_RM[:, :-1] / total_RM[:, -1:])
 
 

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 from kar.rank_metrics import CUTS
 from kar.show import aligned
 from kar.store import Home, Manifest
+from kar.verdict import AGAINST, signed
 
 _SENTENCE_ON = ("ndcg", 5)
 _SHOWN = ("map", "ndcg")
-_AGAINST = {"text": "raw text", "permuted": "shuffled knowledge", "base": "the base", "first_stage": "the initial list"}
+_AGAINST = {**AGAINST, "first_stage": "the initial list"}
 Row = dict[str, Any]
 
 
@@ -64,7 +65,7 @@ def _differences(rows: list[Row]) -> list[tuple[str, ...]]:
     table: list[tuple[str, ...]] = [("model", "pair", f"{_name(metric)}@{k}", "95 % from", "to")]
     for row in rows:
         if (row["metric"], row["k"]) == _SENTENCE_ON:
-            numbers = (_signed(row[name]) for name in ("difference", "low", "high"))
+            numbers = (signed(row[name]) for name in ("difference", "low", "high"))
             table.append((row["model"], f"{row['arm_a']} − {row['arm_b']}", *numbers))
     return table
 
@@ -84,13 +85,8 @@ def _sentence(model: str, rows: list[Row]) -> str:
     words = []
     for row in rows:
         verb = "beats" if row["low"] > 0 else "loses to" if row["high"] < 0 else "cannot be told from"
-        interval = f"{_signed(row['difference'])} {_name(metric)}@{k} (95 % {_signed(row['low'])} … {_signed(row['high'])})"
+        interval = f"{signed(row['difference'])} {_name(metric)}@{k} (95 % {signed(row['low'])} … {signed(row['high'])})"
         words.append(
             f"{verb} {_AGAINST[row['arm_b']]} by {interval}" if verb == "beats" else f"{verb} {_AGAINST[row['arm_b']]}: {interval}"
         )
     return f"{model}: knowledge {'; '.join(words)}."
-
-
-def _signed(value: float) -> str:
-    """+0.0034, −0.0012"""
-    return f"{value:+.4f}".replace("-", "−")

@@ -72,10 +72,10 @@ class _Difference:
 
     @property
     def interval(self) -> str:
-        return f"95 % {_signed(self.low)} … {_signed(self.high)}"
+        return f"95 % {signed(self.low)} … {signed(self.high)}"
 
     def __str__(self) -> str:
-        return f"{_signed(self.difference)} AUC against {AGAINST[self.arm]} ({self.interval})"
+        return f"{signed(self.difference)} AUC against {AGAINST[self.arm]} ({self.interval})"
 
 
 def verdict(
@@ -141,8 +141,8 @@ def _not_above(found: dict[str, _Difference]) -> list[_Difference]:
 
 def _beats(found: dict[str, _Difference], over: str) -> str:
     first, *others = [found[arm] for arm in AGAINST if arm in found]
-    more = (f"beats {AGAINST[d.arm]} by {_signed(d.difference)} ({_signed(d.low)} … {_signed(d.high)})" for d in others)
-    return "; ".join([f"{over}, knowledge beats {AGAINST[first.arm]} by {_signed(first.difference)} AUC ({first.interval})", *more])
+    more = (f"beats {AGAINST[d.arm]} by {signed(d.difference)} ({signed(d.low)} … {signed(d.high)})" for d in others)
+    return "; ".join([f"{over}, knowledge beats {AGAINST[first.arm]} by {signed(first.difference)} AUC ({first.interval})", *more])
 
 
 def _uneven(seen: Seen) -> str:
@@ -155,8 +155,8 @@ def _uneven(seen: Seen) -> str:
 def _beats_base(found: dict[str, _Difference], over: str) -> str:
     worst = min((d for d in _not_above(found) if d.arm in CONTROLS), key=lambda d: d.high)
     return (
-        f"{over}, knowledge does not beat {AGAINST[worst.arm]}: {_signed(worst.difference)} AUC ({worst.interval}), "
-        f"so its {_signed(found['base'].difference)} over the base is not the language model’s doing"
+        f"{over}, knowledge does not beat {AGAINST[worst.arm]}: {signed(worst.difference)} AUC ({worst.interval}), "
+        f"so its {signed(found['base'].difference)} over the base is not the language model’s doing"
     )
 
 
@@ -178,6 +178,6 @@ def written_tokens(count: int) -> str:
     return f"{count / 1e3:,.0f} k tokens" if count < 999_500 else f"{count / 1e6:,.1f} M tokens"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     """+0.0034, −0.0012"""
     return f"{value:+.4f}".replace("-", "−")

@@ -84,11 +84,7 @@ class Bootstrap:
         return Interval(point, float(low), float(high), float(defined.std(ddof=1)))
 
     def _draws(self) -> Iterator[Float]:
-        """How often each user [U] is in the sample: first the sample itself, then every resample; the same each time."""
-        yield np.ones(self.users)
-        draw = np.random.default_rng(self.seed)
-        for _ in range(self.resamples):
-            yield np.bincount(draw.integers(0, max(self.users, 1), size=self.users), minlength=self.users).astype(np.float64)
+        return draws(self.users, self.resamples, self.seed)
 
     def _ranked(self, scores: list[NDArray[Any]]) -> dict[str, Float]:
         """AUC and GAUC."""
@@ -130,6 +126,14 @@ class Bootstrap:
         loss = np.mean([row_losses(self.label, logit) for logit in logits], axis=0)
         loss_U = np.bincount(self.user, weights=loss, minlength=self.users)
         return self.ratio(loss_U, np.bincount(self.user, minlength=self.users))
+
+
+def draws(users: int, resamples: int, seed: int) -> Iterator[Float]:
+    """How often each user [U] is in the sample: first the sample itself, then every resample; the same each time."""
+    yield np.ones(users)
+    draw = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(draw.integers(0, max(users, 1), size=users), minlength=users).astype(np.float64)
 
 
 def wins(user: NDArray[np.int64], is_positive: NDArray[np.bool_], score: NDArray[Any], users: int) -> Float:

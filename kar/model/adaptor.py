@@ -40,9 +40,9 @@ class Form(nn.Module, ABC):
         super().__init__()
         self.kinds = tuple(kinds)
         self.width, self.adapted_width, self.is_gated = width, adapted_width, is_gated
-        self.default = nn.ParameterDict({_name(kind): nn.Parameter(torch.zeros(adapted_width)) for kind in self.kinds})
+        self.default = nn.ParameterDict({self.key(kind): nn.Parameter(torch.zeros(adapted_width)) for kind in self.kinds})
         gated = self.kinds if is_gated else ()
-        self.residual = nn.ParameterDict({_name(kind): nn.Parameter(torch.zeros(())) for kind in gated})
+        self.residual = nn.ParameterDict({self.key(kind): nn.Parameter(torch.zeros(())) for kind in gated})
 
     @abstractmethod
     def forward(self, kind: str, vectors_NT: Tensor) -> Tensor:
@@ -58,11 +58,11 @@ class Form(nn.Module, ABC):
         The gate is one number per kind that starts at zero, so that the ranker starts as the base and lets knowledge in as far as it
         helps. Source: SaviorRec and IDProxy start their content branch at zero; one number per kind is ours, so that it can be read.
         """
-        return adapted_NA * self.residual[_name(kind)] if self.is_gated else adapted_NA
+        return adapted_NA * self.residual[self.key(kind)] if self.is_gated else adapted_NA
 
     def missing(self, kind: str) -> Tensor:
         """[A]: the learned vector of a subject without knowledge, before the residual gate. Nothing adapts it."""
-        default_A: Tensor = self.default[_name(kind)]
+        default_A: Tensor = self.default[self.key(kind)]
         return default_A
 
     def gate_weights(self, kind: str, vectors_NT: Tensor) -> Tensor | None:
@@ -78,9 +78,10 @@ class Form(nn.Module, ABC):
         """What makes an empty one of the same shape; for the checkpoint."""
         return {"kinds": list(self.kinds), "width": self.width, "adapted_width": self.adapted_width, "is_gated": self.is_gated}
 
-    def key(self, kind: str) -> str:
-        """The kind's name among the modules."""
-        return _name(kind)
+    @staticmethod
+    def key(kind: str) -> str:
+        """The kind's name among the modules, which may hold no dot."""
+        return kind.replace(".", ":")
 
     def check(self, kind: str, shape: Sequence[int]) -> None:
         """Raise ModelError unless vectors of that shape are what the form takes for that kind."""
@@ -91,9 +92,6 @@ class Form(nn.Module, ABC):
                 f"{kind}: vectors of shape {tuple(shape)}, the adaptor takes [N, {self.width}]",
                 "encode with the encoder that the adaptor was trained with",
             )
-
-    def _check(self, kind: str, vectors_NT: Tensor) -> None:
-        self.check(kind, vectors_NT.shape)
 
 
 _ROWS = 32
@@ -114,6 +112,22 @@ class Experts(nn.Module):
             bound = 1 / math.sqrt(weight.shape[-1])  # as nn.Linear starts
             nn.init.uniform_(weight, -bound, bound)
             nn.init.uniform_(bias, -bound, bound)
+
+    def forward(self, x_NT: Tensor, dropout: float = 0.0) -> Tensor:
+        """[E, N, A]: what each expert makes of the vectors, all of them as one product per layer, in the vectors' precision.
+
+        Args:
+            dropout: after both ReLUs; 0 where nothing is trained.
+        """
+        count, hidden, width = self.weight1_EHT.shape
+        to = x_NT.dtype
+        hidden_NF = functional.linear(x_NT, self.weight1_EHT.to(to).view(-1, width), self.bias1_EH.to(to).flatten())  # F = E · H
+        hidden_NF = functional.dropout(hidden_NF.relu_(), dropout)
+        hidden_ENH = hidden_NF.view(-1, count, hidden).transpose(0, 1)
+        if to == torch.bfloat16:
+            hidden_ENH = hidden_ENH.contiguous()  # a product over strided bfloat16 costs four times the copy
+        expert_ENA = torch.bmm(hidden_ENH, self.weight2_EAH.to(to).transpose(1, 2)).to(self.bias2_EA.dtype)
+        return functional.dropout((expert_ENA + self.bias2_EA[:, None, :]).relu_(), dropout)
 
 
 class Adaptor(Form):
@@ -152,8 +166,8 @@ class Adaptor(Form):
         self.dropout = dropout
         self.hidden, self.shared_count, self.own_count = hidden, shared_count, own_count
         self.shared = Experts(shared_count, width, hidden, adapted_width)
-        self.own = nn.ModuleDict({_name(kind): Experts(own_count, width, hidden, adapted_width) for kind in self.kinds})
-        self.gate = nn.ModuleDict({_name(kind): nn.Linear(width, shared_count + own_count) for kind in self.kinds})
+        self.own = nn.ModuleDict({self.key(kind): Experts(own_count, width, hidden, adapted_width) for kind in self.kinds})
+        self.gate = nn.ModuleDict({self.key(kind): nn.Linear(width, shared_count + own_count) for kind in self.kinds})
 
     def forward(self, kind: str, vectors_NT: Tensor) -> Tensor:
         """Adapt, all experts of the kind as one batched product.
@@ -164,35 +178,24 @@ class Adaptor(Form):
         Raises:
             ModelError: an unknown kind, or vectors of another width.
         """
-        self._check(kind, vectors_NT)
+        self.check(kind, vectors_NT.shape)
         # too few rows do not pay for turning the weights into another precision
         to = vectors_NT.dtype if self.precision is None or len(vectors_NT) < _WORTH_TURNING else self.precision
         x_NT = vectors_NT if to == vectors_NT.dtype else _padded(vectors_NT, to)
         weight_EN1 = self.gate_weights(kind, x_NT).t()[:, :, None]
-        of_shared_NA = (weight_EN1[: self.shared_count] * self._each(self.shared, x_NT)).sum(dim=0)
+        drop = self.dropout if self.training else 0.0
+        of_shared_NA = (weight_EN1[: self.shared_count] * self.shared(x_NT, drop)).sum(dim=0)
         # apart: side by side, the two groups' weights would have to be copied together in every step
-        of_own_NA = (weight_EN1[self.shared_count :] * self._each(self._own(kind), x_NT)).sum(dim=0)
+        of_own_NA = (weight_EN1[self.shared_count :] * self.own_of(kind)(x_NT, drop)).sum(dim=0)
         adapted_NA: Tensor = of_shared_NA + of_own_NA
         return adapted_NA[: len(vectors_NT)]
 
-    def _each(self, experts: Experts, x_NT: Tensor) -> Tensor:
-        """[E, N, A]: what each of some experts makes of the vectors, all of them as one product per layer, in the vectors' precision."""
-        count, hidden, width = experts.weight1_EHT.shape
-        to = x_NT.dtype
-        hidden_NF = functional.linear(x_NT, experts.weight1_EHT.to(to).view(-1, width), experts.bias1_EH.to(to).flatten())  # F = E · H
-        hidden_NF = self._drop(hidden_NF.relu_())
-        hidden_ENH = hidden_NF.view(-1, count, hidden).transpose(0, 1)
-        if to == torch.bfloat16:
-            hidden_ENH = hidden_ENH.contiguous()  # a product over strided bfloat16 costs four times the copy
-        expert_ENA = torch.bmm(hidden_ENH, experts.weight2_EAH.to(to).transpose(1, 2)).to(experts.bias2_EA.dtype)
-        return self._drop((expert_ENA + experts.bias2_EA[:, None, :]).relu_())
-
     def adapt_clearly(self, kind: str, vectors_NT: Tensor) -> Tensor:
         """The same, written as the paper writes it: one expert after the other. Slow; held equal to `forward` by a test."""
-        self._check(kind, vectors_NT)
+        self.check(kind, vectors_NT.shape)
         weight_NE = self.gate_weights(kind, vectors_NT)
         expert_NA = []
-        for experts in (self.shared, self._own(kind)):
+        for experts in (self.shared, self.own_of(kind)):
             for w1_HT, b1_H, w2_AH, b2_A in zip(*experts.parameters(), strict=True):
                 hidden_NH = self._drop(functional.relu(vectors_NT @ w1_HT.t() + b1_H))
                 expert_NA.append(self._drop(functional.relu(hidden_NH @ w2_AH.t() + b2_A)))
@@ -200,7 +203,7 @@ class Adaptor(Form):
 
     def gate_weights(self, kind: str, vectors_NT: Tensor) -> Tensor:
         """[N, E]: how much each expert counts, shared ones first; a row sums to 1. In the precision of the vectors."""
-        gate = self.gate[_name(kind)]
+        gate = self.gate[self.key(kind)]
         assert isinstance(gate, nn.Linear)
         logits_NE = functional.linear(vectors_NT, gate.weight.to(vectors_NT.dtype), gate.bias.to(vectors_NT.dtype))
         return logits_NE.to(gate.weight.dtype).softmax(dim=-1)
@@ -214,10 +217,7 @@ class Adaptor(Form):
 
     def own_of(self, kind: str) -> Experts:
         """The experts that only this kind uses."""
-        return self._own(kind)
-
-    def _own(self, kind: str) -> Experts:
-        own = self.own[_name(kind)]
+        own = self.own[self.key(kind)]
         assert isinstance(own, Experts)
         return own
 
@@ -230,8 +230,3 @@ def _padded(x_NT: Tensor, to: torch.dtype) -> Tensor:
     padded_NT = x_NT.new_zeros(-(-len(x_NT) // _ROWS) * _ROWS, x_NT.shape[1], dtype=to)
     padded_NT[: len(x_NT)] = x_NT
     return padded_NT
-
-
-def _name(kind: str) -> str:
-    """A view as a module name, which may hold no dot."""
-    return kind.replace(".", ":")

@@ -183,6 +183,7 @@ class TrainingData:
         split_rows: split → example rows, in file order.
         user_ids, item_ids: distinct ids; `user_E`, `item_E`, `item_V` are rows of them.
         train_count_U, train_count_I: training examples of each distinct user and item.
+        is_held_out_I: whether the item is kept out of training.
         may_meet_I: whether the item's texts are older than every example, so that a history may carry them.
         vocabularies: field → what its codes mean.
         lists: the target's multi-valued fields; None: the base has none.
@@ -206,6 +207,7 @@ class TrainingData:
     split_rows: dict[str, Int64]
     train_count_U: Int64
     train_count_I: Int64
+    is_held_out_I: Bool
     may_meet_I: Bool
     vocabularies: dict[str, Vocabulary]
     lists: Lists | None = None

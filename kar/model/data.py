@@ -118,6 +118,7 @@ class Fitted:
             split_rows={split: np.flatnonzero(pc.equal(example["split"], split).to_numpy()) for split in SPLITS},
             train_count_U=self.train_count_U,
             train_count_I=self.train_count_I,
+            is_held_out_I=self.is_held_out_I,
             may_meet_I=self.may_meet_I,
             vocabularies=self.vocabularies,
             lists=None if self.listed is None else self.listed.tensors(item_E, to),

@@ -17,7 +17,7 @@ from kar.model.train import Trained
 from kar.settings.schema import Arm, Backbone, Base
 
 MAIN: tuple[Arm, ...] = ("base", "text", "knowledge", "permuted")
-_MAIN_PAIRS: tuple[tuple[Arm, Arm], ...] = (
+MAIN_PAIRS: tuple[tuple[Arm, Arm], ...] = (
     ("knowledge", "base"),
     ("knowledge", "text"),
     ("knowledge", "permuted"),
@@ -42,10 +42,21 @@ class Training:
         return {"base": self.base, "backbone": self.backbone, "arm": self.arm, "seed": self.seed}
 
 
+def best_seeds(trainings: Sequence[Training]) -> list[Training]:
+    """The knowledge arm's trainings, of each base and backbone the seed with the best AUC on valid; the first of equals."""
+    best: dict[tuple[str, str], Training] = {}
+    for training in trainings:
+        if training.arm == "knowledge":
+            kept = best.setdefault((training.base, training.backbone), training)
+            if training.result.valid_auc > kept.result.valid_auc:
+                best[training.base, training.backbone] = training
+    return list(best.values())
+
+
 def pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
     """Which arms are compared: the usual five pairs; each ablation with the knowledge arm, which it lacks something of, and with the base."""
     ablations = [arm for arm in arms if arm not in MAIN]
-    wanted = [*_MAIN_PAIRS, *(("knowledge", arm) for arm in ablations), *((arm, "base") for arm in ablations)]
+    wanted = [*MAIN_PAIRS, *(("knowledge", arm) for arm in ablations), *((arm, "base") for arm in ablations)]
     return [(arm_a, arm_b) for arm_a, arm_b in wanted if arm_a in arms and arm_b in arms]
 
 

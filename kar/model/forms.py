@@ -54,7 +54,7 @@ class OneGate(Form):
 
     def forward(self, kind: str, vectors_NT: Tensor) -> Tensor:
         self.check(kind, vectors_NT.shape)
-        expert_ENA = _each(self.pool, vectors_NT, self.dropout if self.training else 0.0)
+        expert_ENA: Tensor = self.pool(vectors_NT, self.dropout if self.training else 0.0)
         return (self.gate_weights(kind, vectors_NT).t()[:, :, None] * expert_ENA).sum(dim=0)
 
     def gate_weights(self, kind: str, vectors_NT: Tensor) -> Tensor:
@@ -83,7 +83,8 @@ class SharedMLP(Form):
 
     def forward(self, kind: str, vectors_NT: Tensor) -> Tensor:
         self.check(kind, vectors_NT.shape)
-        return _each(self.expert, vectors_NT, self.dropout if self.training else 0.0)[0]
+        adapted_NA: Tensor = self.expert(vectors_NT, self.dropout if self.training else 0.0)[0]
+        return adapted_NA
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | {"hidden": self.hidden}
@@ -163,12 +164,3 @@ def empty(name: str, arguments: dict[str, Any]) -> Form:
             f"there is no adaptor of the form {name!r}; the forms: {', '.join(FORMS)}", "read it with the version that wrote it"
         )
     return FORMS[name](**arguments)
-
-
-def _each(experts: Experts, vectors_NT: Tensor, dropout: float) -> Tensor:
-    """[E, N, A]: what each expert makes of each vector."""
-    count, hidden, _ = experts.weight1_EHT.shape
-    hidden_NF = functional.linear(vectors_NT, experts.weight1_EHT.flatten(0, 1), experts.bias1_EH.flatten()).relu()  # F = E · H
-    hidden_ENH = functional.dropout(hidden_NF, dropout).view(-1, count, hidden).transpose(0, 1)
-    expert_ENA = torch.baddbmm(experts.bias2_EA[:, None, :], hidden_ENH, experts.weight2_EAH.transpose(1, 2)).relu()
-    return functional.dropout(expert_ENA, dropout)

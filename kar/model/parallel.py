@@ -29,7 +29,6 @@ from kar.model.train import train
 from kar.settings import AdaptorSettings
 from kar.settings.schema import Arm, Backbone, Base
 
-__all__ = ["WORTH_A_PROCESS", "Chosen", "Job", "Loaded", "Tables", "jobs", "train_all"]
 WORTH_A_PROCESS = 50_000
 """Training examples × trainings below which starting processes (about 5 s each) costs more than it saves."""
 
@@ -63,7 +62,7 @@ def train_all(loaded: Loaded) -> list[Training]:
     settings, todo = loaded.settings, jobs(loaded.settings)
     # a base at a time; within it the models that attend and the arms with an adaptor take longest and come first, so that the end is short
     slow_first = sorted(todo, key=lambda job: (settings.bases.index(job.base), job.arm == "base", job.backbone not in ("din", "dien")))
-    count = _process_count(len(todo), loaded.count(settings.bases[0], "train"), settings)
+    count = process_count(len(todo), loaded.count(settings.bases[0], "train"), settings)
     ranks = distributed.current()
     if ranks.count > 1:
         done: Iterable[Training] = (_train_in_step(job, loaded, ranks) for job in slow_first)
@@ -93,8 +92,14 @@ def _announcement(job: Job, loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _process_count(job_count: int, example_count: int, settings: AdaptorSettings) -> int:
-    if settings.device != "cpu" or (settings.processes is None and example_count * job_count < WORTH_A_PROCESS):
+def process_count(job_count: int, row_count: int, settings: AdaptorSettings, worth: int = WORTH_A_PROCESS) -> int:
+    """How many trainings go side by side.
+
+    Args:
+        row_count: training rows of each.
+        worth: rows × trainings below which one process does them all, unless `settings.processes` says otherwise.
+    """
+    if settings.device != "cpu" or (settings.processes is None and row_count * job_count < worth):
         return 1
     return min(job_count, settings.processes or len(os.sched_getaffinity(0)))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from kar import log, metrics
 from kar.errors import ModelError
@@ -22,7 +23,7 @@ from kar.model.pools import Pool, Pools, Resident
 from kar.model.ranker import Ranker, build
 from kar.model.resume import Epoch, State
 from kar.model.vocabulary import UNKNOWN, Int64
-from kar.settings import AdaptorSettings
+from kar.settings import AdaptorSettings, RerankSettings
 
 _PREDICT_ROWS = 2048
 
@@ -90,7 +91,7 @@ def train(
     state = State(ranker, optimizer, torch.Generator().manual_seed(seed))
     valid_label = data.label_E.cpu().numpy()[data.split_rows["valid"]]
     count = pools.count("train")
-    with _repeatable(seed, settings.threads), Progress(what, total=count * settings.epochs, is_shown=is_shown) as progress:
+    with repeatable(seed, settings.threads), Progress(what, total=count * settings.epochs, is_shown=is_shown) as progress:
         if state_path is not None and state.restore(state_path):
             log.info(f"{what}: goes on", epochs=len(state.epochs), is_finished=state.test_logit is not None)
             progress.advance(count * len(state.epochs))
@@ -175,7 +176,7 @@ def step(
     return 0.0 if loss is None else loss.detach()
 
 
-def optimizer_of(ranker: Ranker, settings: AdaptorSettings) -> torch.optim.Optimizer:
+def optimizer_of(ranker: nn.Module, settings: AdaptorSettings | RerankSettings) -> torch.optim.Optimizer:
     """AdamW in one pass over all weights."""
     return torch.optim.AdamW(ranker.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
@@ -242,7 +243,7 @@ def _predict_pool(ranker: Ranker, pool: Pool, ranks: Ranks) -> Float32:
 
 
 @contextlib.contextmanager
-def _repeatable(seed: int, threads: int | None) -> Iterator[None]:
+def repeatable(seed: int, threads: int | None) -> Iterator[None]:
     """Seed dropout and set the thread count, both for the block only."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

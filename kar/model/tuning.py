@@ -127,7 +127,7 @@ def tune(loaded: Loaded) -> list[Trial]:
         return []
     studies = [Study(base, backbone, arm) for base in settings.bases for arm in settings.arms for backbone in settings.backbones]
     rows = loaded.count(settings.bases[0], "train")
-    count = min(len(studies), parallel._process_count(len(studies) * settings.trials, rows, settings))
+    count = min(len(studies), parallel.process_count(len(studies) * settings.trials, rows, settings))
     with Progress("adaptor: studies", total=len(studies)) as progress:
         found: dict[Study, list[Trial]] = {}
         for trials in _one_by_one(studies, loaded) if count == 1 else _side_by_side(studies, loaded, count, progress.tick):

@@ -19,7 +19,7 @@ from torch import Tensor
 from kar import metrics
 from kar.model.adaptor import Form
 from kar.model.batches import Kind, TrainingData
-from kar.model.evaluate import Training
+from kar.model.evaluate import Training, best_seeds
 from kar.model.loaded import Loaded
 from kar.model.ranker import Ranker
 from kar.model.train import predict
@@ -48,17 +48,6 @@ def rows(trainings: Sequence[Training], loaded: Loaded) -> tuple[list[Row], list
         gates += [name | row for kind in kinds for row in gate_weights(ranker.adaptor, kind)]
         views += [name | {"seed": training.seed} | row for row in view_uses(ranker, data, kinds)]
     return gates, views
-
-
-def best_seeds(trainings: Sequence[Training]) -> list[Training]:
-    """The knowledge arm's trainings, of each base and backbone the seed with the best AUC on valid; the first of equals."""
-    best: dict[tuple[str, str], Training] = {}
-    for training in trainings:
-        if training.arm == "knowledge":
-            kept = best.setdefault((training.base, training.backbone), training)
-            if training.result.valid_auc > kept.result.valid_auc:
-                best[training.base, training.backbone] = training
-    return list(best.values())
 
 
 @torch.inference_mode()

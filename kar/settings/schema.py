@@ -32,6 +32,18 @@ _ARM = re.compile(
 _LABEL = re.compile(r"^\s*(rating|click)\s*(?:(>=|>|==)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
 
+def _each_once(value: list[Any]) -> list[Any]:
+    if len(set(value)) < len(value):
+        raise ValueError(f"{value} names something twice")
+    return value
+
+
+def _known_arms(value: list[str]) -> list[str]:
+    if strange := [arm for arm in value if not _ARM.fullmatch(arm)]:
+        raise ValueError(f"there is no arm {strange[0]!r}; the arms: base, text, knowledge, permuted, … (kar/model/arms.py)")
+    return value
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -445,19 +457,9 @@ class AdaptorSettings(Section):
     )
     threads: int | None = Field(None, ge=1, description="of a training that runs alone", json_schema_extra=_NOT_IN_RECIPE)
 
-    @field_validator("arms")
-    @classmethod
-    def _arms_are_known(cls, value: list[str]) -> list[str]:
-        if strange := [arm for arm in value if not _ARM.fullmatch(arm)]:
-            raise ValueError(f"there is no arm {strange[0]!r}; the arms: base, text, knowledge, permuted, … (kar/model/arms.py)")
-        return value
+    _known = field_validator("arms")(_known_arms)
 
-    @field_validator("backbones", "bases", "arms", "seeds", "user_views", "item_views", "user_fields", "item_fields")
-    @classmethod
-    def _each_once(cls, value: list[Any]) -> list[Any]:
-        if len(set(value)) < len(value):
-            raise ValueError(f"{value} names something twice")
-        return value
+    _once = field_validator("backbones", "bases", "arms", "seeds", "user_views", "item_views", "user_fields", "item_fields")(_each_once)
 
     @model_validator(mode="after")
     def _published_is_trained(self) -> AdaptorSettings:
@@ -508,19 +510,9 @@ class RerankSettings(Section):
         None, ge=1, description="trainings side by side, one thread each; none: one per core", json_schema_extra=_NOT_IN_RECIPE
     )
 
-    @field_validator("models", "arms", "seeds")
-    @classmethod
-    def _each_once(cls, value: list[Any]) -> list[Any]:
-        if len(set(value)) < len(value):
-            raise ValueError(f"{value} names something twice")
-        return value
+    _once = field_validator("models", "arms", "seeds")(_each_once)
 
-    @field_validator("arms")
-    @classmethod
-    def _arms_are_known(cls, value: list[str]) -> list[str]:
-        if strange := [arm for arm in value if not _ARM.fullmatch(arm)]:
-            raise ValueError(f"there is no arm {strange[0]!r}; the arms: base, text, knowledge, permuted, … (kar/model/arms.py)")
-        return value
+    _known = field_validator("arms")(_known_arms)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> RerankSettings:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kar import metrics
 from kar.log import Progress
@@ -21,14 +20,14 @@ from kar.model import checkpoint, evaluate, leakage, tuning, use
 from kar.model.arms import Arms
 from kar.model.bases import seen
 from kar.model.batches import SPLITS, Bool, TrainingData
-from kar.model.evaluate import Row, Training
+from kar.model.evaluate import Training
 from kar.model.loaded import Loaded, Tables
 from kar.model.parallel import train_all
 from kar.model.resume import Work
 from kar.model.slices import slices
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Inputs, Manifest, Output
-from kar.tables import TABLES, IdTypes
+from kar.tables import from_rows
 from kar.verdict import verdict
 
 _LEAK_ROWS = 1_000_000
@@ -48,25 +47,26 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     loaded.chosen = tuning.chosen(trials)
     trainings = train_all(loaded)
 
-    members = slices(data, prepared.covered(data), ours.cold_count, _held_out(inputs, data))
+    members = slices(data, prepared.covered(data), ours.cold_count)
     with Progress("adaptor: arms resampled", total=evaluate.resampling_steps(trainings, members)) as progress:
         comparisons = evaluate.comparison_rows(trainings, data, members, ours.resamples, progress.advance)
     head_I = evaluate.head_items(data)
-    out.write("metric", _table("metric", [row for t in trainings for row in evaluate.metric_rows(t, data, members, head_I)]))
-    out.write("comparison", _table("comparison", comparisons))
-    out.write("calibration", _table("calibration", [row for t in trainings for row in evaluate.calibration_rows(t, data)]))
+    measured = [row for t in trainings for row in evaluate.metric_rows(t, data, members, head_I)]
+    out.write("metric", from_rows("metric", measured))
+    out.write("comparison", from_rows("comparison", comparisons))
+    out.write("calibration", from_rows("calibration", [row for t in trainings for row in evaluate.calibration_rows(t, data)]))
     out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
-    out.write("epoch", _table("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
-    out.write("study", _table("study", [trial.row() for trial in trials]))
+    out.write("epoch", from_rows("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
+    out.write("study", from_rows("study", [trial.row() for trial in trials]))
     gate_weights, view_uses = use.rows(trainings, loaded)
-    out.write("gate_weight", _table("gate_weight", gate_weights))
-    out.write("view_use", _table("view_use", view_uses))
+    out.write("gate_weight", from_rows("gate_weight", gate_weights))
+    out.write("view_use", from_rows("view_use", view_uses))
     counts = {split: loaded.count(ours.bases[0], split) for split in SPLITS}
     out.record(example_counts=counts, stream_rows=loaded.stream_rows)  # 0: all in memory
     out.record(**_figures(trainings, data, members, head_I))
     out.record(tie_share=_tie_share(inputs))
     out.record(chosen_parameters={" ".join(name): parameters for name, parameters in loaded.chosen.items()})
-    out.record(relative_improvement=_relative_improvement(trainings, data))
+    out.record(relative_improvement=_relative_improvement(measured))
     both = seen(ours.published_base, ours, settings.histories.cap)
     judged = verdict(comparisons, ours.published_backbone, ours.published_base, both)
     out.record(verdict=judged.sentence, power=judged.power)
@@ -85,13 +85,6 @@ def _tie_share(inputs: Inputs) -> float | None:
     assert examples is not None
     share: float | None = Manifest.read(examples.manifest_path).figures.get("tie_share")
     return share
-
-
-def _held_out(inputs: Inputs, data: TrainingData) -> Bool:
-    """[items] whether each is kept out of training."""
-    table = inputs.table("example_item")
-    held_out = table.filter(table["is_held_out"])["item_id"].combine_chunks()
-    return np.asarray(pc.is_in(data.item_ids, value_set=held_out).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _path(inputs: Inputs, table: str) -> Path:
@@ -132,16 +125,15 @@ def _figures(trainings: list[Training], data: TrainingData, members: dict[str, B
     }
 
 
-def _relative_improvement(trainings: list[Training], data: TrainingData) -> dict[str, float]:
-    """ "<base> <backbone> <arm>" → RelaImpr of its test AUC over the base arm's, seeds averaged."""
-    test = data.split_rows["test"]
-    label = data.label_E.cpu().numpy()[test]
+def _relative_improvement(measured: list[evaluate.Row]) -> dict[str, float]:
+    """ "<base> <backbone> <arm>" → RelaImpr of its test AUC over the base arm's, seeds averaged; from rows of the table metric."""
     aucs: dict[str, dict[str, list[float]]] = {}
-    for t in trainings:
-        aucs.setdefault(f"{t.base} {t.backbone}", {}).setdefault(t.arm, []).append(metrics.auc(label, t.result.test_logit))
+    for row in measured:
+        if (row["split"], row["slice"], row["metric"]) == ("test", "all", "auc"):
+            aucs.setdefault(f"{row['base']} {row['backbone']}", {}).setdefault(row["arm"], []).append(row["value"])
     return {
-        f"{backbone} {arm}": round(metrics.relative_improvement(float(np.mean(found)), float(np.mean(arms_of["base"]))), 5)
-        for backbone, arms_of in aucs.items()
+        f"{name} {arm}": round(metrics.relative_improvement(float(np.mean(found)), float(np.mean(arms_of["base"]))), 5)
+        for name, arms_of in aucs.items()
         for arm, found in arms_of.items()
         if arm != "base" and "base" in arms_of
     }
@@ -150,15 +142,13 @@ def _relative_improvement(trainings: list[Training], data: TrainingData) -> dict
 def _save_checkpoints(trainings: list[Training], loaded: Loaded, out: Output) -> dict[str, str]:
     """The knowledge arm of each backbone over the published base, the seed with the best AUC on valid. Returns backbone → digest."""
     settings, shas = loaded.settings, dict[str, str]()
-    for backbone in settings.backbones:
-        seeds = [t for t in trainings if (t.base, t.backbone, t.arm) == (settings.published_base, backbone, "knowledge")]
-        if not seeds:
+    for best in evaluate.best_seeds(trainings):
+        if best.base != settings.published_base:
             continue
-        best = max(seeds, key=lambda t: t.result.valid_auc)
         assert best.result.ranker is not None
         origin = checkpoint.Origin(
             base=best.base,
-            backbone=backbone,
+            backbone=best.backbone,
             arm=best.arm,
             seed=best.seed,
             encoder_id=loaded.arms.encoder_id,
@@ -167,10 +157,5 @@ def _save_checkpoints(trainings: list[Training], loaded: Loaded, out: Output) ->
             valid_auc=best.result.valid_auc,
             field_sizes=loaded.data(best.base).fields.sizes,
         )
-        shas[backbone] = checkpoint.save(out.folder / "checkpoints" / backbone, best.result.ranker, origin)
+        shas[best.backbone] = checkpoint.save(out.folder / "checkpoints" / best.backbone, best.result.ranker, origin)
     return shas
-
-
-def _table(name: str, rows: list[Row]) -> pa.Table:
-    """Rows as a table of the declared columns, also when there are none."""
-    return pa.Table.from_pylist(rows, schema=pa.schema([(column.name, column.arrow(IdTypes())) for column in TABLES[name].columns]))

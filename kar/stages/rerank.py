@@ -22,11 +22,10 @@ from kar.model.batches import TrainingData
 from kar.model.data import load
 from kar.model.rerank import first_stage, judge, lists
 from kar.model.rerank.candidates import Candidates
-from kar.model.rerank.judge import Row
 from kar.model.rerank.train import CHOSEN_AT, Prepared, Reranked, train_all
 from kar.settings import Settings
 from kar.store import Inputs, Output
-from kar.tables import TABLES, IdTypes
+from kar.tables import from_rows
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -35,8 +34,8 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     prepared = Prepared(candidates, _arms(inputs, candidates, settings), settings.adaptor, settings.rerank)
     found = train_all(prepared)
     out.write("rerank_list", _list_table(data, candidates))
-    out.write("rerank_metric", _table("rerank_metric", judge.metric_rows(found, candidates)))
-    out.write("rerank_comparison", _table("rerank_comparison", judge.comparison_rows(found, candidates, settings.rerank.resamples)))
+    out.write("rerank_metric", from_rows("rerank_metric", judge.metric_rows(found, candidates)))
+    out.write("rerank_comparison", from_rows("rerank_comparison", judge.comparison_rows(found, candidates, settings.rerank.resamples)))
     _record(out, found, candidates, settings)
 
 
@@ -114,8 +113,3 @@ def _record(out: Output, found: list[Reranked], candidates: Candidates, settings
         chosen_on=f"valid NDCG@{CHOSEN_AT}",
         test_touched={name: len(done) for name, done in by_arm.items()},  # each training scores them once, after its last epoch
     )
-
-
-def _table(name: str, rows: list[Row]) -> pa.Table:
-    """Rows as a table of the declared columns, also when there are none."""
-    return pa.Table.from_pylist(rows, schema=pa.schema([(column.name, column.arrow(IdTypes())) for column in TABLES[name].columns]))

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from kar import log
 from kar.errors import CheckFailed, ModelError
+from kar.release.layout import whole
 from kar.settings import Settings, VectorsSettings
 from kar.settings.schema import Control
 from kar.store import Inputs, Output, text_sha
@@ -175,7 +176,7 @@ def _masked(
     if view.startswith("item."):
         rows = [Row(text, title_of.get(subject)) for subject, text in zip(subjects, own, strict=True)]
     else:
-        shown = [seen.get((view.partition(":")[0], subject), []) for subject in subjects]
+        shown = [seen.get((whole(view), subject), []) for subject in subjects]
         met = [tuple(title_of[item] for item in items if item in title_of) for items in shown]
         rows = [Row(text, None, titles) for text, titles in zip(own, met, strict=True)]
     mask = Mask(rows, title_of.values(), noun)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -67,3 +70,8 @@ def _check_key(name: str, key: tuple[str, ...], table: pa.Table) -> None:
 def subject_ids(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     """User or item ids as the text that `subject_id` columns hold (an int in decimal, a string as it is)."""
     return column.cast(pa.string())
+
+
+def from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table of the declared columns, also where there are none. Of a table without ids of users or items."""
+    return pa.Table.from_pylist(rows, schema=TABLES[name].schema(IdTypes()))

@@ -21,6 +21,16 @@ _SLICE = Column(
     "string",
     "all · warm · cold · covered · uncovered · held_out · by training count item:0 · item:1-5 · item:6-20 · item:21-100 · item:101+ · user:…",
 )
+_BASE = Column("base", "string", "thin · same_evidence · rich")
+_BACKBONE = Column("backbone", "string", "fibinet · din · …")
+_ARM = Column("arm", "string", "base · text · knowledge · permuted · …")
+_ARM_A = Column("arm_a", "string", "the arm that is judged")
+_SEED = Column("seed", "int64", "seed of the run")
+_SPLIT = Column("split", "string", "valid · test")
+_SEED_COUNT = Column("seed_count", "int64", "seeds averaged")
+_USERS_DRAWN = Column("user_count", "int64", "users resampled")
+_RESAMPLES = Column("resamples", "int64", "bootstrap resamples")
+_HIGH = Column("high", "float64", "97.5 % of the paired bootstrap over users")
 
 _TABLES = (
     # ---- sources
@@ -274,11 +284,11 @@ _TABLES = (
         "one row per base, backbone, arm, seed, split, slice and metric",
         ("base", "backbone", "arm", "seed", "split", "slice", "metric"),
         (
-            Column("base", "string", "thin · same_evidence · rich"),
-            Column("backbone", "string", "fibinet · din · …"),
-            Column("arm", "string", "base · text · knowledge · permuted · …"),
-            Column("seed", "int64", "seed of the run"),
-            Column("split", "string", "valid · test"),
+            _BASE,
+            _BACKBONE,
+            _ARM,
+            _SEED,
+            _SPLIT,
             _SLICE,
             Column(
                 "metric", "string", "auc · gauc · logloss · ece · head_share; slices by training count have auc alone, head_share is of all"
@@ -293,15 +303,15 @@ _TABLES = (
         "one row per base, backbone, pair of arms, slice and metric: arm_a − arm_b on the test examples, seeds averaged",
         ("base", "backbone", "arm_a", "arm_b", "slice", "metric"),
         (
-            Column("base", "string", "thin · same_evidence · rich"),
-            Column("backbone", "string", "fibinet · din · …"),
-            Column("arm_a", "string", "the arm that is judged"),
+            _BASE,
+            _BACKBONE,
+            _ARM_A,
             Column("arm_b", "string", "the arm it is judged against"),
             _SLICE,
             Column("metric", "string", "auc · gauc · logloss"),
             Column("difference", "float64", "arm_a − arm_b; NaN: not defined on this slice"),
             Column("low", "float64", "2.5 % of the paired bootstrap over users; NaN: not defined, or one or two users decide it"),
-            Column("high", "float64", "97.5 % of the paired bootstrap over users"),
+            _HIGH,
             Column("se", "float64", "standard error: the resamples' standard deviation"),
             Column("p", "float64", "two-sided, of the difference in standard errors"),
             Column("p_holm", "float64", "the same after Holm's correction over the family; p where the comparison stands alone"),
@@ -312,10 +322,10 @@ _TABLES = (
                 "float64",
                 "smallest true difference that would be found with 80 % power at 5 % two-sided: 2.8 standard errors",
             ),
-            Column("seed_count", "int64", "seeds averaged"),
+            _SEED_COUNT,
             Column("example_count", "int64", "test examples of the slice"),
-            Column("user_count", "int64", "users resampled"),
-            Column("resamples", "int64", "bootstrap resamples"),
+            _USERS_DRAWN,
+            _RESAMPLES,
         ),
     ),
     Table(
@@ -323,10 +333,10 @@ _TABLES = (
         "one row per base, backbone, arm, seed and decile of the test examples by prediction",
         ("base", "backbone", "arm", "seed", "decile"),
         (
-            Column("base", "string", "thin · same_evidence · rich"),
-            Column("backbone", "string", "fibinet · din · …"),
-            Column("arm", "string", "base · text · knowledge · permuted · …"),
-            Column("seed", "int64", "seed of the run"),
+            _BASE,
+            _BACKBONE,
+            _ARM,
+            _SEED,
             Column("decile", "int64", "0 holds the lowest predictions; of equal mass, equal predictions in one"),
             Column("example_count", "int64", "its examples"),
             Column("predicted", "float64", "mean predicted probability; NaN: no examples"),
@@ -339,9 +349,9 @@ _TABLES = (
         "one row per base, backbone, arm and test example, seeds averaged on the logit scale",
         ("base", "backbone", "arm", "example_id"),
         (
-            Column("base", "string", "thin · same_evidence · rich"),
-            Column("backbone", "string", "fibinet · din · …"),
-            Column("arm", "string", "base · text · knowledge · permuted · …"),
+            _BASE,
+            _BACKBONE,
+            _ARM,
             Column("example_id", "int64", "the example"),
             Column("logit", "float32", "mean logit over seeds"),
         ),
@@ -351,10 +361,10 @@ _TABLES = (
         "one row per base, backbone, arm, seed and epoch",
         ("base", "backbone", "arm", "seed", "epoch"),
         (
-            Column("base", "string", "thin · same_evidence · rich"),
-            Column("backbone", "string", "fibinet · din · …"),
-            Column("arm", "string", "base · text · knowledge · permuted · …"),
-            Column("seed", "int64", "seed of the run"),
+            _BASE,
+            _BACKBONE,
+            _ARM,
+            _SEED,
             Column("epoch", "int64", "0-based"),
             Column("train_loss", "float64", "mean training loss over the epoch: BCE, and the weighted alignment where it is on"),
             Column("valid_auc", "float64", "on the valid examples"),
@@ -367,9 +377,9 @@ _TABLES = (
         "one row per base, backbone, arm and hyper-parameter trial; none if adaptor.trials is 0",
         ("base", "backbone", "arm", "trial"),
         (
-            Column("base", "string", "thin · same_evidence · rich"),
-            Column("backbone", "string", "fibinet · din · …"),
-            Column("arm", "string", "base · text · knowledge · permuted · …"),
+            _BASE,
+            _BACKBONE,
+            _ARM,
             Column("trial", "int64", "0-based; 0 tries the settings as they are"),
             Column("state", "string", "complete · failed (its loss was no longer finite)"),
             Column("valid_auc", "float64", "on the valid examples, of its best epoch; NaN: it failed"),
@@ -383,8 +393,8 @@ _TABLES = (
         "one row per base, backbone, view and expert of the knowledge arm's best seed; none where the adaptor's form has no gate",
         ("base", "backbone", "view", "expert"),
         (
-            Column("base", "string", "thin · same_evidence · rich"),
-            Column("backbone", "string", "fibinet · din · …"),
+            _BASE,
+            _BACKBONE,
             _VIEW,
             Column("expert", "string", "shared:0 …: all views use it; own:0 …: this view alone"),
             Column("weight", "float64", "mean gate weight over the subjects that have a vector; a view's weights sum to 1"),
@@ -396,8 +406,8 @@ _TABLES = (
         "one row per base, backbone, view and place: how much the knowledge arm's best seed leans on the view",
         ("base", "backbone", "view", "left_out"),
         (
-            Column("base", "string", "thin · same_evidence · rich"),
-            Column("backbone", "string", "fibinet · din · …"),
+            _BASE,
+            _BACKBONE,
             _VIEW,
             Column(
                 "left_out",
@@ -437,7 +447,7 @@ _TABLES = (
             Column("model", "string", "dlcm · prm · setrank · mir; initial: the list as the first stage ordered it"),
             Column("arm", "string", "base · text · knowledge · permuted · …; of initial: first_stage"),
             Column("seed", "int64", "seed of the run; of initial: 0"),
-            Column("split", "string", "valid · test"),
+            _SPLIT,
             Column("metric", "string", "map · ndcg · kar_map (AP divided by the hits inside k, as in KAR's code)"),
             Column("k", "int64", "1 · 3 · 5 · 7"),
             Column("value", "float64", "mean over the lists"),
@@ -451,16 +461,16 @@ _TABLES = (
         ("model", "arm_a", "arm_b", "metric", "k"),
         (
             Column("model", "string", "dlcm · prm · setrank · mir"),
-            Column("arm_a", "string", "the arm that is judged"),
+            _ARM_A,
             Column("arm_b", "string", "the arm it is judged against; first_stage: the initial list"),
             Column("metric", "string", "map · ndcg · kar_map"),
             Column("k", "int64", "1 · 3 · 5 · 7"),
             Column("difference", "float64", "arm_a − arm_b"),
             Column("low", "float64", "2.5 % of the paired bootstrap over users"),
-            Column("high", "float64", "97.5 % of the paired bootstrap over users"),
-            Column("seed_count", "int64", "seeds averaged"),
-            Column("user_count", "int64", "users resampled"),
-            Column("resamples", "int64", "bootstrap resamples"),
+            _HIGH,
+            _SEED_COUNT,
+            _USERS_DRAWN,
+            _RESAMPLES,
         ),
     ),
     # ---- features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def of(arm: str, data: TrainingData, seed: int = 1, skill: float = 1.0, backbone
 
 def members_of(data: TrainingData, held_out: tuple[int, ...] = ()) -> dict[str, Any]:
     held_out_I = np.isin(data.item_ids.to_pylist(), held_out)
-    return slices(data, np.arange(len(data.item_E)) % 2 == 0, 2, held_out_I)
+    return slices(replace(data, is_held_out_I=held_out_I), np.arange(len(data.item_E)) % 2 == 0, 2)
 
 
 def comparisons(trainings: list[Training], data: TrainingData, members: dict[str, Any]) -> list[dict[str, Any]]:
@@ -64,7 +65,7 @@ def test_the_slices_by_training_count_part_the_test_examples(data: TrainingData)
 
 
 def test_a_slice_that_holds_all_or_none_of_the_test_examples_is_left_out_but_not_a_named_one(data: TrainingData) -> None:
-    members = slices(data, np.ones(len(data.item_E), bool), 0, np.zeros(len(data.item_ids), bool))
+    members = slices(data, np.ones(len(data.item_E), bool), 0)
     assert not [name for name in members if name.startswith("user:")]  # no tested user is trained on: all have 0
     assert "held_out" not in members
     assert list(members)[:5] == ["all", "warm", "cold", "covered", "uncovered"]

@@ -275,12 +275,12 @@ def test_trainings_side_by_side_give_the_very_same_tables_as_one_after_the_other
 
 
 def test_a_training_is_a_process_of_its_own_only_where_that_pays(settings_with: Callable[..., AdaptorSettings]) -> None:
-    from kar.model.parallel import WORTH_A_PROCESS, _process_count
+    from kar.model.parallel import WORTH_A_PROCESS, process_count
 
-    assert _process_count(4, 10, settings_with()) == 1
-    assert _process_count(4, WORTH_A_PROCESS, settings_with(device="cuda")) == 1
-    assert _process_count(1, WORTH_A_PROCESS, settings_with()) == 1
-    assert _process_count(8, 10, settings_with(processes=3)) == 3
+    assert process_count(4, 10, settings_with()) == 1
+    assert process_count(4, WORTH_A_PROCESS, settings_with(device="cuda")) == 1
+    assert process_count(1, WORTH_A_PROCESS, settings_with()) == 1
+    assert process_count(8, 10, settings_with(processes=3)) == 3
 
 
 def test_examples_that_a_prompt_has_seen_stop_the_stage(world: Any, settings: AdaptorSettings, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from kar import metrics
 from kar.model import arms, use
 from kar.model.batches import Kind, TrainingData
-from kar.model.evaluate import Training
+from kar.model.evaluate import Training, best_seeds
 from kar.model.knowledge import Vectors, attach
 from kar.model.ranker import Ranker, build
 from kar.model.train import Trained, predict, train
@@ -147,4 +147,4 @@ def test_the_best_seed_on_valid_of_each_base_and_backbone_is_looked_at() -> None
         training("rich", "knowledge", 1, 0.6),
         training("rich", "base", 2, 0.9),
     ]
-    assert [(t.base, t.seed) for t in use.best_seeds(all_of_them)] == [("thin", 2), ("rich", 1)]
+    assert [(t.base, t.seed) for t in best_seeds(all_of_them)] == [("thin", 2), ("rich", 1)]

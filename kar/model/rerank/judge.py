@@ -8,6 +8,7 @@ import numpy as np
 
 from kar import rank_metrics
 from kar.metrics import Bootstrap
+from kar.model.evaluate import MAIN_PAIRS
 from kar.model.knowledge import Float32
 from kar.model.rerank.candidates import Candidates
 from kar.model.rerank.train import Reranked
@@ -15,14 +16,7 @@ from kar.rank_metrics import KEYS, Float
 
 FIRST_STAGE = "first_stage"
 INITIAL = "initial"
-PAIRS = (
-    ("knowledge", "base"),
-    ("knowledge", "text"),
-    ("knowledge", "permuted"),
-    ("text", "base"),
-    ("permuted", "base"),
-    ("base", FIRST_STAGE),
-)
+PAIRS = (*MAIN_PAIRS, ("base", FIRST_STAGE))
 Row = dict[str, Any]
 
 

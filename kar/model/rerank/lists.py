@@ -62,15 +62,11 @@ class Met:
         pair: user · items + item of every event, sorted.
         first_at_I: first event of each item, µs.
         text_at_I: newest event that any text about it has seen, µs; the smallest number if they saw none.
-        is_held_out_I: of training.
-        count_I: training examples.
     """
 
     pair: Int64
     first_at_I: Int64
     text_at_I: Int64
-    is_held_out_I: Bool
-    count_I: Int64
 
     @classmethod
     def of(cls, data: TrainingData, sequence: pa.Table, example_item: pa.Table) -> Met:
@@ -81,9 +77,7 @@ class Met:
         np.minimum.at(first_at_I, data.item_V, at_V)
         found = example_item.take(pc.index_in(data.item_ids, value_set=example_item["item_id"].combine_chunks()))
         text_at_I = np.where(found["evidence_newest_at"].is_null().to_numpy(), np.iinfo(np.int64).min, micros(found["evidence_newest_at"]))
-        count_I = np.bincount(data.item_E[data.split_rows["train"]], minlength=items)
-        is_held_out_I = found["is_held_out"].to_numpy().astype(bool)
-        return cls(np.unique(user_V * items + data.item_V), first_at_I, text_at_I, is_held_out_I, count_I)
+        return cls(np.unique(user_V * items + data.item_V), first_at_I, text_at_I)
 
     def has(self, user: Int64, item: Int64) -> Bool:
         """Whether the user has an event with the item; arrays of one shape."""
@@ -194,9 +188,9 @@ def _negatives(
             continue
         is_allowed_I = met.first_at_I <= at_E[data.split_rows[split]].max()
         if split == "train":
-            is_allowed_I &= ~met.is_held_out_I
+            is_allowed_I &= ~data.is_held_out_I
         pool = np.flatnonzero(is_allowed_I)
-        weight = met.count_I[pool] + 1.0 if settings.negatives == "popularity" else np.ones(len(pool))
+        weight = data.train_count_I[pool] + 1.0 if settings.negatives == "popularity" else np.ones(len(pool))
         at_L, user_L = at_E[example_L[of_split]], data.user_E[example_L[of_split]]
         negative_LM[of_split] = _drawn(met, user_L, at_L, wanted_L[of_split], pool, weight / weight.sum(), negative_LM.shape[1], draw)
     return negative_LM

@@ -5,12 +5,9 @@ Trainings are processes of their own with one thread each where that pays, as in
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import multiprocessing
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,9 +19,11 @@ from kar.log import Progress
 from kar.model import forms
 from kar.model.arms import Arms
 from kar.model.knowledge import Float32
+from kar.model.parallel import process_count
 from kar.model.rerank import RERANKERS
 from kar.model.rerank.base import ListRanker, shape_of
 from kar.model.rerank.candidates import Candidates, ListBatch, ListData
+from kar.model.train import optimizer_of, repeatable
 from kar.model.vocabulary import UNKNOWN, Int64
 from kar.settings import AdaptorSettings, RerankSettings
 from kar.settings.schema import Arm, Reranker
@@ -116,9 +115,9 @@ def train(job: Job, prepared: Prepared, *, is_shown: bool = True) -> Reranked:
     settings, data = prepared.settings, prepared.data(job.arm, job.seed)
     adaptor = prepared.adaptor.model_copy(update={"form": prepared.arms.plans[job.arm].form})
     splits = prepared.candidates.lists.split_rows
-    with _repeatable(job.seed, prepared.adaptor.threads):
+    with repeatable(job.seed, prepared.adaptor.threads):
         ranker = build(job.model, data, prepared.arms.width, adaptor, settings, job.seed)
-        optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+        optimizer = optimizer_of(ranker, settings)
         shuffle = torch.Generator().manual_seed(job.seed)
         epochs: list[Epoch] = []
         best: dict[str, torch.Tensor] = {}
@@ -198,7 +197,8 @@ def train_all(prepared: Prepared) -> list[Reranked]:
     """Every model × arm × seed, side by side where it pays; in the order of the settings, however they finished."""
     settings = prepared.settings
     todo = [Job(model, arm, seed) for model in settings.models for arm in settings.arms for seed in settings.seeds]
-    count = _process_count(len(todo), len(prepared.candidates.lists.split_rows["train"]), prepared)
+    side_by_side = prepared.adaptor.model_copy(update={"processes": settings.processes})
+    count = process_count(len(todo), len(prepared.candidates.lists.split_rows["train"]), side_by_side, WORTH_A_PROCESS)
     if count == 1:
         return [train(job, prepared) for job in todo]
     slow_first = sorted(todo, key=lambda job: (job.arm == "base", job.model != "mir"))
@@ -213,13 +213,6 @@ def train_all(prepared: Prepared) -> list[Reranked]:
     return [found[job] for job in todo]
 
 
-def _process_count(job_count: int, list_count: int, prepared: Prepared) -> int:
-    wanted = prepared.settings.processes
-    if prepared.adaptor.device != "cpu" or (wanted is None and list_count * job_count < WORTH_A_PROCESS):
-        return 1
-    return min(job_count, wanted or len(os.sched_getaffinity(0)))
-
-
 _prepared: Prepared
 
 
@@ -230,16 +223,3 @@ def _start(prepared: Prepared) -> None:
 
 def _run(job: Job) -> Reranked:
     return train(job, _prepared, is_shown=False)
-
-
-@contextlib.contextmanager
-def _repeatable(seed: int, threads: int | None) -> Iterator[None]:
-    """Seed dropout and set the thread count, both for the block only."""
-    before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        torch.set_num_threads(threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)

@@ -52,7 +52,7 @@ from kar.stages.knowledge.judging import FACTORS, Judged, judge_asked
 from kar.stages.knowledge.spool import spools
 from kar.stages.knowledge.writing import KNOWLEDGE, REFUSED, Written, write
 from kar.store import Inputs, Manifest, Output
-from kar.tables import TABLES, IdTypes
+from kar.tables import from_rows
 from kar.text.imports import side_of
 from kar.text.quality import drift
 
@@ -144,8 +144,7 @@ def _last_figures(inputs: Inputs) -> dict[str, Any]:
 
 
 def _pace(asked: Asked) -> pa.Table:
-    schema = TABLES["pace"].schema(IdTypes())
-    return pa.Table.from_pylist([dataclasses.asdict(look) for look in asked.pace], schema=schema)
+    return from_rows("pace", [dataclasses.asdict(look) for look in asked.pace])
 
 
 def _plain(counts: dict[str, Counter[str]]) -> dict[str, Any]:
