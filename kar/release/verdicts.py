@@ -1,0 +1,33 @@
+"""What a promotion gate said of a release, as the manifest holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kar.release.reader import Release
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """One check of the gate.
+
+    Args:
+        check: its name, e.g. `rows`, `effective_rank`; with a view where it is about one: `norm item.facts`.
+        measured: what was found; None: there was nothing to measure (no release before, a view without knowledge).
+        limit: the threshold it was held against.
+        is_passed: whether the release may be promoted as far as this check goes; a check without a measurement passes.
+        why: one sentence with both figures, for the log, the page and the exit message.
+    """
+
+    check: str
+    measured: float | None
+    limit: float | None
+    is_passed: bool
+    why: str
+
+
+Gate = Callable[["Release", "Release | None"], Sequence[GateVerdict]]
+"""Judges a release that is written and verified but not in place yet, against the one that is served now (None: there is none)."""
