@@ -15,6 +15,7 @@ import typer
 
 from kar import flow
 from kar.cli import batch, deadletters, ledger, release
+from kar.cli.backfill import backfill
 from kar.cli.evaluate import evaluate
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
@@ -179,6 +180,7 @@ def fetch(
     say(str(known[what](home_root(home))))
 
 
+app.command()(backfill)
 app.command()(rerank)
 app.command()(evaluate)
 
