@@ -165,6 +165,21 @@ def folder_of(published: Path, release: str) -> Path:
     return folder
 
 
+def named(published: Path, text: str | None) -> Path:
+    """The folder of the release that a user means: by its id, by how its id begins (its date, say), or without a name the one served.
+
+    Raises:
+        ReleaseNotFound: none, or several, are named so.
+        ReleaseCorrupt: CURRENT is asked for and damaged.
+    """
+    if text is None:
+        return folder_of(published, read_current(published).release)
+    fitting = [release for release in ids(published) if text and release.startswith(text)]
+    if len(fitting) > 1 and text not in fitting:
+        raise ReleaseNotFound(f"{text!r} may be {len(fitting)} releases in {published}", f"say which: {', '.join(fitting[:_SHOWN])}")
+    return folder_of(published, fitting[0] if len(fitting) == 1 else text)
+
+
 def ids(published: Path) -> list[str]:
     """Ids of the finished releases, in order of their names (date, then content)."""
     return sorted(path.parent.name for path in layout.releases_folder(published).glob(f"[!.]*/{layout.MANIFEST}"))
