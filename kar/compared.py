@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from kar import release as releasing
 from kar.errors import ReleaseNotFound
 from kar.release import layout, pointer
-from kar.release.diff import Mover, SideDiff, ViewDiff
+from kar.release.diff import SideDiff, ViewDiff
 from kar.show import aligned, printed_json
 from kar.store import Home, Manifest
 
@@ -92,36 +92,41 @@ def _view_lines(view: ViewDiff) -> list[str]:
 
 
 def _mover_lines(home: Home, before: releasing.Release, after: releasing.Release, view: ViewDiff) -> Iterator[str]:
-    then, now = (_texts(home, release, view.view, view.movers) for release in (before, after))
+    subjects = [mover.subject_id for mover in view.movers]
+    (then, why_not_then), (now, why_not_now) = (_texts(home, release, view.view, subjects) for release in (before, after))
+    for why_not in dict.fromkeys(why for why in (why_not_then, why_not_now) if why):
+        yield f"    ({why_not})"
     for mover in view.movers:
         yield f"    {mover.subject_id}  cosine {mover.cosine:.4f}"
-        if then[mover.subject_id] == now[mover.subject_id]:
-            yield from _wrapped("text     ", now[mover.subject_id])
-        else:
-            yield from _wrapped("before   ", then[mover.subject_id])
-            yield from _wrapped("after    ", now[mover.subject_id])
+        old, new = then.get(mover.subject_id), now.get(mover.subject_id)
+        if old == new and old is not None:
+            yield from _wrapped("text     ", old)
+            continue
+        if old is not None:
+            yield from _wrapped("before   ", old)
+        if new is not None:
+            yield from _wrapped("after    ", new)
 
 
-def _texts(home: Home, opened: releasing.Release, view: str, movers: tuple[Mover, ...]) -> dict[str, str]:
-    """Subject → the text behind its vector in a release, or in brackets why it cannot be told."""
-    subjects = [mover.subject_id for mover in movers]
+def _texts(home: Home, opened: releasing.Release, view: str, subjects: list[str]) -> tuple[dict[str, str], str]:
+    """Subject → the text behind its vector in a release; and why not all can be told, or may be others, if so."""
     if opened.is_pooled(view):
-        return dict.fromkeys(subjects, "(pooled from the items of the history: kar show says which)")
+        return {}, f"{view} is pooled from the items of each user's history, so that no one text stands behind it"
     made = opened.manifest.get("inputs", {}).get("knowledge")
     if made is None:
-        return dict.fromkeys(subjects, f"(release {opened.id} names no knowledge partition)")
+        return {}, f"the manifest of {opened.id} names no knowledge partition to take its texts from"
     partition = home.partition("knowledge", dt.date.fromisoformat(made["date"]))
     factor = view.partition(":")[2]
     path = partition.table("factor_knowledge" if factor else "knowledge")
     if not partition.exists() or not path.is_file():
-        return dict.fromkeys(subjects, f"(the knowledge of {made['date']} is gone from this home)")
+        return {}, f"the texts of {opened.id} lay in the knowledge of {made['date']}, which is gone from this home"
     wanted = (pc.field("view") == layout.whole(view)) & pc.field("subject_id").isin(subjects)
     if factor:
         wanted = wanted & (pc.field("factor") == factor)
     found = pq.read_table(path, columns=["subject_id", "text"], filters=wanted).to_pylist()
-    texts = {row["subject_id"]: " ".join(row["text"].split()) for row in found}
-    remade = "" if Manifest.read(partition.manifest_path).recipe_sha == made["recipe_sha"] else " (made again since the release)"
-    return {subject: texts.get(subject, f"(not in the knowledge of {made['date']})") + remade for subject in subjects}
+    is_remade = Manifest.read(partition.manifest_path).recipe_sha != made["recipe_sha"]
+    doubt = f"the knowledge of {made['date']} was made again after {opened.id}: its texts may be others" if is_remade else ""
+    return {row["subject_id"]: " ".join(row["text"].split()) for row in found}, doubt
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -191,14 +191,14 @@ def gone_path(published: Path) -> Path:
 
 
 def gone(published: Path, release: str) -> str:
-    """When and by what a release was removed, to end a message with; empty if nothing is known of it."""
+    """When and by what a release, or those whose ids begin so, was removed, to end a message with; empty if nothing is known of it."""
     told = ""
     with contextlib.suppress(OSError):
         for line in gone_path(published).read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 entry = json.loads(line)
-                if entry["release"] == release:
-                    told = f": {entry['by']} removed it at {entry['removed_at']}"
+                if release and entry["release"].startswith(release):
+                    told = f": {entry['by']} removed {entry['release']} at {entry['removed_at']}"
     return told
 
 
