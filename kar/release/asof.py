@@ -33,6 +33,7 @@ from kar.release.reader import Release, open_release
 Clock = Literal["published", "evidence"]
 CLOCKS: tuple[Clock, ...] = ("published", "evidence")
 _NEVER = np.iinfo(np.int64).min
+_BLOCK = 65_536  # examples looked at at once: what lies between stays in the cache
 
 
 class _Lookup:
@@ -65,7 +66,7 @@ class Joined:
     Args:
         releases: the releases that serve at least one example, oldest first; with none, the first ever served stands
             here alone, for its default vectors.
-        release_numbers: int64 [N], place in `releases`; -1: before the first release.
+        release_numbers: int32 [N], place in `releases`; -1: before the first release.
         user_rows: int64 [N], row of the user in that release; -1: unknown there, or no release.
         item_rows: int64 [N], the same for the item.
         event_us: int64 [N], time of the example, µs since 1970 UTC.
@@ -199,17 +200,20 @@ class Timeline:
         self._since_us = np.array(since_us, np.int64)
 
     def entries(self, event_us: np.ndarray) -> np.ndarray:
-        """int64 [N]: place in `served` of what was served at each time; -1: before the first release."""
-        if len(self._since_us) > 16:
-            return np.searchsorted(self._since_us, event_us, side="right") - 1
-        result = np.full(len(event_us), -1, np.int64)
-        for since_us in self._since_us:  # few releases: a comparison each beats a search
-            result += event_us >= since_us
+        """int32 [N]: place in `served` of what was served at each time; -1: before the first release."""
+        result = np.empty(len(event_us), np.int32)
+        for first in range(0, len(event_us), _BLOCK):
+            part = event_us[first : first + _BLOCK]
+            result[first : first + _BLOCK] = np.searchsorted(self._since_us, part, side="right")
+        result -= 1
         return result
 
     def used(self, entries: np.ndarray) -> list[int]:
         """The places that occur, ascending, without -1."""
-        return [int(entry) for entry in np.flatnonzero(np.bincount(entries + 1, minlength=len(self.served) + 1)[1:])]
+        is_used = np.zeros(len(self.served) + 1, bool)  # the last place is that of entry -1
+        for first in range(0, len(entries), _BLOCK):
+            is_used[entries[first : first + _BLOCK]] = True
+        return [int(entry) for entry in np.flatnonzero(is_used[:-1])]
 
 
 class AsOf:
@@ -230,7 +234,7 @@ class AsOf:
         self.releases = tuple(_opened(timeline.path, name) for name in names)
         place = {name: number for number, name in enumerate(names)}
         # a release that nobody said would be used has no number; the last place answers entry -1: before the first release
-        self._number_of = np.array([*(place.get(entry.release, -2) for entry in served), -1], np.int64)
+        self._number_of = np.array([*(place.get(entry.release, -2) for entry in served), -1], np.int32)
         self._lookups: dict[tuple[int, str], _Lookup] = {}
 
     def join(self, examples: pa.Table) -> Joined:
@@ -255,8 +259,8 @@ def times(examples: pa.Table) -> np.ndarray:
     if event_at.null_count:
         raise ReleaseError(f"event_at of the examples holds {event_at.null_count} nulls", "give every example a time, or leave it out")
     # finer units are cut, not refused: an example may be taken for up to 1 µs older than it is, never for newer
-    values: np.ndarray = pc.cast(event_at, layout.TIME, safe=False).cast(pa.int64()).to_numpy()
-    return values
+    chunks = [pc.cast(chunk, layout.TIME, safe=False).cast(pa.int64()).to_numpy() for chunk in event_at.chunks]
+    return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
 
 
 def check_columns(schema: pa.Schema) -> None:
