@@ -48,11 +48,11 @@ class _Lookup:
 
     def missing(self, rows: np.ndarray, event_us: np.ndarray) -> np.ndarray:
         """bool [N]: without knowledge, or with knowledge that has seen something newer than the example."""
-        result = self.is_missing[rows]
+        result: np.ndarray = self.is_missing[rows]
         oldest = int(event_us.min(initial=np.iinfo(np.int64).max))
         if self._newest_us < oldest or (self._newest_us == oldest and not self.is_pooled):
             return result  # whatever the row, its evidence is old enough: the usual case of the published clock
-        if self._padded is None:
+        if self._padded is None:  # made when it is first needed, which is often never
             self._padded = np.append(self._evidence, _NEVER)
         seen_us = self._padded[rows]
         result |= (seen_us >= event_us) if self.is_pooled else (seen_us > event_us)
@@ -105,8 +105,9 @@ class Joined:
         """bool [N]: unknown, without knowledge, or with knowledge that has seen something newer than the example."""
         self._require_view(side, view)
         rows = self.rows(side)
-        if len(self.releases) == 1:  # an example before the first release has row -1
-            return self._lookup(0, side, view).missing(rows, self.event_us)
+        only = self._only()
+        if only is not None and view in self.releases[only].views(side):
+            return self._lookup(only, side, view).missing(rows, self.event_us)
         result = np.ones(len(self), bool)
         for number, release in enumerate(self.releases):
             if view in release.views(side):
@@ -129,8 +130,9 @@ class Joined:
         self.require_one_space(kind)
         holders = [release for release in self.releases if view in release.views(side)]
         default, is_missing = holders[0].default(view, kind), self.is_missing(side, view)
-        if len(self.releases) == 1 and not is_missing.all():
-            result = _gather(self.releases[0], view, np.maximum(self.rows(side), 0), kind)
+        only = self._only()
+        if only is not None and not is_missing.all():
+            result = _gather(self.releases[only], view, np.maximum(self.rows(side), 0), kind)
         else:
             result = np.empty((len(self), len(default)), np.float32)
             for number, release in enumerate(self.releases):
@@ -151,6 +153,13 @@ class Joined:
                 if kind == "adapted"
                 else "keep to examples whose releases share the encoder",
             )
+
+    def _only(self) -> int | None:
+        """The release that serves all of these examples, if one does. (With one release, an example before it has row -1.)"""
+        if len(self.releases) == 1:
+            return 0
+        low, high = int(self.release_numbers.min(initial=len(self.releases))), int(self.release_numbers.max(initial=-1))
+        return low if 0 <= low == high else None
 
     def _lookup(self, number: int, side: Side, view: str) -> _Lookup:
         if (number, view) not in self._lookups:
@@ -175,7 +184,8 @@ def join(releases_path: str | Path, examples: pa.Table, clock: Clock = "publishe
         ReleaseError: a column is missing or of another type.
     """
     timeline = Timeline(releases_path, clock)
-    event_us = times(examples)
+    check_columns(examples.schema)
+    event_us = times(examples.column("event_at"))
     return AsOf(timeline, timeline.used(timeline.entries(event_us))).join(examples)
 
 
@@ -235,31 +245,48 @@ class AsOf:
         place = {name: number for number, name in enumerate(names)}
         # a release that nobody said would be used has no number; the last place answers entry -1: before the first release
         self._number_of = np.array([*(place.get(entry.release, -2) for entry in served), -1], np.int32)
+        self._is_in_order = np.array_equal(self._number_of[:-1], np.arange(len(served)))
         self._lookups: dict[tuple[int, str], _Lookup] = {}
+        self._has_one_set: dict[Side, bool] = {}
 
     def join(self, examples: pa.Table) -> Joined:
         """Join one table; arguments and errors as the function `join`."""
-        event_us = times(examples)
+        check_columns(examples.schema)
+        event_us = times(examples.column("event_at"))
         entries = self._timeline.entries(event_us)
-        numbers = entries if np.array_equal(self._number_of[:-1], np.arange(len(self._number_of) - 1)) else self._number_of[entries]
+        numbers = entries if self._is_in_order else self._number_of[entries]
         if numbers.min(initial=0) < -1:
             raise ReleaseError("the examples meet a release that the stream was not opened for", "open it with every release they use")
-        rows = {side: _rows(self.releases, numbers, side, examples.column(layout.id_column(side))) for side in layout.SIDES}
+        rows = {side: self._rows(numbers, side, examples.column(layout.id_column(side))) for side in layout.SIDES}
         return Joined(self._timeline.clock, self.releases, numbers, rows["user"], rows["item"], event_us, self._lookups)
 
+    def _rows(self, numbers: np.ndarray, side: Side, ids: pa.ChunkedArray) -> np.ndarray:
+        """int64 [N]: the row of each example's id in the release that serves it; -1: unknown, or no release."""
+        if self._share_ids(side):  # most nights know the subjects of the night before: look them up once
+            rows = self.releases[0].rows(side, ids)
+            if numbers.min(initial=0) < 0:
+                rows[numbers < 0] = -1
+            return rows
+        rows = np.full(len(numbers), -1, np.int64)
+        for number, release in enumerate(self.releases):
+            where = np.flatnonzero(numbers == number)
+            rows[where] = release.rows(side, ids.take(pa.array(where)))
+        return rows
 
-def times(examples: pa.Table) -> np.ndarray:
-    """Times of the examples as int64 µs UTC, after checking that the columns are there and mean what they must.
+    def _share_ids(self, side: Side) -> bool:
+        if side not in self._has_one_set:
+            first = self.releases[0].ids(side)
+            self._has_one_set[side] = all(release.ids(side).equals(first) for release in self.releases[1:])
+        return self._has_one_set[side]
 
-    Raises:
-        ReleaseError: a column is missing, event_at is no instant, or holds nulls.
-    """
-    check_columns(examples.schema)
-    event_at = examples.column("event_at")
+
+def times(event_at: pa.ChunkedArray) -> np.ndarray:
+    """Instants of any unit and time zone as int64 µs since 1970 UTC. Raises ReleaseError for nulls."""
     if event_at.null_count:
         raise ReleaseError(f"event_at of the examples holds {event_at.null_count} nulls", "give every example a time, or leave it out")
     # finer units are cut, not refused: an example may be taken for up to 1 µs older than it is, never for newer
-    chunks = [pc.cast(chunk, layout.TIME, safe=False).cast(pa.int64()).to_numpy() for chunk in event_at.chunks]
+    exact = event_at if event_at.type == layout.TIME else pc.cast(event_at, layout.TIME, safe=False)
+    chunks = [chunk.view(pa.int64()).to_numpy() for chunk in exact.chunks]
     return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
 
 
@@ -274,9 +301,7 @@ def check_columns(schema: pa.Schema) -> None:
         raise ReleaseError(f"the examples hold the columns {twice} more than once", "rename or drop all but one")
     event_type = schema.field("event_at").type
     if not pa.types.is_timestamp(event_type) or event_type.tz is None:
-        raise ReleaseError(
-            f"event_at of the examples is {event_type}, not an instant with a time zone", "cast it to timestamp[us, tz=UTC]"
-        )
+        raise ReleaseError(f"event_at of the examples is {event_type}, not an instant with a time zone", "cast it to timestamp[us, tz=UTC]")
 
 
 def _opened(path: Path, release: str) -> Release:
@@ -291,21 +316,6 @@ def _opened(path: Path, release: str) -> Release:
 
 def _us(instant: dt.datetime) -> int:
     return (manifest.in_utc(instant) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
-
-
-def _rows(releases: tuple[Release, ...], numbers: np.ndarray, side: Side, ids: pa.ChunkedArray) -> np.ndarray:
-    """int64 [N]: the row of each example's id in the release that serves it; -1: unknown, or no release."""
-    first = releases[0].ids(side)
-    if all(release.ids(side).equals(first) for release in releases[1:]):  # most nights know the same subjects: look up once
-        rows = releases[0].rows(side, ids)
-        if numbers.min(initial=0) < 0:
-            rows[numbers < 0] = -1
-        return rows
-    rows = np.full(len(numbers), -1, np.int64)
-    for number, release in enumerate(releases):
-        where = np.flatnonzero(numbers == number)
-        rows[where] = release.rows(side, ids.take(pa.array(where)))
-    return rows
 
 
 def _gather(release: Release, view: str, rows: np.ndarray, kind: Kind) -> np.ndarray:
