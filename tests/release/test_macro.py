@@ -55,7 +55,7 @@ def _run(script: str, examples: pa.Table) -> pa.Table:
     with duckdb.connect() as connection:
         connection.execute(script)
         connection.register("mine", examples)
-        found: pa.Table = connection.sql('from kar_features(\'mine\') order by "row"').to_arrow_table()
+        found: pa.Table = connection.sql("from kar_features('mine') order by \"row\"").to_arrow_table()
     return found
 
 
