@@ -132,13 +132,13 @@ class Joined:
         default, is_missing = holders[0].default(view, kind), self.is_missing(side, view)
         only = self._only()
         if only is not None and not is_missing.all():
-            result = _gather(self.releases[only], view, np.maximum(self.rows(side), 0), kind)
+            result = self.releases[only].gather(view, np.maximum(self.rows(side), 0), kind)
         else:
             result = np.empty((len(self), len(default)), np.float32)
             for number, release in enumerate(self.releases):
                 where = np.flatnonzero((self.release_numbers == number) & ~is_missing)
                 if len(where):
-                    result[where] = _gather(release, view, self.rows(side)[where], kind)
+                    result[where] = release.gather(view, self.rows(side)[where], kind)
         result[is_missing] = default
         return result, is_missing
 
@@ -262,21 +262,34 @@ class AsOf:
 
     def _rows(self, numbers: np.ndarray, side: Side, ids: pa.ChunkedArray) -> np.ndarray:
         """int64 [N]: the row of each example's id in the release that serves it; -1: unknown, or no release."""
+        rows = np.full(len(numbers), -1, np.int64)
         if self._share_ids(side):  # most nights know the subjects of the night before: look them up once
-            rows = self.releases[0].rows(side, ids)
+            first = 0
+            for chunk in ids.chunks if len(ids) >= _BLOCK * ids.num_chunks else [ids]:  # large ones as they are, without a copy
+                rows[first : first + len(chunk)] = self.releases[0].rows(side, chunk)
+                first += len(chunk)
             if numbers.min(initial=0) < 0:
                 rows[numbers < 0] = -1
             return rows
-        rows = np.full(len(numbers), -1, np.int64)
         for number, release in enumerate(self.releases):
             where = np.flatnonzero(numbers == number)
-            rows[where] = release.rows(side, ids.take(pa.array(where)))
+            if len(where) or not len(ids):  # ids of another type are refused even where there are none
+                rows[where] = release.rows(side, ids.take(pa.array(where)))
         return rows
 
     def _share_ids(self, side: Side) -> bool:
+        """Whether all releases hold the same subjects; then a subject has the same row in each."""
         if side not in self._has_one_set:
-            first = self.releases[0].ids(side)
-            self._has_one_set[side] = all(release.ids(side).equals(first) for release in self.releases[1:])
+            column = layout.id_column(side)
+            digests = {release.manifest["tables"][layout.table_name(side)].get("content", {}).get(column) for release in self.releases}
+            if None in digests:  # formats 1 and 2 have no digests of columns
+                first = self.releases[0].ids(side)
+                self._has_one_set[side] = all(release.ids(side).equals(first) for release in self.releases[1:])
+            else:
+                self._has_one_set[side] = len(digests) == 1
+            for release in self.releases[: 1 if self._has_one_set[side] else None]:
+                if release.manifest["id_types"][side] == "int64":
+                    release.ids(side)  # a stream will ask for most of them: let the release make ready for that
         return self._has_one_set[side]
 
 
@@ -316,9 +329,3 @@ def _opened(path: Path, release: str) -> Release:
 
 def _us(instant: dt.datetime) -> int:
     return (manifest.in_utc(instant) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
-
-
-def _gather(release: Release, view: str, rows: np.ndarray, kind: Kind) -> np.ndarray:
-    """float32 [N, W] of rows >= 0, a copy."""
-    result: np.ndarray = np.take(release.matrix(view, kind), rows, axis=0)
-    return np.asarray(result)

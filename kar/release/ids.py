@@ -35,49 +35,20 @@ class IdIndex:
         Raises:
             ReleaseError: ints were asked of string ids or the other way round.
         """
-        values = self._as_ids(wanted)
+        values = as_ids(wanted, self.ids.type, self._name)
         if self._numbers is None:
             return self._rows_of_texts(values)
-        rows = np.empty(len(values), np.int64)
-        at = 0
-        for chunk in values.chunks if isinstance(values, pa.ChunkedArray) else [values]:  # no copy of the whole question
-            rows[at : at + len(chunk)] = self._rows_of_chunk(self._numbers, chunk, len(values))
-            at += len(chunk)
+        if not values.null_count:
+            return self._rows_of_numbers(self._numbers, values.to_numpy())
+        rows = self._rows_of_numbers(self._numbers, values.fill_null(0).to_numpy())
+        rows[values.is_null().to_numpy(zero_copy_only=False)] = -1
         return rows
 
-    def _as_ids(self, wanted: Ids) -> pa.Array | pa.ChunkedArray:
-        """The question as an Arrow array (numbers: chunked, if it was) of the table's own id type; anything lossy or of another kind is refused."""
-        try:
-            values: Any = wanted if isinstance(wanted, pa.Array | pa.ChunkedArray) else pa.array(wanted)
-            if isinstance(values, pa.ChunkedArray) and (self._numbers is None or pa.types.is_dictionary(values.type)):
-                values = values.combine_chunks()
-            if pa.types.is_dictionary(values.type):
-                values = values.dictionary_decode()
-            kind = values.type
-            fits = pa.types.is_null(kind) or (
-                pa.types.is_integer(kind)
-                if self._numbers is not None
-                else (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-            )
-            if fits:
-                return values if kind == self.ids.type else values.cast(self.ids.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise ReleaseError(f"{self._name} ids are {self.ids.type} in this release; those asked for do not convert: {error}") from error
-        raise ReleaseError(f"{self._name} ids are {self.ids.type} in this release, asked for as {kind}", f"cast them to {self.ids.type}")
-
-    def _rows_of_chunk(self, numbers: np.ndarray, chunk: pa.Array, asked: int) -> np.ndarray:
-        if not chunk.null_count:
-            return self._rows_of_numbers(numbers, chunk.to_numpy(), asked)
-        rows = self._rows_of_numbers(numbers, chunk.fill_null(0).to_numpy(), asked)
-        rows[chunk.is_null().to_numpy(zero_copy_only=False)] = -1
-        return rows
-
-    def _rows_of_numbers(self, numbers: np.ndarray, values: np.ndarray, asked: int) -> np.ndarray:
-        """Rows of some of the `asked` ids of one question."""
+    def _rows_of_numbers(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
         if not len(numbers):
             return np.full(len(values), -1, np.int64)
         low, spread = int(numbers[0]), int(numbers[-1]) - int(numbers[0]) + 1
-        if self._direct is None and asked >= _TABLE_FROM and spread <= _TABLE_SPREAD * len(numbers):
+        if self._direct is None and len(values) >= _TABLE_FROM and spread <= _TABLE_SPREAD * len(numbers):
             self._direct = np.full(spread + 1, -1, np.int64)  # the last place answers whatever lies outside
             self._direct[numbers - low] = np.arange(len(numbers))
         if self._direct is not None:
@@ -101,6 +72,27 @@ class IdIndex:
         row_of_word[found.drop_null().to_numpy()] = np.flatnonzero(is_hit)
         rows: np.ndarray = row_of_word[encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()]
         return rows
+
+
+def as_ids(wanted: Ids, id_type: pa.DataType, name: str) -> pa.Array:
+    """A question as an Arrow array of the table's own id type; anything lossy or of another kind is refused with a ReleaseError."""
+    try:
+        values: Any = wanted if isinstance(wanted, pa.Array | pa.ChunkedArray) else pa.array(wanted)
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        kind = values.type
+        fits = pa.types.is_null(kind) or (
+            pa.types.is_integer(kind)
+            if id_type == pa.int64()
+            else (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+        )
+        if fits:
+            return values if kind == id_type else values.cast(id_type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise ReleaseError(f"{name} ids are {id_type} in this release; those asked for do not convert: {error}") from error
+    raise ReleaseError(f"{name} ids are {id_type} in this release, asked for as {kind}", f"cast them to {id_type}")
 
 
 def _filled(places: pa.Array) -> np.ndarray:
