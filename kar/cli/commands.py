@@ -16,6 +16,7 @@ import typer
 from kar import flow
 from kar.cli import batch, deadletters, ledger, release
 from kar.cli.evaluate import evaluate
+from kar.cli.export import export
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
 from kar.errors import KarError
@@ -179,6 +180,7 @@ def fetch(
     say(str(known[what](home_root(home))))
 
 
+release.app.command("export")(export)
 app.command()(rerank)
 app.command()(evaluate)
 
