@@ -19,6 +19,7 @@ from kar.cli.evaluate import evaluate
 from kar.cli.export import export
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
+from kar.cli.sql import catalog, sql
 from kar.errors import KarError
 from kar.untrusted import shown
 
@@ -183,6 +184,8 @@ def fetch(
 release.app.command("export")(export)
 app.command()(rerank)
 app.command()(evaluate)
+app.command()(sql)
+app.command()(catalog)
 
 
 @factors_app.command("suggest")
