@@ -19,6 +19,7 @@ from kar.store import Home
 
 _LOOKS_ABOUT = re.compile(r"\b(show|describe|summarize|information_schema|duckdb_\w+|pg_\w+|sqlite_master)\b", re.IGNORECASE)
 _ANSWER = "files.answer"
+_MEND = "a file is damaged or was made by another version: kar status shows the nights, kar release verify the release"
 
 
 def current_release(home: Home) -> Release | None:
@@ -57,9 +58,10 @@ def build(
         CatalogError: a file cannot be read as the table that it should be.
     """
     connection.execute("create schema files; create schema facts")
-    for name, table in facts(settings, home).items():
-        _keep(connection, f"facts.{name}", table)
     is_all = "*" in names
+    for name, made in facts(settings, home).items():
+        if is_all or f"facts.{name}" in names:
+            _keep(connection, f"facts.{name}", made())
     has_shards = has_shards and (is_all or _ANSWER in names)
     if has_shards:
         _keep(connection, "facts.shard_answer", places.shard_rows(home))
@@ -73,7 +75,10 @@ def build(
     if "files.served" in chosen:
         chosen = {name: bases[name] for name in ("files.release_user", "files.release_item")} | chosen
     for name, base in chosen.items():
-        _view(connection, name, base.sql(named))
+        try:
+            _view(connection, name, base.sql(named))
+        except (pa.ArrowException, OSError) as error:
+            raise CatalogError(f"{base.files[-1]} cannot be read: {error}", _MEND) from error
     for name, view in views().items():
         if name in names:
             _view(connection, name, view.sql)
@@ -92,5 +97,5 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
     except duckdb.Error as error:
         raise CatalogError(
             f"the view {name} cannot be made: {str(error).splitlines()[0]}",
-            "a file below it is damaged or was made by another version: kar status shows the nights, kar release verify the release",
+            _MEND,
         ) from error

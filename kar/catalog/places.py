@@ -54,9 +54,14 @@ def _declared(table: str, files: list[Path], ids: IdTypes) -> Base:
     columns = {column.name: column.arrow(ids) or _VECTOR for column in TABLES[table].columns}
     if not files:
         return Base((), lambda named: _nothing({**columns, "date": pa.date32()}))
-    # a night made by an earlier kar may lack a column; if the newest does, all do
-    absent = [f"null::{sql_type(columns[name])} as {name}" for name in columns if name not in set(pq.read_schema(files[-1]).names)]
-    return Base(tuple(files), lambda named: f"select {', '.join(['*', *absent])} from {_read(files, named, is_dated=True)}")
+
+    def dated(named: Named) -> str:
+        # a night made by an earlier kar may lack a column; if the newest does, all do
+        held = set(pq.read_schema(files[-1]).names)
+        absent = [f"null::{sql_type(columns[name])} as {name}" for name in columns if name not in held]
+        return f"select {', '.join(['*', *absent])} from {_read(files, named, is_dated=True)}"
+
+    return Base(tuple(files), dated)
 
 
 def release(opened: Release | None) -> dict[str, Base]:

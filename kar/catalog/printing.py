@@ -15,6 +15,7 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -102,8 +103,8 @@ def _csv(answered: Answered, rows: int) -> Iterator[str]:
 
 def _csv_line(values: list[str]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(values)
-    return out.getvalue()
+    csv.writer(out, lineterminator="\n").writerow(values)
+    return out.getvalue().removesuffix("\n")
 
 
 def _cell(value: Any, most: int) -> str:
@@ -134,6 +135,7 @@ _PLAIN: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
     ((int, str), lambda value: value),
     (list, lambda value: [_plain(each) for each in value]),
     (tuple, lambda value: [_plain(each) for each in value]),
+    (Decimal, lambda value: int(value) if value == value.to_integral_value() else float(value)),
     (dict, lambda value: {str(key): _plain(each) for key, each in value.items()}),
     (bytes, lambda value: value.hex()),
     ((dt.datetime, dt.date), lambda value: value.isoformat()),
