@@ -16,11 +16,10 @@ import pytest
 
 import kar.release
 from kar.release.publish import publish
-from kar.release.rows import Pooled, SideRows
+from kar.release.rows import Pooled
 from tests.release import world
 
 JOB = Path(__file__).resolve().parents[2] / "examples" / "train_ctr.py"
-USERS, ITEMS, PER_USER = 240, 40, 16
 
 
 @pytest.fixture(scope="module")
@@ -32,32 +31,6 @@ def job() -> ModuleType:
     sys.modules["train_ctr"] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A published folder whose vectors know the answer: a user likes an item if the signs of their first numbers agree.
-
-    Every user of the test examples is new, so ids alone cannot know it. A fifth of the users has no knowledge.
-    """
-    folder = tmp_path_factory.mktemp("planted")
-    draw = np.random.default_rng(3)
-    taste, kind = draw.choice([-1.0, 1.0], USERS), draw.choice([-1.0, 1.0], ITEMS)
-    users = world.view_rows("user.preference", USERS, missing=set(range(0, USERS, 5)), newest=world.DAY)
-    items = world.view_rows("item.facts", ITEMS, missing=set(), newest=None)
-    for rows, sign in ((users, taste), (items, kind)):
-        rows.adapted[~rows.is_missing] = draw.normal(0, 0.1, (int((~rows.is_missing).sum()), world.A))
-        rows.adapted[~rows.is_missing, 0] += sign[~rows.is_missing]
-    sides = SideRows("user", pa.array(range(USERS)), (users,)), SideRows("item", pa.array([f"i{n:02d}" for n in range(ITEMS)]), (items,))
-    publish(folder / "published", sides, world.facts(published_at=world.day(2)))
-    user = np.repeat(np.arange(USERS), PER_USER)
-    item = draw.integers(0, ITEMS, len(user))
-    label = ((taste[user] == kind[item]) ^ (draw.random(len(user)) < 0.1)).astype(np.int32)
-    table = world.examples([world.day(3)] * len(user), user.tolist(), [f"i{n:02d}" for n in item])
-    split = np.where(user < 160, "train", np.where(user < 200, "valid", "test"))
-    table = table.append_column("label", pa.array(label)).append_column("split", pa.array(split))
-    pq.write_table(table, folder / "example.parquet")
-    return folder
 
 
 def _run(job: ModuleType, folder: Path, *more: str) -> int:
