@@ -15,6 +15,7 @@ import typer
 
 from kar import flow
 from kar.cli import batch, deadletters, ledger, release
+from kar.cli.backfill import backfill
 from kar.cli.evaluate import evaluate
 from kar.cli.export import export
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
@@ -182,6 +183,7 @@ def fetch(
 
 
 release.app.command("export")(export)
+app.command()(backfill)
 app.command()(rerank)
 app.command()(evaluate)
 app.command()(sql)
