@@ -54,7 +54,8 @@ def write(settings: Settings, home: Home, path: Path, *, is_relative: bool = Fal
     except (OSError, duckdb.IOException) as error:
         raise CatalogError(f"{path} cannot be written: {error}", "make room, or name another file with --out") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone when all went well; its folder may never have been there
+            partial.unlink()
     return Written(path, len(views()), len(files))
 
 
