@@ -18,6 +18,7 @@ from kar.cli import batch, deadletters, ledger, release
 from kar.cli.backfill import backfill
 from kar.cli.evaluate import evaluate
 from kar.cli.export import export
+from kar.cli.metrics import metrics
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
 from kar.cli.sql import catalog, sql
@@ -184,6 +185,7 @@ def fetch(
 
 release.app.command("export")(export)
 app.command()(backfill)
+app.command()(metrics)
 app.command()(rerank)
 app.command()(evaluate)
 app.command()(sql)
