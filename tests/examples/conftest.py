@@ -20,7 +20,8 @@ USERS, ITEMS, PER_USER = 240, 40, 16
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published folder whose vectors know the answer: a user likes an item if the signs of their first numbers agree.
 
-    Every user of the test examples is new, so ids alone cannot know it. A fifth of the users has no knowledge.
+    Every user of the test examples is new, so ids alone cannot know it. A fifth of the users has no knowledge. The release has a layer: the
+    night before knew another taste of three users, and a user who is gone.
     """
     folder = tmp_path_factory.mktemp("planted")
     draw = np.random.default_rng(3)
@@ -30,7 +31,13 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for rows, sign in ((users, taste), (items, kind)):
         rows.adapted[~rows.is_missing] = draw.normal(0, 0.1, (int((~rows.is_missing).sum()), world.A))
         rows.adapted[~rows.is_missing, 0] += sign[~rows.is_missing]
-    sides = SideRows("user", pa.array(range(USERS)), (users,)), SideRows("item", pa.array([f"i{n:02d}" for n in range(ITEMS)]), (items,))
+    items_side = SideRows("item", pa.array([f"i{n:02d}" for n in range(ITEMS)]), (items,))
+    before = world.view_rows("user.preference", USERS + 1, missing=set(range(0, USERS, 5)), newest=world.DAY)
+    before.adapted[:USERS], before.knowledge[:USERS] = users.adapted, users.knowledge
+    before.adapted[[7, 8, 9]] *= -1
+    older = SideRows("user", pa.array([*range(USERS), 1000]), (before,)), items_side
+    publish(folder / "published", older, world.facts(world.day(-1), published_at=world.day(1.5)))
+    sides = SideRows("user", pa.array(range(USERS)), (users,)), items_side
     publish(folder / "published", sides, world.facts(published_at=world.day(2)))
     user = np.repeat(np.arange(USERS), PER_USER)
     item = draw.integers(0, ITEMS, len(user))

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+
+import kar.release
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = dict(re.findall(r"^\| `python examples/(\w+)\.py ([^`]+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
@@ -48,6 +52,25 @@ def figures(door: str, package: str, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def test_the_release_has_rows_in_layers_and_a_removed_one(planted: Path) -> None:
+    files = kar.release.open(planted / "published").manifest["tables"]["user_knowledge"]["files"]
+    tables = [pq.read_table(planted / "published" / "releases" / release_id(planted) / file["path"]) for file in files]
+    assert sum(table.num_rows for table in tables) > 240
+    assert any(True in table.column("is_removed").to_pylist() for table in tables)
+
+
+def release_id(folder: Path) -> str:
+    return str(kar.release.open(folder / "published").id)
+
+
+def test_the_plain_doors_give_the_newest_layer_s_vectors(planted: Path) -> None:
+    release = kar.release.open(planted / "published")
+    vectors, is_missing = release.vectors("user", "user.preference", release.ids("user"))
+    norm = np.linalg.norm(vectors[~is_missing].astype(np.float64), axis=1).mean()
+    for door in ("plain_pandas", "plain_polars"):
+        assert f"mean norm {norm:.4f}" in figures(door, door.removeprefix("plain_"), planted)
 
 
 @pytest.mark.parametrize(("door", "package", "words"), DOORS)
