@@ -13,7 +13,9 @@ from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, say
 def export(
     settings: SettingsPath,
     out: Annotated[Path, typer.Option("--out", help="The folder to make.")],
-    release_id: Annotated[str | None, typer.Option("--release", help="Which.", show_default="the current one")] = None,
+    release_id: Annotated[
+        str | None, typer.Option("--release", help="Which: its id or how that begins.", show_default="the current one")
+    ] = None,
     side: Annotated[Literal["user", "item"] | None, typer.Option("--side", help="user or item.", show_default="both")] = None,
     files: Annotated[int, typer.Option("--files", help="Parquet files of each side; 20 or more for readers that shuffle by file.")] = 1,
     clock: Annotated[
@@ -26,12 +28,11 @@ def export(
 ) -> None:
     """Write a release as plain Parquet, one row per subject, for tools that know nothing of releases (Feast, FuxiCTR, Spark)."""
     from kar import release as releasing
-    from kar.release import layout
+    from kar.release import layout, pointer
     from kar.release.export import export as write
 
     place = open_scenario(settings, override, home)[1]
-    path = place.published if release_id is None else place.published / "releases" / release_id
-    opened = releasing.open(path)
+    opened = releasing.open(pointer.named(place.published, release_id))
     written = write(opened, out, layout.SIDES if side is None else (side,), files=files, clock=clock, overwrite=overwrite)
     rows = ", ".join(f"{count:,} {name}s" for name, count in written.rows.items())
     say(f"release  {opened.id}\nwritten  {rows} in {written.files} files, {written.bytes / 1e6:,.1f} MB\nfolder   {written.path}")
