@@ -26,7 +26,8 @@ _RELEASE = pa.schema(
         *((name, _TIME) for name in ("published_at", "served_since", "data_cutoff")),
         *((name, _TEXT) for name in ("space_id", "encoder_id", "adaptor_sha", "backbone", "parent", "code_version")),
         *((name, _COUNT) for name in ("user_count", "item_count")),
-        *((name, _SHARE) for name in ("user_covered_share", "item_covered_share")),
+        *((f"{side}_{share}", _SHARE) for share in ("covered_share", "covered_active_share") for side in layout.SIDES),
+        ("failed_checks", pa.list_(_TEXT)),
         *((name, _TEXT) for name in ("gate", "cost", "uplift", "templates", "models", "problem")),
     ]
 )
@@ -87,8 +88,12 @@ def _of_manifest(found: dict[str, Any]) -> dict[str, Any]:
         "backbone": found.get("adaptor", {}).get("backbone"),
         "user_count": users["rows"],
         "item_count": items["rows"],
-        "user_covered_share": users["covered_share"],
-        "item_covered_share": items["covered_share"],
+        **{
+            f"{side}_{share}": table.get(share)  # of active subjects: from format 3 on
+            for share in ("covered_share", "covered_active_share")
+            for side, table in (("user", users), ("item", items))
+        },
+        "failed_checks": [verdict["check"] for verdict in found.get("gate") or [] if not verdict["is_passed"]],
         **{name: json.dumps(found.get(name), ensure_ascii=False) for name in ("gate", "cost", "uplift", "templates", "models")},
     }
 

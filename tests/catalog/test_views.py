@@ -118,3 +118,20 @@ def test_a_view_says_first_what_others_read(shop: Shop) -> None:
     order = list(views())
     for name, view in views().items():
         assert all(order.index(read) < order.index(name) for read in view.reads if read in views())
+
+
+def test_a_release_says_what_share_of_the_active_it_covers_and_which_checks_it_failed(shop: Shop, tmp_path: Path) -> None:
+    from kar.release.publish import publish
+    from kar.release.verdicts import GateVerdict
+    from tests.release import world
+
+    home = Home(tmp_path, shop[1].scenario)
+    verdicts = (GateVerdict("rows", 12.0, 10.0, True, "enough"), GateVerdict("norm item.facts", 9.0, 2.0, False, "too long"))
+    publish(home.published, world.sides(), world.facts(), gate=lambda new, before: verdicts)
+    (row,) = ask((shop[0], home), "select is_current, failed_checks, user_covered_share, user_covered_active_share from releases")
+    assert row == {
+        "is_current": False,
+        "failed_checks": ["norm item.facts"],
+        "user_covered_share": pytest.approx(10 / 12),
+        "user_covered_active_share": None,
+    }
