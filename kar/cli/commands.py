@@ -17,9 +17,11 @@ from kar import flow
 from kar.cli import batch, deadletters, features, ledger, release
 from kar.cli.backfill import backfill
 from kar.cli.evaluate import evaluate
+from kar.cli.export import export
 from kar.cli.metrics import metrics
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
+from kar.cli.sql import catalog, sql
 from kar.errors import KarError
 from kar.untrusted import shown
 
@@ -184,10 +186,13 @@ def fetch(
     say(str(known[what](home_root(home))))
 
 
+release.app.command("export")(export)
 app.command()(backfill)
 app.command()(metrics)
 app.command()(rerank)
 app.command()(evaluate)
+app.command()(sql)
+app.command()(catalog)
 
 
 @factors_app.command("suggest")
