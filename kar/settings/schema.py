@@ -546,6 +546,10 @@ class FeaturesSettings(Section):
     publisher_wait_s: float = Field(
         600.0, ge=0, description="how long to wait for another publisher of the same folder", json_schema_extra=_NOT_IN_RECIPE
     )
+    active_days: int = Field(30, ge=1, description="a user or item with an interaction in so many days before the cutoff is active")
+    compact_at: float = Field(
+        0.25, ge=0, le=1, description="share of a bucket's subjects that its layers may hold before it is written whole again"
+    )
 
 
 class ReportSettings(Section):
