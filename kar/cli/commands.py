@@ -16,6 +16,7 @@ import typer
 from kar import flow
 from kar.cli import batch, deadletters, ledger, release
 from kar.cli.evaluate import evaluate
+from kar.cli.forget import forget
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
 from kar.errors import KarError
@@ -181,6 +182,7 @@ def fetch(
 
 app.command()(rerank)
 app.command()(evaluate)
+app.command()(forget)
 
 
 @factors_app.command("suggest")

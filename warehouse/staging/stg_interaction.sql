@@ -1,7 +1,7 @@
 -- name: stg_interaction
 -- grain: one row per row of the interactions file
 -- key: source_row
--- reads: raw_interaction
+-- reads: raw_interaction, stg_forgotten
 -- takes: time_unit, cutoff_at, has_rating, lowest_rating, highest_rating
 with typed as (
     select
@@ -25,6 +25,8 @@ select
     *,
     case
         when id_fault is not null then id_fault
+        when user_id in (select to_user_id(subject_id) from stg_forgotten where side = 'user') then 'forgotten'
+        when item_id in (select to_item_id(subject_id) from stg_forgotten where side = 'item') then 'forgotten'
         when event_at is null then 'bad_time'
         when event_at >= $cutoff_at then 'after_cutoff'
         when $has_rating and (rating is null or not isfinite(rating)) then 'bad_rating'

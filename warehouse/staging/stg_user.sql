@@ -1,7 +1,7 @@
 -- name: stg_user
 -- grain: one row per row of the users file
 -- key: source_row
--- reads: raw_user
+-- reads: raw_user, stg_forgotten
 select
     source_row,
     user_id as user_text,
@@ -9,6 +9,7 @@ select
     attributes,
     coalesce(
         user_id_fault(user_id),
+        case when to_user_id(user_id) in (select to_user_id(subject_id) from stg_forgotten where side = 'user') then 'forgotten' end,
         case when row_number() over (partition by to_user_id(user_id) order by source_row) > 1 then 'duplicate_key' end
     ) as rejected
 from raw_user
