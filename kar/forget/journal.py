@@ -51,6 +51,10 @@ class Journal:
         if before != after:
             self.shas.setdefault(table, {})[before] = after
 
+    def has_made(self, table: str, sha: str) -> bool:
+        """Whether a run before this one wrote that very table: numbers in it must not be counted anew twice."""
+        return sha in self.shas.get(table, {}).values()
+
     def newest(self, table: str, sha: str | None) -> str | None:
         """The digest that a table has by now."""
         known, seen = self.shas.get(table, {}), set[str]()

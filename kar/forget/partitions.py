@@ -68,6 +68,7 @@ def _rewrite_one(work: Work, stage: str, partition: Partition) -> None:
     manifest = Manifest.read(partition.manifest_path)
     cut = _cut_of(work, stage, partition)
     names = [name for name in manifest.tables if name in TABLES and partition.table(name).is_file()]
+    names = [name for name in names if not work.journal.has_made(f"{stage}.{name}", str(manifest.tables[name]["sha"]))]
     lost = {name: _lost(partition, name, cut, work) for name in names}
     lost = {name: found for name, found in lost.items() if found != (0, 0)}
     words = work.subjects.words()
@@ -109,9 +110,8 @@ def _write_anew(work: Work, stage: str, partition: Partition, manifest: Manifest
         target = new / path.relative_to(partition.path)
         if path.is_dir():
             target.mkdir()
-        elif path.parent != partition.path or path.stem not in removed:
-            if path != partition.manifest_path:
-                _link(path, target)
+        elif path != partition.manifest_path and (path.parent != partition.path or path.stem not in removed):
+            _link(path, target)
     for name in removed:
         writer = StreamWriter(name, new / f"{name}.parquet", work.ids)
         for part in [_released(pq.read_table(partition.table(name)), work)] if name == "release" else _parts(partition.table(name)):

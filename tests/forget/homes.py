@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from kar import flow
 from kar import run as runner
-from kar.settings import Settings
+from kar.settings import Settings, parse
 from kar.store import Home
 from tests import world
 from tests.llm.loopback import Call, loopback
@@ -35,7 +35,7 @@ def data(folder: Path) -> Path:
     users = {4: USER}
     items = {7: ITEM}
     genres = {0: "Horror", 1: "Comedy"}
-    write(folder / "users.csv", [{"user": users.get(u, f"u{u}"), "age": 20 + u % 40} for u in range(1, 25)])
+    write(folder / "users.csv", [{"user": users.get(u, f"u{u}"), "age": 20 + u % 40} for u in range(1, 17)])
     write(
         folder / "items.csv",
         [
@@ -43,7 +43,7 @@ def data(folder: Path) -> Path:
             for i in range(1, 21)
         ],
     )
-    rows = world.rows(users=24, items=20)
+    rows = world.rows(users=16, items=20)
     review = {"user": 4, "item": 20, "stars": 5, "at": min(r["at"] for r in rows if r["user"] == 4) - 60}
     rows = [r for r in rows if (r["user"], r["item"]) != (4, 20)] + [review]
     write(
@@ -54,7 +54,7 @@ def data(folder: Path) -> Path:
                 "item": items.get(r["item"], f"i{r['item']}"),
                 "stars": r["stars"],
                 "at": r["at"],
-                "words": WORDS if r is review else (f"seen by {r['user']}, well enough" if r["item"] == 20 else ""),
+                "words": WORDS if r is review else (f"seen by {r['user']}, well enough" if r["item"] == 20 and r["user"] in (3, 9) else ""),
             }
             for r in rows
         ],
@@ -76,17 +76,16 @@ def settings(folder: Path, base_url: str = "http://127.0.0.1:9/v1", **sections: 
     base["scenario"] |= {"user_id": "string", "item_id": "string"}
     base["sources"]["interactions"]["columns"] = columns
     base["llm"] |= {"base_url": base_url, "max_attempts": 1, **sections.pop("llm", {})}
-    base["adaptor"] |= {"epochs": 1}
+    base["examples"] |= {"test_share": 0.5}
+    base["adaptor"] |= {"epochs": 1, "arms": ["base", "text", "knowledge", "permuted"]}
     for name, section in sections.items():
         base[name] = {**base.get(name, {}), **section}
-    from kar.settings import parse
-
     return parse(base)
 
 
 def behave(call: Call) -> str:
-    """Some answers are refused, so that there are dead letters."""
-    return "refusal" if "Film 3 " in call.prompt.splitlines()[-1] else "ok"
+    """The answer about ITEM repeats its prompt, so that there is a dead letter."""
+    return "echo" if "Film 7 (1967)" in call.prompt and call.prompt.count("(19") < 3 else "ok"
 
 
 @functools.cache
@@ -105,11 +104,10 @@ def _made() -> tempfile.TemporaryDirectory[str]:
 
 
 def begin(folder: Path) -> tuple[Home, Path]:
-    """A home of its own, and the data's folder, a copy too."""
+    """A home of its own, and the data, which all share: its folder is part of every recipe."""
     made = Path(_made().name)
     shutil.copytree(made / "home", folder / "home", symlinks=True)
-    shutil.copytree(made / "data", folder / "data")
-    return Home.of("world", folder / "home"), folder / "data"
+    return Home.of("world", folder / "home"), made / "data"
 
 
 def everything(folder: Path) -> dict[str, bytes]:
