@@ -68,6 +68,10 @@ class AlreadyRunning(StageError):
     pass
 
 
+class BackfillError(KarError):
+    pass
+
+
 class CheckFailed(StageError):
     pass
 

@@ -8,6 +8,12 @@ import fcntl
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from kar import log
 from kar import run as runner
@@ -144,12 +150,29 @@ def _releases(work: Work, held: dict[str, int]) -> releases.Rewritten:
     if work.is_dry:
         work.journal.add("releases", rows_removed=sum(held.values()), releases_published_anew=len(held))
         return releases.Rewritten()
-    made = releases.publish_anew(work.home.published, _by_side(work.subjects))
+    made = releases.publish_anew(work.home.published, _by_side(work.subjects), _active(work))
     fresh = {old: new for old, new in made.new_ids.items() if old not in work.journal.releases}
     work.journal.releases |= made.new_ids
     work.journal.add("releases", rows_removed=made.rows if fresh else 0, releases_published_anew=len(fresh))
     work.journal.write(work.home)
     return made
+
+
+def _active(work: Work) -> releases.Active:
+    """Who had done something in the days before a release's cutoff, by the interactions of its date."""
+
+    def active(found: dict[str, Any], side: Side, ids: pa.Array) -> np.ndarray | None:
+        date, days = dt.date.fromisoformat(found["date"]), found.get("active_days")
+        path = work.home.partition("sources", date).table("interaction")
+        if days is None or not path.is_file():
+            return None
+        end = runner.cutoff_of(date)
+        lately = [("event_at", ">=", end - dt.timedelta(days=days)), ("event_at", "<", end)]
+        recent = pq.read_table(path, columns=[f"{side}_id"], filters=lately).column(0)
+        found_ids: np.ndarray = pc.is_in(ids, value_set=pc.unique(recent)).to_numpy(zero_copy_only=False)
+        return found_ids
+
+    return active
 
 
 def _fill(receipt: Receipt, journal: journals.Journal, made: releases.Rewritten) -> None:

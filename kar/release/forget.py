@@ -14,8 +14,8 @@ import datetime as dt
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from kar.release.reader import Release
 from kar.release.rows import Facts, Pooled, SideRows, ViewRows
 
 _BESIDE = ".forgetting"
+Active = Callable[[dict[str, Any], Side, pa.Array], np.ndarray | None]
 
 
 @dataclass
@@ -74,8 +75,11 @@ def holding(published: Path, subjects: Mapping[Side, Set[str]]) -> tuple[dict[st
     return found, damaged
 
 
-def publish_anew(published: Path, subjects: Mapping[Side, Set[str]]) -> Rewritten:
+def publish_anew(published: Path, subjects: Mapping[Side, Set[str]], active: Active = lambda found, side, ids: None) -> Rewritten:
     """Publish every release that holds one of the subjects without them, and point CURRENT and the pins at the new ones.
+
+    Args:
+        active: a release's manifest, a side and its ids → who of them was active by then; None: nobody can tell any more.
 
     Raises:
         ReleaseCorrupt: CURRENT cannot be read.
@@ -89,7 +93,7 @@ def publish_anew(published: Path, subjects: Mapping[Side, Set[str]]) -> Rewritte
         shutil.rmtree(published / _BESIDE, ignore_errors=True)
         for name, rows in found.items():
             try:
-                made.new_ids[name] = _publish_one(published, name, subjects)
+                made.new_ids[name] = _publish_one(published, name, subjects, active)
                 made.rows += rows
             except ReleaseCorrupt as error:
                 made.damaged[name] = error.what
@@ -106,6 +110,8 @@ def collect_old(published: Path, made: Rewritten, at: dt.datetime) -> None:
     """Take the old releases away; those under a lease are named and stay. Call it once nothing names them any more."""
     leased = leases(published, at)
     with durable.publisher_lock(published):
+        for left in layout.releases_folder(published).glob(".*"):  # half written or half removed, by somebody who is no more
+            shutil.rmtree(left)
         for name, new in made.new_ids.items():
             if name == new:
                 continue
@@ -151,12 +157,13 @@ def _is_one_of(ids: pa.Array | pa.ChunkedArray, subjects: Set[str]) -> Any:
     return pc.is_in(ids, value_set=values)
 
 
-def _publish_one(published: Path, name: str, subjects: Mapping[Side, Set[str]]) -> str:
+def _publish_one(published: Path, name: str, subjects: Mapping[Side, Set[str]], active: Active) -> str:
     """Publish one release without the subjects; returns its new id, which a run before this one may have given already."""
     old = layout.releases_folder(published) / name
     found = audit.verify(old)
     release = Release(old, found)
     sides = [_without(release, side, subjects.get(side, frozenset())) for side in SIDES]
+    sides = [replace(side, is_active=active(found, side.side, side.ids)) for side in sides]
     beside = published / _BESIDE  # a folder of its own: no parent there, so no file is shared with a release that holds the subject
     new = publish(beside, (sides[0], sides[1]), _facts(found), promote=False)
     new_id = str(new.manifest["release"])
@@ -186,11 +193,11 @@ def _view(release: Release, view: str, table: pa.Table, rows: np.ndarray) -> Vie
         return table.column(layout.column(view, part)).combine_chunks()
 
     pooled = release.manifest["views"][view].get("pooled_from")
-    knowledge = np.zeros((len(rows), 0), np.float32) if pooled else np.ascontiguousarray(release.matrix(view, "knowledge")[rows])
+    knowledge = np.zeros((len(rows), 0), np.float32) if pooled else release.gather(view, rows, "knowledge")
     return ViewRows(
         view=view,
         is_missing=column("is_missing").to_numpy(zero_copy_only=False),
-        adapted=np.ascontiguousarray(release.matrix(view)[rows]),
+        adapted=release.gather(view, rows),
         knowledge=knowledge,
         default=release.default(view),
         evidence_newest_at=column("evidence_newest_at"),
