@@ -23,12 +23,20 @@ import kar.release
 from kar import flow
 from kar import run as runner
 from kar.errors import AlreadyRunning, SourceError, StageError
-from kar.forget import Subjects, forget
+from kar.forget import Subjects, forget, ids_in
+from kar.forget.subjects import subjects_of
 from kar.llm import ledger
+from kar.llm.batch.forgetting import drop_lines
+from kar.llm.batch.lines import request_line
+from kar.llm.batch.nights import Night, Nights
 from kar.llm.key import request_key
 from kar.llm.ledger import Answer, Ledger
+from kar.settings import Settings
 from kar.store import Home, Manifest, read_forgotten
+from tests import world
+from tests.cli.in_process import kar as kar_command
 from tests.forget.homes import DAY, ITEM, LATER, NOW, UNTITLED, USER, WORDS, begin, everything, holding, settings
+from tests.llm.batch.conftest import completion, openai_line
 from tests.llm.loopback import loopback
 
 THE_USER, THE_ITEM = Subjects(users=frozenset({USER})), Subjects(items=frozenset({ITEM}))
@@ -349,3 +357,96 @@ def test_a_run_that_was_killed_twice_is_gone_on_with_and_ends_as_if_it_never_had
 def test_a_run_may_be_killed_at_any_change_of_a_name(tmp_path: Path, after: int) -> None:
     home, data = killed_and_finished(tmp_path, [after])
     assert_as_if_never_killed(home, data, tmp_path)
+
+
+def test_batches_lose_the_requests_and_the_receipt_says_what_the_provider_was_sent(tmp_path: Path) -> None:
+    home, data = begin(tmp_path)
+    own, other = request_of(home, USER), request_of(home, "u1")
+    folder = home.path / "batches"
+    folder.mkdir()
+    columns = ["request_key", "revision", "body", "prompt_tokens", "answer_tokens", "template_version"]
+    pq.write_table(pa.Table.from_pylist([own, other]).select(columns), folder / "night-0001.parquet")
+    lines = [request_line(row["request_key"], row["body"].encode()).decode() for row in (own, other)]
+    (folder / "night-0001.jsonl").write_text("".join(lines))
+    (folder / "night-0001.output.jsonl").write_text(
+        "".join(openai_line(row["request_key"], completion(f"said of {row['subject_id']}")) + "\n" for row in (own, other))
+    )
+    night = Night("night-0001", DAY.isoformat(), "http://127.0.0.1:9/v1", NOW.isoformat(), 2, 20, 100, "file-1", "batch_7", "in_progress")
+    Nights(home).save(night)
+    receipt = forget(settings(data), home, THE_USER, LATER)
+    assert receipt.places["batches"] == {"requests_removed": 1, "lines_removed": 2}
+    assert [what for what in receipt.not_done if "batch_7" in what]
+    assert pq.read_table(folder / "night-0001.parquet")["request_key"].to_pylist() == [other["request_key"]]
+    assert (folder / "night-0001.jsonl").read_text() == lines[1]
+    assert holding(home.path, USER, BEGINNING) == {USER: [], BEGINNING: []}
+
+
+def test_results_that_come_later_for_a_forgotten_request_are_not_kept(tmp_path: Path) -> None:
+    home, data = begin(tmp_path)
+    own, other = request_of(home, USER), request_of(home, "u1")
+    forget(settings(data), home, THE_USER, LATER)
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(openai_line(row["request_key"], completion("late words")) + "\n" for row in (own, other)))
+    assert drop_lines(path, read_forgotten(home).holds_request) == 1
+    assert other["request_key"] in path.read_text()
+    assert own["request_key"] not in path.read_text()
+
+
+def test_logs_lose_their_lines_work_of_killed_runs_goes_and_a_strange_file_is_named(tmp_path: Path) -> None:
+    home, data = begin(tmp_path)
+    work = home.path / "adaptor" / ".work" / "date=2026-11-18"
+    work.mkdir(parents=True)
+    (work / "state.bin").write_bytes(USER.encode())
+    crashed = home.path / "knowledge" / ".date=2026-11-18-0a1b2c3d.partial"
+    crashed.mkdir()
+    (crashed / "knowledge.parquet").write_bytes(USER.encode())
+    (home.path / "server.log").write_text(f"12:00 asked about {USER}\n12:01 asked about u1\n12:02 said {WORDS}\n")
+    (home.path / "notes.docx").write_bytes(b"\x00\x01 " + USER.encode())
+    receipt = forget(settings(data), home, THE_USER, LATER)
+    assert (home.path / "server.log").read_text() == "12:01 asked about u1\n"
+    assert not work.exists()
+    assert not crashed.exists()
+    assert [what for what in receipt.not_done if "notes.docx" in what]
+    assert holding(home.path, USER)[USER] == ["notes.docx"]
+
+
+def test_ids_come_from_a_file_too_and_the_exit_code_says_what_happened(tmp_path: Path) -> None:
+    home, data = begin(tmp_path)
+    (tmp_path / "shop.toml").write_text(as_toml(settings(data)))
+    (tmp_path / "ids.txt").write_text(f"{USER}\n\nu5\n")
+    rows = pq.read_table(home.partition("sources", DAY).table("user")).num_rows
+    at = ("--settings", "shop.toml")
+    assert kar_command(tmp_path, "forget", "user", *at).returncode == 2
+    assert kar_command(tmp_path, "forget", "nobody", "1", *at).returncode == 2
+    unknown = kar_command(tmp_path, "forget", "user", "u999", *at)
+    assert (unknown.returncode, "user u999" in unknown.stderr) == (1, True)
+    dry = kar_command(tmp_path, "forget", "user", "--file", "ids.txt", "--dry-run", *at)
+    assert (dry.returncode, "would forget 2 " in dry.stdout) == (0, True)
+    assert pq.read_table(home.partition("sources", DAY).table("user")).num_rows == rows
+    done = kar_command(tmp_path, "forget", "user", "--file", "ids.txt", *at)
+    assert (done.returncode, "forgot 2 " in done.stdout, USER in done.stdout) == (0, True, False)
+    assert pq.read_table(home.partition("sources", DAY).table("user")).num_rows == rows - 2
+
+
+def as_toml(chosen: Settings) -> str:
+    """Settings as a file; of values that TOML has."""
+
+    def value(one: object) -> str:
+        if isinstance(one, dict):
+            return "{" + ", ".join(f"{json.dumps(k)} = {value(v)}" for k, v in one.items() if v is not None) + "}"
+        return json.dumps(one)
+
+    told = chosen.model_dump(exclude_unset=True)
+    return "\n".join(f"{name} = {value(section)}" for name, section in told.items())
+
+
+def test_what_is_no_number_is_refused_where_ids_are_numbers_and_a_list_of_nobody_too(tmp_path: Path) -> None:
+    chosen = world.settings(tmp_path)
+    assert subjects_of(chosen, ["007", " 42 "], []).users == {"7", "42"}
+    with pytest.raises(SourceError, match="'alice' is no user id"):
+        subjects_of(chosen, ["alice"], [])
+    (tmp_path / "empty.txt").write_text("\n \n")
+    with pytest.raises(SourceError, match="holds no id"):
+        ids_in(tmp_path / "empty.txt")
+    with pytest.raises(SourceError, match="cannot be read"):
+        ids_in(tmp_path / "none.txt")
