@@ -23,6 +23,7 @@ paragraph on stderr, never as a traceback; wrong usage of the command line is ex
     ├── ModelError             vectors, checkpoints, training data that do not fit
     └── ReleaseError           publishing and reading releases
         ├── ReleaseNotFound
+        ├── ReleaseBusy        another process publishes, or moved CURRENT meanwhile; the message says which
         ├── ReleaseCorrupt     a digest, a row count or a schema differs from the manifest
         └── SpaceMismatch      vectors of two spaces were about to be mixed
 """
@@ -121,6 +122,10 @@ class ReleaseError(KarError):
 
 
 class ReleaseNotFound(ReleaseError):
+    pass
+
+
+class ReleaseBusy(ReleaseError):
     pass
 
 

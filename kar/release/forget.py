@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kar.errors import ReleaseCorrupt, ReleaseError
-from kar.release import audit, durable, layout, manifest, pointer
+from kar.release import audit, collect, durable, layout, leases, manifest, pointer
 from kar.release.layout import SIDES, Side
 from kar.release.publish import publish
 from kar.release.reader import Release
@@ -107,39 +107,21 @@ def publish_anew(published: Path, subjects: Mapping[Side, Set[str]], active: Act
 
 
 def collect_old(published: Path, made: Rewritten, at: dt.datetime) -> None:
-    """Take the old releases away; those under a lease are named and stay. Call it once nothing names them any more."""
-    leased = leases(published, at)
-    with durable.publisher_lock(published):
+    """Take the old releases away; those under a lease are named and stay. Call it once nothing names them any more.
+
+    Raises:
+        ReleaseCorrupt: a lease cannot be read.
+    """
+    with durable.publisher_lock(published, doing="forgetting"):
         for left in layout.releases_folder(published).glob(".*"):  # half written or half removed, by somebody who is no more
             shutil.rmtree(left)
-        for name, new in made.new_ids.items():
-            if name == new:
-                continue
-            if name in leased:
-                made.still_leased[name] = leased[name]
-                continue
-            folder = layout.releases_folder(published) / name
-            if folder.exists():
-                going = folder.with_name(f".{name}.partial")  # gone from every reader's list at once; a publisher removes what is left
-                folder.rename(going)
-                shutil.rmtree(going)
-            made.collected.append(name)
-        durable.sync_folder(layout.releases_folder(published))
-
-
-def leases(published: Path, at: dt.datetime) -> dict[str, str]:
-    """Release → who holds it and until when, of the leases that have not run out. A lease that cannot be read counts for no release."""
-    found: dict[str, str] = {}
-    for path in sorted((published / "leases").glob("*.json")):
-        try:
-            lease = json.loads(path.read_text(encoding="utf-8"))
-            expires_at = manifest.in_utc(dt.datetime.fromisoformat(lease["expires_at"]))
-            release, reader = str(lease["release"]), str(lease.get("reader", path.stem))
-        except (ValueError, KeyError, TypeError, FileNotFoundError):
-            continue
-        if expires_at > at:
-            found[release] = f"{reader} until {manifest.to_text(expires_at)}"
-    return found
+        held = leases.live(published, at)
+        for name in (name for name, new in made.new_ids.items() if name != new):
+            if name in held:
+                made.still_leased[name] = str(held[name][0])
+            elif (layout.releases_folder(published) / name).exists():
+                collect.remove(published, name, at, "kar forget")
+                made.collected.append(name)
 
 
 def _rows_about(folder: Path, side: Side, subjects: Set[str]) -> int:
@@ -243,9 +225,10 @@ def _repoint(published: Path, new_ids: Mapping[str, str]) -> None:
         found = manifest.read(releases / name)
         if (parent := str(found.get("parent"))) in new_ids:
             durable.replace(releases / name / layout.MANIFEST, manifest.to_bytes(found | {"parent": new_ids[parent]}))
-    for path in (published / "pins.json", layout.current_path(published)):
-        if path.is_file():
-            _rename_in(path, new_ids, releases)
+    with leases.keeping(published, alone=True):
+        for path in (published / "pins.json", layout.current_path(published)):
+            if path.is_file():
+                _rename_in(path, new_ids, releases)
 
 
 def _rename_in(path: Path, new_ids: Mapping[str, str], releases: Path) -> None:

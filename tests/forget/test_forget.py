@@ -186,7 +186,8 @@ def test_an_as_of_join_goes_on_over_the_new_releases_at_the_old_instants(tmp_pat
 def test_a_leased_release_stays_and_is_named_until_the_lease_has_run_out(tmp_path: Path) -> None:
     home, data = begin(tmp_path)
     held = kar.release.open(home.published).id
-    lease = {"reader": "nightly training", "release": held, "expires_at": (LATER + dt.timedelta(hours=1)).isoformat()}
+    lease = {"id": "one", "reader": "nightly training", "release": held, "pid": 1, "host": "here", "taken_at": NOW.isoformat()}
+    lease["expires_at"] = (LATER + dt.timedelta(hours=1)).isoformat()
     (home.published / "leases").mkdir(exist_ok=True)
     (home.published / "leases" / "one.json").write_text(json.dumps(lease))
     receipt = forget(settings(data), home, THE_USER, LATER)
