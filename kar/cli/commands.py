@@ -18,6 +18,7 @@ from kar.cli import batch, deadletters, features, ledger, release
 from kar.cli.backfill import backfill
 from kar.cli.evaluate import evaluate
 from kar.cli.export import export
+from kar.cli.forget import forget
 from kar.cli.metrics import metrics
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
@@ -193,6 +194,7 @@ app.command()(rerank)
 app.command()(evaluate)
 app.command()(sql)
 app.command()(catalog)
+app.command()(forget)
 
 
 @factors_app.command("suggest")

@@ -111,7 +111,6 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         promote=may_promote,
         wait_s=settings.features.publisher_wait_s,
         layering=Layering(compact_at=settings.features.compact_at),
-        wait_s=settings.features.publisher_wait_s,
     )
     if may_promote and not published.is_promoted:
         out.warn(
