@@ -18,9 +18,9 @@ from typing import Any
 
 from kar.errors import ReleaseBusy
 
+_FICLONE = 0x40049409  # linux/fs.h: let one file share the blocks of another
 WAIT_S = 600.0  # for another publisher; `features.publisher_wait_s` says otherwise
 _LOOK_EVERY_S = 0.02
-_FICLONE = 0x40049409  # linux/fs.h: let one file share the blocks of another
 
 
 class HashingFile(io.RawIOBase):

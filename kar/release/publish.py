@@ -73,9 +73,9 @@ def publish(
         published: `<home>/published`; made if it does not exist.
         sides: users and items.
         promote: move CURRENT to it if its data_cutoff is newer (`pointer.promotes_over`); False: never.
-        wait_s: how long to wait for another publisher.
         gate: judges the release once it is written and verified; unless every verdict passes, CURRENT stays.
         layering: how it is cut into files.
+        wait_s: how long to wait for another publisher.
 
     Raises:
         ReleaseBusy: another publisher worked all that time; it is named.

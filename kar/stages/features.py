@@ -109,8 +109,8 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         (users, items),
         _facts(inputs, settings, checkpoint, knowledge, uplift),
         promote=may_promote,
-        layering=Layering(compact_at=settings.features.compact_at),
         wait_s=settings.features.publisher_wait_s,
+        layering=Layering(compact_at=settings.features.compact_at),
     )
     if may_promote and not published.is_promoted:
         out.warn(
