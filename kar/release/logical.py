@@ -230,4 +230,4 @@ class Logical:
         return values[0] if self.is_plain else np.concatenate(values)[self.places]
 
     def _gone(self, error: FileNotFoundError) -> ReleaseNotFound:
-        return ReleaseNotFound(f"release {self._release} was deleted while it was open: {error}", "open the current one")
+        return ReleaseNotFound(f"release {self._release} was deleted while it was open: {error}", layout.GONE_DO)
