@@ -25,7 +25,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kar.errors import ReleaseCorrupt, ReleaseError
-from kar.release import audit, collect, durable, layout, leases, manifest, pointer
+from kar.release import audit, durable, layout, leases, manifest, pointer
+from kar.release.collect import remove
 from kar.release.layout import SIDES, Side
 from kar.release.publish import publish
 from kar.release.reader import Release
@@ -120,7 +121,7 @@ def collect_old(published: Path, made: Rewritten, at: dt.datetime) -> None:
             if name in held:
                 made.still_leased[name] = str(held[name][0])
             elif (layout.releases_folder(published) / name).exists():
-                collect.remove(published, name, at, "kar forget")
+                remove(published, name, at, "kar forget")
                 made.collected.append(name)
 
 
