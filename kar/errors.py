@@ -21,6 +21,7 @@ paragraph on stderr, never as a traceback; wrong usage of the command line is ex
     │   └── LedgerError        the file of paid answers cannot be read, written or trusted
     ├── FetchError             a file the user asked for could not be fetched or unpacked
     ├── ModelError             vectors, checkpoints, training data that do not fit
+    ├── BrowseError            the local web page: a library is missing, the port is taken
     └── ReleaseError           publishing and reading releases
         ├── ReleaseNotFound
         ├── ReleaseCorrupt     a digest, a row count or a schema differs from the manifest
@@ -109,6 +110,10 @@ class FetchError(KarError):
 
 
 class ModelError(KarError):
+    pass
+
+
+class BrowseError(KarError):
     pass
 
 
