@@ -15,6 +15,7 @@ import typer
 
 from kar import flow
 from kar.cli import batch, deadletters, ledger, release
+from kar.cli.browse import browse
 from kar.cli.evaluate import evaluate
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
@@ -181,6 +182,7 @@ def fetch(
 
 app.command()(rerank)
 app.command()(evaluate)
+app.command()(browse)
 
 
 @factors_app.command("suggest")
