@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kar.release import Listed
+from kar.release.manifest import files as bound_files
 
 _SHOWN_METRICS = ("auc", "gauc", "logloss")
 
@@ -60,7 +61,7 @@ def detail(entry: Listed) -> Detail:
         covered=_covered(manifest),
         uplift=_uplift(manifest),
         gate=[verdict for verdict in gate if isinstance(verdict, dict)],
-        files=sorted(_files(manifest).items()),
+        files=sorted((path, told["bytes"]) for path, told in bound_files(manifest).items()),
         more=[(name, pairs) for name in ("cost", "age", "adaptor") if (pairs := _pairs(manifest.get(name)))],
     )
 
@@ -84,11 +85,6 @@ def _uplift(manifest: dict[str, Any]) -> list[Uplift]:
         Uplift(f"{row.get('arm_a')} − {row.get('arm_b')}", row["metric"], row.get("difference"), row.get("low"), row.get("high"))
         for row in rows
     ]
-
-
-def _files(manifest: dict[str, Any]) -> dict[str, int]:
-    parts = {file["path"]: file["bytes"] for table in manifest["tables"].values() for file in table["files"]}
-    return parts | {name: told["bytes"] for name, told in manifest["matrices"].items()}
 
 
 def _pairs(value: object, before: str = "") -> list[tuple[str, Any]]:

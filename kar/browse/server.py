@@ -54,6 +54,7 @@ def serve(
         listening = config.bind_socket()
     except SystemExit as error:
         raise BrowseError(f"cannot listen on {host}, port {port}: it is in use, or not ours to take", "choose another: --port 0") from error
+    listening.listen(128)  # whoever asks as soon as the address is told waits until the pages are there
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if not is_loopback(host):
         warn(

@@ -24,8 +24,8 @@ class Vectors:
     def is_missing(self, side: str, view: str) -> np.ndarray:
         return self.missing
 
-    def matrix(self, view: str, kind: str) -> np.ndarray:
-        return self.vectors
+    def vectors_at(self, view: str, rows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        return self.vectors[rows], self.missing[rows]
 
 
 def plainly(vectors: np.ndarray, missing: np.ndarray, row: int, count: int) -> list[int]:
