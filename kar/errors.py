@@ -24,6 +24,7 @@ paragraph on stderr, never as a traceback; wrong usage of the command line is ex
     ├── BrowseError            the local web page: a library is missing, the port is taken
     └── ReleaseError           publishing and reading releases
         ├── ReleaseNotFound
+        ├── ReleaseBusy        another process publishes, or moved CURRENT meanwhile; the message says which
         ├── ReleaseCorrupt     a digest, a row count or a schema differs from the manifest
         └── SpaceMismatch      vectors of two spaces were about to be mixed
 """
@@ -66,6 +67,10 @@ class NotMade(StageError):
 
 
 class AlreadyRunning(StageError):
+    pass
+
+
+class BackfillError(KarError):
     pass
 
 
@@ -122,6 +127,10 @@ class ReleaseError(KarError):
 
 
 class ReleaseNotFound(ReleaseError):
+    pass
+
+
+class ReleaseBusy(ReleaseError):
     pass
 
 

@@ -36,14 +36,14 @@ class Site:
 
     # ---- pages
     def start(self, request: Request) -> Response:
-        listed, problem = self._listed()
+        listed = self.shelf.listed()
         return self._page(
             "start.html",
             request,
             night=search.newest(self.home, "histories"),
             current=self.shelf.current(listed),
             release_count=len(listed),
-            problem=problem,
+            problems=self.shelf.troubles(),
             often=[(side, search.often(self.tables, side)) for side in ("item", "user")],
         )
 
@@ -70,8 +70,8 @@ class Site:
         found = subject.read(self.settings, self.tables, side, text, date)
         if found is None:
             raise HTTPException(404, f"The night of {date} knows no {side} of this id.")
-        listed, problem = self._listed()
-        problems = [*found.problems, *([problem] if problem else [])]
+        listed = self.shelf.listed()
+        problems = [*found.problems, *self.shelf.troubles()]
         knowledge = [p for p in self.home.partitions("knowledge") if p.date <= date]
         lines = timeline.timelines(self.tables, self.shelf, knowledge[-timeline.NIGHTS :], listed, side, text, found.id)
         near = self._near(listed, side, found, query.get("near", ""), query.get("release", ""), nights, date)
@@ -81,26 +81,19 @@ class Site:
         )  # fmt: skip
 
     def releases(self, request: Request) -> Response:
-        listed, problem = self._listed()
-        return self._page("releases.html", request, listed=listed, problem=problem)
+        listed = self.shelf.listed()
+        return self._page("releases.html", request, listed=listed, problems=self.shelf.troubles())
 
     def release(self, request: Request) -> Response:
-        listed, problem = self._listed()
+        listed = self.shelf.listed()
         entry = next((entry for entry in listed if entry.id == request.path_params["release_id"]), None)
         if entry is None:
-            raise HTTPException(404, problem or "There is no release of this id.")
+            raise HTTPException(404, "There is no release of this id.")
         if entry.manifest is None:
             raise HTTPException(500, f"This release cannot be read: {entry.problem}")
         return self._page("release.html", request, d=releases.detail(entry))
 
     # ---- what several pages need
-    def _listed(self) -> tuple[list[Listed], str]:
-        """The releases, or why they cannot be told."""
-        try:
-            return self.shelf.listed(), ""
-        except ReleaseError as error:
-            return [], f"The releases cannot be read: {error.what}"
-
     def _near(
         self, listed: list[Listed], side: Side, found: subject.Subject, view: str, release_id: str, nights: list[Partition], date: dt.date
     ) -> dict[str, Any]:

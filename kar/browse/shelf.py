@@ -12,6 +12,7 @@ from kar import release as releasing
 from kar.errors import ReleaseError, ReleaseNotFound
 from kar.release import Listed, Release
 from kar.release.layout import Kind, Side, releases_folder
+from kar.release.shelf import problems
 from kar.store import Home
 
 _KEPT = 16
@@ -26,12 +27,16 @@ class Shelf:
         self._turn = threading.Lock()
 
     def listed(self) -> list[Listed]:
-        """Every release, newest publication first. Raises ReleaseError if CURRENT cannot be read."""
+        """Every release, newest publication first, damaged ones last."""
         found = releasing.list_releases(self._published)
         with self._turn:
             for gone in self._opened.keys() - {entry.id for entry in found}:
                 del self._opened[gone]
         return found
+
+    def troubles(self) -> list[str]:
+        """What is wrong with the published folder itself: CURRENT, pins, leases. Sentences."""
+        return [f"The releases: {error.what}" for error in problems(self._published)]
 
     def current(self, listed: list[Listed]) -> Listed | None:
         return next((entry for entry in listed if entry.is_current), None)

@@ -15,8 +15,10 @@ import typer
 
 from kar import flow
 from kar.cli import batch, deadletters, ledger, release
+from kar.cli.backfill import backfill
 from kar.cli.browse import browse
 from kar.cli.evaluate import evaluate
+from kar.cli.metrics import metrics
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
 from kar.errors import KarError
@@ -96,9 +98,11 @@ def plan(
 @app.command()
 def status(settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
     """Show which stages are made for which dates, and which release is current."""
+    from kar.released import listing
     from kar.show import overview
 
-    say(overview(*open_scenario(settings, override, home)))
+    loaded, place = open_scenario(settings, override, home)
+    say(f"{overview(loaded, place)}\n\n{listing(place, now())}")
 
 
 @app.command()
@@ -180,6 +184,8 @@ def fetch(
     say(str(known[what](home_root(home))))
 
 
+app.command()(backfill)
+app.command()(metrics)
 app.command()(rerank)
 app.command()(evaluate)
 app.command()(browse)

@@ -9,21 +9,30 @@
 This room writes, verifies, lists and reads releases. It trains nothing, encodes nothing and imports no other room.
 """
 
-from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
+from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
 from kar.release.asof import Joined, join
 from kar.release.audit import verify
+from kar.release.collect import Collected, collect
+from kar.release.diff import Diff, diff
+from kar.release.leases import Lease
 from kar.release.reader import Release
 from kar.release.reader import open_release as open  # noqa: A004  (read as kar.release.open)
 from kar.release.shelf import Listed, list_releases, promote, rollback
 
 __all__ = [
+    "Collected",
+    "Diff",
     "Joined",
+    "Lease",
     "Listed",
     "Release",
+    "ReleaseBusy",
     "ReleaseCorrupt",
     "ReleaseError",
     "ReleaseNotFound",
     "SpaceMismatch",
+    "collect",
+    "diff",
     "join",
     "list_releases",
     "open",

@@ -536,6 +536,20 @@ class FeaturesSettings(Section):
         description="publish per user the mean adapted vector of the liked and of the disliked items of their history; none: as "
         "adaptor.history_knowledge",
     )
+    active_days: int = Field(30, ge=1, description="a user or item with an interaction in so many days before the cutoff is active")
+    compact_at: float = Field(
+        0.25, ge=0, le=1, description="share of a bucket's subjects that its layers may hold before it is written whole again"
+    )
+    keep: int = Field(
+        30,
+        ge=1,
+        description="kar release collect leaves so many of the releases served last, and as many of those never served; an as-of join "
+        "reaches as far back",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
+    publisher_wait_s: float = Field(
+        600.0, ge=0, description="how long to wait for another publisher of the same folder", json_schema_extra=_NOT_IN_RECIPE
+    )
 
 
 class ReportSettings(Section):
