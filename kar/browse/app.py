@@ -23,6 +23,7 @@ from kar.settings import Settings
 from kar.store import Home, Partition
 
 _MOST_PAGES = 400
+_SIDES: tuple[Side, ...] = ("item", "user")
 
 
 class Site:
@@ -36,23 +37,24 @@ class Site:
 
     # ---- pages
     def start(self, request: Request) -> Response:
-        listed = self.shelf.listed()
+        listed, night = self.shelf.listed(), next(iter(self._nights()[::-1]), None)
         return self._page(
             "start.html",
             request,
-            night=search.newest(self.home, "histories"),
+            night=night,
             current=self.shelf.current(listed),
             release_count=len(listed),
             problems=self.shelf.troubles(),
-            often=[(side, search.often(self.tables, side)) for side in ("item", "user")],
+            often=[(side, search.often(self.tables, night.date, side)) for side in _SIDES] if night else [],
         )
 
     def search(self, request: Request) -> Response:
         text = request.query_params.get("q", "")
         side = request.query_params.get("side", "")
         number = _whole(request.query_params.get("page", "1"), 1, _MOST_PAGES)
-        sides: list[Side] = [s for s in ("item", "user") if side in ("", s)]
-        found = [search.search(self.tables, one, text, number - 1 if len(sides) == 1 else 0) for one in sides]
+        sides = [s for s in _SIDES if side in ("", s)]
+        place = number - 1 if len(sides) == 1 else 0
+        found = [search.search(self.tables, night.date, one, text, place) for night in self._nights()[-1:] for one in sides]
         return self._page("search.html", request, found=found, number=number, per_page=search.PAGE, only=side if len(sides) == 1 else "")
 
     def user(self, request: Request) -> Response:
@@ -63,7 +65,7 @@ class Site:
 
     def _subject(self, request: Request, side: Side) -> Response:
         text, query = request.query_params.get("id", ""), request.query_params
-        nights = self.home.partitions("histories")
+        nights = self._nights()
         date = _date(query.get("date")) or (nights[-1].date if nights else None)
         if date is None:
             raise HTTPException(404, "No night has been made yet. Run: kar run all")
@@ -74,7 +76,7 @@ class Site:
         problems = [*found.problems, *self.shelf.troubles()]
         knowledge = [p for p in self.home.partitions("knowledge") if p.date <= date]
         lines = timeline.timelines(self.tables, self.shelf, knowledge[-timeline.NIGHTS :], listed, side, text, found.id)
-        near = self._near(listed, side, found, query.get("near", ""), query.get("release", ""), nights, date)
+        near = self._near(listed, side, found, query.get("near", ""), query.get("release", ""), date)
         return self._page(
             "subject.html", request, s=found, date=date, newest=nights[-1].date if nights else date, timelines=lines, near=near,
             problems=problems, earlier=max(len(knowledge) - timeline.NIGHTS, 0),
@@ -94,9 +96,11 @@ class Site:
         return self._page("release.html", request, d=releases.detail(entry))
 
     # ---- what several pages need
-    def _near(
-        self, listed: list[Listed], side: Side, found: subject.Subject, view: str, release_id: str, nights: list[Partition], date: dt.date
-    ) -> dict[str, Any]:
+    def _nights(self) -> list[Partition]:
+        """The nights that are judged, oldest first; before there is one, those that have histories. One that runs just now is no night yet."""
+        return self.home.partitions("knowledge") or self.home.partitions("histories")
+
+    def _near(self, listed: list[Listed], side: Side, found: subject.Subject, view: str, release_id: str, date: dt.date) -> dict[str, Any]:
         """The neighbours in one view of one release: the asked ones, else the first view with a vector of the release served now."""
         entry = next((e for e in listed if e.id == release_id), None) or self.shelf.current(listed) or next(iter(listed), None)
         told: dict[str, Any] = {"release": entry, "views": [], "view": "", "rows": [], "why": "No release is published."}

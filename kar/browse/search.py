@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
 from kar.browse.tables import Tables
 from kar.release.layout import Side
-from kar.store import Home, Partition
+from kar.store import Partition
 
 PAGE = 25
 _MOST_CHARS = 200
@@ -50,29 +51,35 @@ class Found:
     total: int
 
 
-def search(tables: Tables, side: Side, text: str, page: int = 0) -> Found:
-    """The subjects of the newest night whose id or title fits.
+def search(tables: Tables, date: dt.date, side: Side, text: str, page: int = 0) -> Found:
+    """The subjects of a night whose id or title fits.
 
     Args:
         text: an id, or words of a title; capitals and accents do not matter.
         page: 0-based, PAGE hits each.
     """
     text = " ".join(text.split())[:_MOST_CHARS]
-    source = _source(tables.home, side)
-    if source is None or not text:
+    source = tables.home.partition("sources", date)
+    if not source.exists() or not text:
         return Found(side, [], 0)
     folded = str(tables.query("SELECT strip_accents(lower($text)) AS folded", {"text": text})[0]["folded"])
-    path, has_title = source
-    sql = _RANKED.format(id=f"{side}_id", title="title" if has_title else "NULL::VARCHAR")
-    values = {"file": path, "text": text, "folded": folded, "words": folded.split(), "limit": PAGE, "offset": PAGE * page}
+    sql = _RANKED.format(id=f"{side}_id", title="title" if side == "item" else "NULL::VARCHAR")
+    values = {
+        "file": str(source.table(side)),
+        "text": text,
+        "folded": folded,
+        "words": folded.split(),
+        "limit": PAGE,
+        "offset": PAGE * page,
+    }
     rows = tables.query(sql, values)
     return Found(side, [Hit(side, row["id"], row["title"] or "") for row in rows], rows[0]["found"] if rows else 0)
 
 
-def often(tables: Tables, side: Side) -> list[Hit]:
-    """Those with the most events before the newest night's cutoff: where a reader who looks for nobody in particular may begin."""
-    partition = newest(tables.home, "histories")
-    if partition is None:
+def often(tables: Tables, date: dt.date, side: Side) -> list[Hit]:
+    """Those with the most events before a night's cutoff: where a reader who looks for nobody in particular may begin."""
+    partition = tables.home.partition("histories", date)
+    if not partition.exists():
         return []
     table, count, title = ("history", "position", "NULL") if side == "user" else ("item_profile", "event_count", "title")
     rows = tables.query(
@@ -92,14 +99,3 @@ def titles_of(tables: Tables, partition: Partition, item_ids: list[Any]) -> dict
         return {}
     rows = tables.ask(partition, "item_profile", ["subject_id", "title"], "item_id IN (SELECT unnest($ids))", {"ids": item_ids})
     return {row["subject_id"]: row["title"] for row in rows if row["title"]}
-
-
-def newest(home: Home, stage: str) -> Partition | None:
-    partitions = home.partitions(stage)
-    return partitions[-1] if partitions else None
-
-
-def _source(home: Home, side: Side) -> tuple[str, bool] | None:
-    """The file that names everybody of a side, and whether it has titles."""
-    partition = newest(home, "sources")
-    return None if partition is None else (str(partition.table(side)), side == "item")
