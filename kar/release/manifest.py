@@ -14,7 +14,7 @@ from kar.release import layout
 FORMAT = 2  # 1: without pooled views
 # what may differ between two publications of the same content (stats: floats summed in whatever order the machine likes);
 # everything else is in the content digest and so in the id
-_NOT_CONTENT = ("release", "parent", "published_at", "is_reconstructed", "code_version", "stats")
+_NOT_CONTENT = ("release", "parent", "published_at", "is_reconstructed", "code_version", "stats", "gate")
 _REQUIRED = (
     "format", "release", "parent", "scenario", "date", "data_cutoff", "published_at", "is_reconstructed", "space_id", "space",
     "id_types", "views", "tables", "matrices", "stats",

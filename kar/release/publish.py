@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 from kar.errors import ReleaseError
 from kar.release import audit, durable, layout, manifest, pointer
 from kar.release.layout import Kind
+from kar.release.reader import Release, open_release
 from kar.release.rows import Facts, SideRows, ViewRows, check_shapes
+from kar.release.verdicts import Gate, GateVerdict
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Published:
     Args:
         is_new: false if the same content had been published before; that release is verified and used again.
         is_promoted: whether CURRENT points at it now.
+        gate: what the gate said of it; empty without one.
     """
 
     path: Path
@@ -39,15 +42,19 @@ class Published:
     manifest_sha: str
     is_new: bool
     is_promoted: bool
+    gate: tuple[GateVerdict, ...] = ()
 
 
-def publish(published: Path, sides: tuple[SideRows, SideRows], facts: Facts, *, promote: bool = True) -> Published:
+def publish(
+    published: Path, sides: tuple[SideRows, SideRows], facts: Facts, *, promote: bool = True, gate: Gate | None = None
+) -> Published:
     """Publish users and items as one release.
 
     Args:
         published: `<home>/published`; made if it does not exist.
         sides: users and items.
         promote: move CURRENT to it if its data_cutoff is newer (`pointer.promotes_over`); False: never.
+        gate: judges it against the release that is served; one verdict that is not passed keeps CURRENT where it is.
 
     Raises:
         ReleaseCorrupt: what was written does not verify; nothing is published.
@@ -64,16 +71,30 @@ def publish(published: Path, sides: tuple[SideRows, SideRows], facts: Facts, *, 
             partial = releases / f".{uuid.uuid4().hex[:12]}.partial"
             try:
                 written = _write(partial, sides, facts, pointer.maybe_current(published))
+                verdicts = _judged(partial, written, published, gate)
                 path, is_new = _put_in_place(partial, releases, written)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
             kept = written if is_new else audit.verify(path)
-            is_promoted = _promote_if_newer(published, kept, facts.published_at, allowed=promote)
-            return Published(path, kept, durable.file_sha(path / layout.MANIFEST), is_new, is_promoted)
+            is_promoted = _promote_if_newer(published, kept, facts.published_at, allowed=promote and all(v.is_passed for v in verdicts))
+            return Published(path, kept, durable.file_sha(path / layout.MANIFEST), is_new, is_promoted, verdicts)
     except OSError as error:
         raise ReleaseError(
             f"nothing was published in {published}: {error}", "make room or give the right to write, then run again"
         ) from error
+
+
+def _judged(partial: Path, written: dict[str, Any], published: Path, gate: Gate | None) -> tuple[GateVerdict, ...]:
+    """What the gate says of the written release; noted in its manifest."""
+    if gate is None:
+        return ()
+    current = pointer.maybe_current(published)
+    before = None if current is None else open_release(pointer.folder_of(published, current.release))
+    verdicts = tuple(gate(Release(partial, written), before))
+    written["gate"] = [asdict(verdict) for verdict in verdicts]
+    durable.write_bytes(partial / layout.MANIFEST, manifest.to_bytes(written))
+    durable.sync_folder(partial)
+    return verdicts
 
 
 def _write(partial: Path, sides: tuple[SideRows, SideRows], facts: Facts, current: pointer.Current | None) -> dict[str, Any]:

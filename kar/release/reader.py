@@ -151,6 +151,11 @@ class Release:
                 raise ReleaseCorrupt(f"{path}: {error}", "serve another: kar release rollback ID") from error
         return self._matrices[view, kind]
 
+    def gather(self, view: str, rows: np.ndarray, kind: Kind = "adapted") -> np.ndarray:
+        """float32 [N, W] of rows >= 0; touches only what it needs of the files."""
+        gathered: np.ndarray = self.matrix(view, kind)[rows]
+        return gathered
+
     def default(self, view: str, kind: Kind = "adapted") -> np.ndarray:
         """float32 [W]: what stands for "no knowledge": the adaptor's learned vector, or zeros for knowledge vectors."""
         self._require_view(layout.side_of(view), view, kind)
