@@ -5,17 +5,19 @@
     check              measured                                                                           over
     rows SIDE          rows, as a share of the last release's                                             all
     keys SIDE          share of the last release's ids that are still there; 0 if ids repeat or descend   all
-    finite VIEW        vectors that are not finite                                                        all
-    norm VIEW          change of the mean length, as a share                                              all, a sample of the last
-    norm_spread VIEW   longest vector in mean lengths                                                     all
+    finite VIEW        vectors that are not finite                                                        all *
+    norm VIEW          change of the mean length, as a share                                              all *, a sample of the last
+    norm_spread VIEW   longest vector in median lengths                                                   all *
     effective_rank …   of the vectors with knowledge; held against a floor and against the last release   2,048
     collapse VIEW      mean cosine of two different subjects                                              2,048
-    unchanged VIEW     lowest cosine to the last release where the text is the same: must be 1            all
+    unchanged VIEW     lowest cosine to the last release where the text is the same: must be 1            all *
     drift VIEW         mean cosine to the last release where the text changed                             65,536
     coverage VIEW      share of the side's rows with knowledge; against a floor and the last release      all
     rejected VIEW      share of tonight's answers that were refused                                       all
     reasons VIEW       largest rise of one reason's share since the night before                          all
     uplift             what the training run says, where the publisher asks for it
+
+* every adapted vector, and 65,536 of the knowledge vectors, which are twelve times as wide; `audit` has read every float of both.
 
 Vectors of two spaces are not compared: what needs both is unmeasured then, and says so. So is a statistic of fewer than
 `min_sample` subjects or answers. A check without a measurement is passed.

@@ -114,7 +114,7 @@ def norms(release: Release, view: str, kind: Kind, rows_N: np.ndarray) -> np.nda
         odd = np.flatnonzero(~np.isfinite(found[part]))  # not finite, or too long for the square of a float32
         if len(odd):
             wide_NW = vectors_NW[odd].astype(np.float64)
-            lengths = np.linalg.norm(np.nan_to_num(wide_NW), axis=1)
+            lengths = np.linalg.norm(np.nan_to_num(wide_NW, posinf=0.0, neginf=0.0), axis=1)
             found[part.start + odd] = np.where(np.isfinite(wide_NW).all(axis=1), lengths, np.nan)
     return found
 

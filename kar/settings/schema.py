@@ -533,7 +533,7 @@ class PromotionSettings(Section):
     max_norm_change: float = Field(
         0.25, gt=0, description="how far a view's mean vector length may move from the last release's, as a share of it"
     )
-    max_norm_spread: float = Field(50.0, ge=1, description="the longest vector of a view, in mean lengths")
+    max_norm_spread: float = Field(50.0, ge=1, description="the longest vector of a view, in median lengths")
     min_effective_rank: float = Field(
         1.05,
         ge=0,
