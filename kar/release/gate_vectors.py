@@ -121,7 +121,7 @@ def _figures(release: Release, view: str, kind: Kind, rows_N: np.ndarray, limits
     vectors_NW = vectors_NW[np.isfinite(vectors_NW).all(axis=1)]
     if len(vectors_NW) < max(limits.min_sample, 2):
         return None
-    found = view_stats(vectors_NW, np.zeros(len(vectors_NW), bool))
+    found = view_stats(lambda rows: vectors_NW[rows], np.zeros(len(vectors_NW), bool))
     return float(found["effective_rank"] or 0.0), float(found["cosine_mean"] or 0.0)
 
 

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import kar
 from kar.errors import GateFailed, ModelError, NotMade, SpaceMismatch
@@ -36,7 +37,7 @@ from kar.release.limits import Limits
 from kar.release.pointer import folder_of, ids, maybe_current, promotes_over
 from kar.release.publish import Published, publish
 from kar.release.reader import Release
-from kar.release.rows import Facts, Pooled, SideRows, ViewRows
+from kar.release.rows import Facts, Layering, Pooled, SideRows, ViewRows
 from kar.release.verdicts import Gate, GateVerdict
 from kar.settings import Settings
 from kar.store import Home, Inputs, Manifest, Output, file_sha
@@ -48,6 +49,15 @@ _RECONSTRUCTED_AFTER = dt.timedelta(days=2)
 _NORMALISATION = "l2"
 _CHUNK = 65_536
 _LABELS = {"liked": 1, "disliked": 0}
+# of the knowledge partition's manifest, as the release's names them
+_NIGHT_FIGURES = {
+    "requests": "calls",
+    "from_ledger": "from_ledger",
+    "prompt_tokens": "prompt_tokens",
+    "completion_tokens": "completion_tokens",
+    "lost_tokens": "lost_tokens",
+    "usd": "usd",
+}
 
 
 class Adapting(Protocol):
@@ -100,6 +110,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
     ours = settings.features.history_vectors
     if settings.adaptor.history_knowledge if ours is None else ours:
         users = replace(users, views=(*users.views, *_pooled_views(inputs, settings, users.ids, items)))
+    users, items = _with_active((users, items), inputs, settings.features.active_days)
     uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone, settings.adaptor.published_base)
     published = publish(
         inputs.home.published,
@@ -107,6 +118,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         _facts(inputs, settings, checkpoint, knowledge, uplift),
         promote=settings.features.promote,
         gate=_gate(inputs, settings, uplift),
+        layering=Layering(compact_at=settings.features.compact_at),
     )
     _warn(published, inputs, settings, out)
     out.write("release", _row(published))
@@ -239,6 +251,38 @@ def _pooled_rows(source: Pooled, found: Means, default: np.ndarray) -> ViewRows:
     )
 
 
+def _with_active(sides: tuple[SideRows, SideRows], inputs: Inputs, days: int) -> list[SideRows]:
+    """Mark the subjects with an interaction in the last days before the cutoff: how many of them have knowledge is what coverage is about."""
+    path = inputs.path("interaction")
+    assert path is not None, "interactions of the date itself are no optional input"
+    lately = [("event_at", ">=", inputs.cutoff_at - dt.timedelta(days=days)), ("event_at", "<", inputs.cutoff_at)]
+    recent = pq.read_table(path, columns=["user_id", "item_id"], filters=lately)
+    return [
+        replace(side, is_active=pc.is_in(side.ids, value_set=pc.unique(recent.column(f"{side.side}_id"))).to_numpy(zero_copy_only=False))
+        for side in sides
+    ]
+
+
+def _cost(inputs: Inputs, knowledge: pa.Table) -> dict[str, Any]:
+    """What the night's answers cost, and what those cost that are in the release, whenever they were given (at tonight's prices)."""
+    partition = inputs.partitions["knowledge", "knowledge"]
+    figures = Manifest.read(partition.manifest_path).figures if partition is not None else {}
+    asked = knowledge.filter(pc.not_equal(knowledge.column("origin"), "import"))
+    # the answer to one request may be the knowledge of several views
+    once = asked.group_by("request_key").aggregate([("prompt_tokens", "max"), ("completion_tokens", "max")])
+    prompt, completion = (int(pc.sum(once.column(f"{name}_max")).as_py() or 0) for name in ("prompt_tokens", "completion_tokens"))
+    price = figures.get("usd_per_million_tokens")
+    return {
+        "night": {name: figures.get(figure) for name, figure in _NIGHT_FIGURES.items()},
+        "published": {
+            "requests": once.num_rows,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "usd": None if price is None else round((prompt * price["prompt"] + completion * price["completion"]) / 1e6, 6),
+        },
+    }
+
+
 def _lasting_origin(origin: pa.Array) -> pa.Array:
     """asked or import. "tonight" would turn into "last_good" the night after, and with it every byte of an unchanged table."""
     return pc.if_else(pc.equal(origin, "import"), "import", "asked")
@@ -357,6 +401,8 @@ def _facts(inputs: Inputs, settings: Settings, checkpoint: Adapting, knowledge: 
         },
         uplift=uplift,
         code_version=kar.__version__,
+        cost=_cost(inputs, knowledge),
+        active_days=settings.features.active_days,
     )
 
 
@@ -389,7 +435,7 @@ def _row(published: Published) -> pa.Table:
 def _record(out: Output, published: Published, *, promote: bool) -> None:
     found = published.manifest
     coverage = {view: share for table in found["tables"].values() for view, share in table["coverage"].items()}
-    size = sum(entry["bytes"] for entry in [*found["matrices"].values(), *(f for t in found["tables"].values() for f in t["files"])])
+    active = {name.removesuffix("_knowledge"): table["covered_active_share"] for name, table in found["tables"].items()}
     out.record(
         release_id=found["release"],
         space_id=found["space_id"],
@@ -398,5 +444,7 @@ def _record(out: Output, published: Published, *, promote: bool) -> None:
         gate=[asdict(verdict) for verdict in published.gate],
         gate_failed=[v.check for v in published.gate if not v.is_passed] if promote and not published.is_promoted else [],
         covered_share={view: coverage[view] for view in sorted(coverage, key=lambda v: (side_of(v), v))},
-        release_bytes=size,
+        covered_active_share=active,
+        release_bytes=sum(found["bytes"].values()),
+        written_bytes=published.written_bytes,
     )

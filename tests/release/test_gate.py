@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import kar.release
@@ -351,8 +350,3 @@ def test_one_failed_check_keeps_the_pointer_and_the_manifest_says_why(tmp_path: 
     told = kar.release.open(second.path, verify=True).manifest["gate"]
     assert [v["check"] for v in told if not v["is_passed"]] == ["coverage item.facts"]
     assert [v["check"] for v in told] == [v.check for v in second.gate]
-
-
-def test_the_gate_reads_a_release_of_parquet_that_pandas_can_read_too(shop: Shop) -> None:
-    files = shop.before.manifest["tables"]["item_knowledge"]["files"]
-    assert sum(pq.read_metadata(shop.before.path / f["path"]).num_rows for f in files) == N

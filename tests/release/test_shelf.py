@@ -71,11 +71,11 @@ def test_a_rollback_serves_the_older_release_until_a_newer_night(tmp_path: Path)
 def test_a_damaged_release_cannot_be_promoted(tmp_path: Path) -> None:
     world.publish_day(tmp_path, 0)
     held = world.publish_day(tmp_path, 1, promote=False)
-    path = held.path / "items.facts.adapted.npy"
+    path = held.path / "items.facts.adapted-00-0.npy"
     path.write_bytes(path.read_bytes()[:-4] + b"1234")
     before = (tmp_path / "CURRENT").read_bytes()
     for act in (kar.release.promote, kar.release.rollback):
-        with pytest.raises(ReleaseCorrupt, match=r"items\.facts\.adapted\.npy: the sha256"):
+        with pytest.raises(ReleaseCorrupt, match=r"items\.facts\.adapted-00-0\.npy: the sha256"):
             act(tmp_path, held.path.name)
     assert (tmp_path / "CURRENT").read_bytes() == before
 
