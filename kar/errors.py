@@ -21,9 +21,11 @@ done and only the promotion is missing, is exit code 3.
     │   ├── ServerStartFailed  the embedded server did not come up
     │   └── LedgerError        the file of paid answers cannot be read, written or trusted
     ├── FetchError             a file the user asked for could not be fetched or unpacked
+    ├── CatalogError           a question to the catalogue: bad SQL, a write, a file that is not the catalogue's
     ├── ModelError             vectors, checkpoints, training data that do not fit
     └── ReleaseError           publishing and reading releases
         ├── ReleaseNotFound
+        ├── ReleaseBusy        another process publishes, or moved CURRENT meanwhile; the message says which
         ├── ReleaseCorrupt     a digest, a row count or a schema differs from the manifest
         ├── SpaceMismatch      vectors of two spaces were about to be mixed
         └── GateFailed         a release is published, but a check of the promotion gate keeps the last one served
@@ -118,6 +120,10 @@ class FetchError(KarError):
     pass
 
 
+class CatalogError(KarError):
+    pass
+
+
 class ModelError(KarError):
     pass
 
@@ -127,6 +133,10 @@ class ReleaseError(KarError):
 
 
 class ReleaseNotFound(ReleaseError):
+    pass
+
+
+class ReleaseBusy(ReleaseError):
     pass
 
 

@@ -578,6 +578,16 @@ class FeaturesSettings(Section):
     compact_at: float = Field(
         0.25, ge=0, le=1, description="share of a bucket's subjects that its layers may hold before it is written whole again"
     )
+    keep: int = Field(
+        30,
+        ge=1,
+        description="kar release collect leaves so many of the releases served last, and as many of those never served; an as-of join "
+        "reaches as far back",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
+    publisher_wait_s: float = Field(
+        600.0, ge=0, description="how long to wait for another publisher of the same folder", json_schema_extra=_NOT_IN_RECIPE
+    )
     gate: PromotionSettings = PromotionSettings()
 
 

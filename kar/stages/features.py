@@ -118,6 +118,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         _facts(inputs, settings, checkpoint, knowledge, uplift),
         promote=settings.features.promote,
         gate=_gate(inputs, settings, uplift),
+        wait_s=settings.features.publisher_wait_s,
         layering=Layering(compact_at=settings.features.compact_at),
     )
     _warn(published, inputs, settings, out)
@@ -372,7 +373,7 @@ def held_back(home: Home, made: Manifest) -> GateFailed | None:
     told = "; ".join(f"{check}: {why[check]}" for check in failed)
     return GateFailed(
         f"release {release} is published, but not promoted: {len(failed)} of {len(why)} checks failed: {told}",
-        f"look at the report; mend the cause and run again, or change [features.gate], or serve it as it is: kar release promote {release}",
+        f"look at the report; mend the cause and run again, or change [features.gate], or serve it as it is: kar release promote --despite-gate {release}",
     )
 
 

@@ -60,8 +60,8 @@ def test_a_held_back_release_ends_in_an_error_until_it_or_a_newer_one_is_served(
         assert isinstance(failed, GateFailed)
         assert failed.exit_code == 3
         assert "coverage user.preference: share of 4 users" in failed.what
-        assert failed.do.endswith(f"kar release promote {row['release_id']}")
-    kar.release.promote(scene.home.published, row["release_id"], LATER)
+        assert failed.do.endswith(f"kar release promote --despite-gate {row['release_id']}")
+    kar.release.promote(scene.home.published, row["release_id"], LATER, despite_gate=True)
     assert held_back(scene.home, manifest_of(out)) is None
 
 
