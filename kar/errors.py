@@ -23,8 +23,10 @@ paragraph on stderr, never as a traceback; wrong usage of the command line is ex
     ├── ModelError             vectors, checkpoints, training data that do not fit
     └── ReleaseError           publishing and reading releases
         ├── ReleaseNotFound
+        ├── ReleaseBusy        another process publishes, or moved CURRENT meanwhile; the message says which
         ├── ReleaseCorrupt     a digest, a row count or a schema differs from the manifest
-        └── SpaceMismatch      vectors of two spaces were about to be mixed
+        ├── SpaceMismatch      vectors of two spaces were about to be mixed
+        └── StoreError         the object store does not answer, refuses, or cannot be written from here
 """
 
 from __future__ import annotations
@@ -120,9 +122,17 @@ class ReleaseNotFound(ReleaseError):
     pass
 
 
+class ReleaseBusy(ReleaseError):
+    pass
+
+
 class ReleaseCorrupt(ReleaseError):
     pass
 
 
 class SpaceMismatch(ReleaseError):
+    pass
+
+
+class StoreError(ReleaseError):
     pass
