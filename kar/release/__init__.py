@@ -3,6 +3,8 @@
     release = kar.release.open("…/published")
     vectors, is_missing = release.vectors("item", "item.facts", item_ids)      # float32 [N, A], bool [N]
 
+    release = kar.release.open("s3://bucket/prefix")                           # credentials and endpoint: AWS_… in the environment
+
     joined = kar.release.join("…/published", examples)                         # each example as of its own time
     vectors, is_missing = joined.vectors("user", "user.preference")
 
@@ -10,11 +12,11 @@ This room writes, verifies, lists and reads releases. It trains nothing, encodes
 """
 
 from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
-from kar.release.asof import Joined, join
-from kar.release.audit import verify
+from kar.release.asof import Joined
 from kar.release.reader import Release
 from kar.release.reader import open_release as open  # noqa: A004  (read as kar.release.open)
-from kar.release.shelf import Listed, list_releases, promote, rollback
+from kar.release.remote import join, list_releases, promote, rollback, verify
+from kar.release.shelf import Listed
 
 __all__ = [
     "Joined",

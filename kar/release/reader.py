@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
-from kar.release import audit, layout, manifest, pointer
+from kar.release import audit, layout, manifest, pointer, remote, remote_checkout
 from kar.release.ids import IdIndex, Ids
 from kar.release.layout import Kind, Side
 
@@ -22,7 +23,7 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
     CURRENT is read once: whatever is published later, this object stays with the release it found.
 
     Args:
-        path: a published folder, or the folder of one release.
+        path: a published folder or `s3://bucket/prefix`, or one release in it (`…/releases/<id>`).
         as_of: the release that a published folder served at this instant (with its time zone); None: now.
         verify: recompute every digest first (about a second per million rows). Sizes are checked in any case.
 
@@ -31,6 +32,8 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
         ReleaseCorrupt: CURRENT, the manifest or a file is not what it should be.
         ReleaseError: a newer kar wrote it.
     """
+    if remote.is_remote(path):
+        return remote.open_release(path, as_of, verify=verify)
     path = Path(path)
     if (path / layout.MANIFEST).is_file():
         if as_of is not None:
@@ -48,18 +51,20 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
 
 
 def _opened(folder: Path, found: dict[str, Any], verify: bool) -> Release:
+    fetch = remote_checkout.fetcher(folder)
     if verify:
         audit.verify(folder)
-    else:
+    elif fetch is None:
         audit.check_sizes(folder, found)
-    return Release(folder, found)
+    return Release(folder, found, fetch)
 
 
 class Release:
     """One published release, immutable. Columns are read when first asked for; matrices are memory-mapped."""
 
-    def __init__(self, path: Path, found: dict[str, Any]) -> None:
+    def __init__(self, path: Path, found: dict[str, Any], fetch: Callable[[str], Path] | None = None) -> None:
         self.path = path
+        self._fetch = fetch
         self.manifest = found
         self._indexes: dict[Side, IdIndex] = {}
         self._columns: dict[tuple[Side, str], pa.Array] = {}
@@ -116,7 +121,7 @@ class Release:
     def table(self, side: Side, columns: list[str] | None = None) -> pa.Table:
         """The side's table as it lies in its Parquet files; None: all columns."""
         try:
-            parts = [pq.ParquetFile(self.path / file["path"]).read(columns) for file in self._table(side)["files"]]
+            parts = [pq.ParquetFile(self._file(file["path"])).read(columns) for file in self._table(side)["files"]]
         except FileNotFoundError as error:
             raise ReleaseNotFound(f"release {self.id} was deleted while it was open: {error}", "open the current one") from error
         except pa.ArrowException as error:
@@ -142,7 +147,7 @@ class Release:
         """float32 [rows, W], memory-mapped read-only; rows without knowledge hold the default vector."""
         self._require_view(layout.side_of(view), view, kind)
         if (view, kind) not in self._matrices:
-            path = self.path / layout.matrix_name(view, kind)
+            path = self._file(layout.matrix_name(view, kind))
             try:
                 self._matrices[view, kind] = np.load(path, mmap_mode="r" if self._table(layout.side_of(view))["rows"] else None)
             except FileNotFoundError as error:
@@ -189,6 +194,10 @@ class Release:
                 f"release {self.id} lives in space {self.space_id}, not in {space_id}: another encoder or adaptor made its vectors",
                 "train on this release, or open one of that space",
             )
+
+    def _file(self, name: str) -> Path:
+        """Where a file of the release lies; one of a store is fetched when it is first asked for."""
+        return self.path / name if self._fetch is None else self._fetch(name)
 
     def _table(self, side: Side) -> dict[str, Any]:
         if side not in layout.SIDES:
