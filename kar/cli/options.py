@@ -32,7 +32,7 @@ def open_scenario(path: Path, overrides: list[str] | None, root: Path | None) ->
     from kar.store import Home
 
     loaded = load(path, overrides)
-    return loaded, Home.of(loaded.scenario.name, root)
+    return loaded, Home.of(loaded.scenario.name, root, loaded.features.published)
 
 
 def day(text: str | None) -> dt.date:

@@ -43,14 +43,16 @@ class Home:
     Args:
         root: `$KAR_HOME`, or `.kar` in the working directory.
         scenario: the settings' `scenario.name`.
+        published_uri: the settings' `features.published`; empty: releases lie in the scenario's folder.
     """
 
     root: Path
     scenario: str
+    published_uri: str = ""
 
     @classmethod
-    def of(cls, scenario: str, root: Path | None = None) -> Home:
-        return cls(home_root(root), scenario)
+    def of(cls, scenario: str, root: Path | None = None, published_uri: str = "") -> Home:
+        return cls(home_root(root), scenario, published_uri)
 
     @property
     def path(self) -> Path:
@@ -64,6 +66,11 @@ class Home:
     @property
     def published(self) -> Path:
         return self.path / "published"
+
+    @property
+    def releases_at(self) -> Path | str:
+        """Where this scenario's releases are published and read: its folder, or the uri of an object store."""
+        return self.published_uri or self.published
 
     @property
     def models(self) -> Path:
