@@ -199,6 +199,7 @@ _TRAINED_ON = (
     Read("examples", "sequence"),
     Read("sources", "user_attribute"),
     Read("sources", "item_attribute"),
+    Read("histories", "history", "snapshot"),
     Read("vectors", "knowledge_vector", "snapshot"),
 )
 
@@ -206,11 +207,7 @@ ADAPTOR = Stage(
     name="adaptor",
     title="train the hybrid-expert adaptor jointly with each backbone, in four arms",
     version=3,
-    reads=(
-        *_TRAINED_ON,
-        Read("histories", "history", "snapshot"),
-        Read("vectors", "knowledge_vector", "snapshot"),
-    ),
+    reads=_TRAINED_ON,
     writes=("metric", "comparison", "calibration", "prediction", "epoch", "study", "gate_weight", "view_use"),
     rejects={},
     settings=("scenario", "histories", "adaptor"),
@@ -265,8 +262,8 @@ REPORT = Stage(
 RERANK = Stage(
     name="rerank",
     title="re-rank candidate lists with the adapted vectors, in the same arms",
-    version=1,
-    reads=(*_TRAINED_ON,),
+    version=2,
+    reads=_TRAINED_ON,
     writes=("rerank_list", "rerank_metric", "rerank_comparison"),
     rejects={
         "no_positive": "a group of consecutive examples none of which is positive",
