@@ -9,7 +9,6 @@ import datetime as dt
 import json
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.compute as pc
@@ -42,7 +41,7 @@ def finished(home: Home, date: dt.date) -> str:
 
 
 def overview(settings: Settings, home: Home) -> str:
-    """Stages × dates: rows and seconds of what is made, and the current release."""
+    """Stages × dates: rows and seconds of what is made."""
     lines = [f"scenario {settings.scenario.name} in {home.path}", ""]
     table = [("stage", "date", "rows", "rejected", "seconds", "made at")]
     for stage in flow.FLOW:
@@ -54,49 +53,7 @@ def overview(settings: Settings, home: Home) -> str:
             rows = sum(t["rows"] for t in made.tables.values())
             rejected = sum(made.rejected.values())
             table.append((stage.name, made.date, f"{rows:,}", f"{rejected:,}", f"{made.seconds:,.1f}", made.made_at[:19]))
-    return "\n".join([*lines, *aligned(table), "", releases(home)])
-
-
-def releases(home: Home) -> str:
-    """One line per release, newest data first, the current one marked."""
-    from kar.release import list_releases
-
-    found = list_releases(home.published)
-    if not found:
-        return f"no release is published in {home.published}"
-    table = [("", "release", "data cutoff", "published", "space", "reconstructed")]
-    for entry in found:
-        table.append(
-            (
-                "→" if entry.is_current else "",
-                entry.id,
-                f"{entry.data_cutoff:%Y-%m-%d %H:%M}" if entry.data_cutoff else "–",
-                f"{entry.published_at:%Y-%m-%d %H:%M}" if entry.published_at else entry.problem or "–",
-                entry.space_id or "–",
-                "yes" if entry.is_reconstructed else "",
-            )
-        )
-    return "\n".join(aligned(table))
-
-
-def release(home: Home, release_id: str | None) -> str:
-    """The manifest of a release, readable."""
-    from kar import release as releasing
-
-    opened = releasing.open(_release_path(home, release_id))
-    return json.dumps(opened.manifest, indent=2, ensure_ascii=False, default=str)
-
-
-def verify(home: Home, release_id: str | None) -> str:
-    """Recompute a release; raises ReleaseCorrupt at the first difference."""
-    from kar import release as releasing
-
-    opened = releasing.open(_release_path(home, release_id), verify=True)
-    return f"{opened.id}: every digest, row count and schema is as its manifest says"
-
-
-def _release_path(home: Home, release_id: str | None) -> Path:
-    return home.published if release_id is None else home.published / "releases" / release_id
+    return "\n".join([*lines, *aligned(table)])
 
 
 def subject(settings: Settings, home: Home, side: Side, subject_id: str, date: dt.date | None) -> str:
@@ -225,6 +182,11 @@ def _wrapped(text: str) -> list[str]:
         for paragraph in text.splitlines() or [""]
         for line in textwrap.wrap(paragraph, _WIDTH, initial_indent="    ", subsequent_indent="    ")
     ]
+
+
+def printed_json(value: object) -> str:
+    """For programs; times as texts."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -95,9 +95,11 @@ def plan(
 @app.command()
 def status(settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
     """Show which stages are made for which dates, and which release is current."""
+    from kar.released import listing
     from kar.show import overview
 
-    say(overview(*open_scenario(settings, override, home)))
+    loaded, place = open_scenario(settings, override, home)
+    say(f"{overview(loaded, place)}\n\n{listing(place, now())}")
 
 
 @app.command()

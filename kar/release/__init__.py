@@ -11,21 +11,30 @@
 This room writes, verifies, lists and reads releases. It trains nothing, encodes nothing and imports no other room.
 """
 
-from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
+from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
 from kar.release.asof import Joined
+from kar.release.collect import Collected
+from kar.release.diff import Diff, diff
+from kar.release.leases import Lease
 from kar.release.reader import Release
 from kar.release.reader import open_release as open  # noqa: A004  (read as kar.release.open)
-from kar.release.remote import join, list_releases, promote, rollback, verify
+from kar.release.remote import collect, join, list_releases, promote, rollback, verify
 from kar.release.shelf import Listed
 
 __all__ = [
+    "Collected",
+    "Diff",
     "Joined",
+    "Lease",
     "Listed",
     "Release",
+    "ReleaseBusy",
     "ReleaseCorrupt",
     "ReleaseError",
     "ReleaseNotFound",
     "SpaceMismatch",
+    "collect",
+    "diff",
     "join",
     "list_releases",
     "open",

@@ -174,8 +174,8 @@ def _opened(path: Path, release: str) -> Release:
         return open_release(layout.releases_folder(path) / release)
     except ReleaseNotFound as error:
         raise ReleaseNotFound(
-            f"release {release}, which was served at the time of some examples, is gone from {path}",
-            "bring it back, or leave those examples out",
+            f"release {release}, which was served at the time of some examples, is gone from {path}{pointer.gone(path, release)}",
+            "leave those examples out; kar release collect keeps what was served last (features.keep) and what is pinned: keep more of them",
         ) from error
 
 

@@ -41,22 +41,26 @@ class Published:
     is_promoted: bool
 
 
-def publish(published: Path, sides: tuple[SideRows, SideRows], facts: Facts, *, promote: bool = True) -> Published:
+def publish(
+    published: Path, sides: tuple[SideRows, SideRows], facts: Facts, *, promote: bool = True, wait_s: float = durable.WAIT_S
+) -> Published:
     """Publish users and items as one release.
 
     Args:
         published: `<home>/published`; made if it does not exist.
         sides: users and items.
         promote: move CURRENT to it if its data_cutoff is newer (`pointer.promotes_over`); False: never.
+        wait_s: how long to wait for another publisher.
 
     Raises:
+        ReleaseBusy: another publisher worked all that time; it is named.
         ReleaseCorrupt: what was written does not verify; nothing is published.
         ReleaseError: the rows do not fit each other or are not finite, or the file system refuses (full, read-only).
     """
     for side in sides:
         check_shapes(side)
     try:
-        with durable.publisher_lock(published):
+        with durable.publisher_lock(published, wait_s):
             releases = layout.releases_folder(published)
             releases.mkdir(exist_ok=True)
             for left in releases.glob(".*.partial"):  # of a publisher that died: we hold the lock, so nobody writes it

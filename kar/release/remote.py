@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from kar.errors import ReleaseBusy, ReleaseError, ReleaseNotFound
 from kar.release import audit, layout, manifest, pointer
 from kar.release.remote_checkout import Checkout, fetcher, require_release
+from kar.release.remote_place import S3Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from kar.release.asof import Clock, Joined
+    from kar.release.collect import Collected
     from kar.release.publish import Published
     from kar.release.reader import Release
     from kar.release.rows import Facts, SideRows
@@ -40,7 +42,7 @@ def is_remote(path: Where) -> TypeGuard[str]:
     return isinstance(path, str) and "://" in path
 
 
-def open_release(uri: str, as_of: dt.datetime | None = None, *, verify: bool = False) -> Release:
+def open_release(uri: str, as_of: dt.datetime | None = None, *, verify: bool = False, lease_s: float | None = None) -> Release:
     """As `reader.open_release`; `verify` recomputes the digests of what lies on this machine, and fetches all that does not."""
     from kar.release import reader
 
@@ -96,25 +98,37 @@ def verify(path: Where) -> dict[str, Any]:
         store.close()
 
 
-def list_releases(path: Where) -> list[Listed]:
+def list_releases(path: Where, at: dt.datetime | None = None) -> list[Listed]:
     """As `shelf.list_releases`, also of a uri."""
     from kar.release import shelf
 
-    return looked(path, shelf.list_releases)
+    return looked(path, lambda folder: shelf.list_releases(folder, at))
 
 
-def promote(path: Where, release: str, at: dt.datetime | None = None) -> dict[str, Any]:
+def collect(published: Where, *about: Any, **how: Any) -> Collected:
+    """As `collect.collect`, also in a store; there a release that was leased while it was being removed goes back."""
+    from kar.release.collect import collect as collect_folder
+
+    if not is_remote(published):
+        return collect_folder(published, *about, **how)
+    sizes = S3Place(_published(published)).names(layout.releases_folder(Path()).name)
+    found = changed(published, lambda folder: collect_folder(folder, *about, **how))
+    freed = sum(size for name, size in sizes.items() if name.split("/")[1] in found.removed)
+    return replace(found, freed_bytes=freed)
+
+
+def promote(path: Where, release: str, at: dt.datetime | None = None, **how: Any) -> dict[str, Any]:
     """As `shelf.promote`, also in a store. Raises ReleaseBusy if CURRENT was moved while the release was being verified."""
     from kar.release import shelf
 
-    return _serve(path, release, lambda folder: shelf.promote(folder, release, at))
+    return _serve(path, release, lambda folder: shelf.promote(folder, release, at, **how))
 
 
-def rollback(path: Where, release: str, at: dt.datetime | None = None) -> dict[str, Any]:
+def rollback(path: Where, release: str, at: dt.datetime | None = None, **how: Any) -> dict[str, Any]:
     """As `shelf.rollback`, also in a store. Raises as `promote`."""
     from kar.release import shelf
 
-    return _serve(path, release, lambda folder: shelf.rollback(folder, release, at))
+    return _serve(path, release, lambda folder: shelf.rollback(folder, release, at, **how))
 
 
 def publish(published: Where, sides: tuple[SideRows, SideRows], facts: Facts, **how: Any) -> Published:

@@ -62,7 +62,7 @@ def fetcher(folder: Path) -> Fetcher | None:
 
 
 def files_folder(release: str, manifest_bytes: bytes) -> str:
-    return f"{_release_folder(release)}/{hashlib.sha256(manifest_bytes).hexdigest()[:12]}"
+    return f"{release_folder(release)}/{hashlib.sha256(manifest_bytes).hexdigest()[:12]}"
 
 
 class Checkout:
@@ -110,7 +110,7 @@ class Checkout:
         """A release's manifest; false if there is none. With its digest known it is taken from this machine where it lies here."""
         if not _is_plain(release):
             return False
-        name = f"{_release_folder(release)}/{layout.MANIFEST}"
+        name = f"{release_folder(release)}/{layout.MANIFEST}"
         if sha and (data := self.cache.small(sha)) is not None:
             _write(self.folder / name, data)
             return True
@@ -153,7 +153,7 @@ class Checkout:
         Returns:
             False if the release lies there already, from another publication of the same content; nothing is left of ours then.
         """
-        key = f"{_release_folder(release)}/{layout.MANIFEST}"
+        key = f"{release_folder(release)}/{layout.MANIFEST}"
         if self.place.read(key) is not None:
             return False
         folder = layout.releases_folder(self.folder) / release
@@ -213,23 +213,33 @@ class Checkout:
                 if not is_put:
                     return False
         gone = sorted(name for name in self._pulled if name not in mine)
-        if gone and not self._is_still(mine):
+        if not gone:
+            return True
+        if not self._is_still({*mine, *gone}):
             return False
         for name in gone:
             self.place.delete(name)
+        if not self._is_still({*mine}):  # somebody came between our look and our hand: a lease put there since must hold
+            for name in gone:
+                self.place.replace_if(name, self._pulled[name].data, None)
+            return False
+        for name in gone:
             if name.endswith(f"/{layout.MANIFEST}"):
                 for bound in self.place.names(str(PurePosixPath(name).parent)):
                     self.place.delete(bound)
         return True
 
-    def _is_still(self, mine: dict[str, bytes]) -> bool:
-        """Nobody took a lease, set a pin or moved CURRENT since this was pulled."""
-        there = {name for name in self.place.names() if not _is_bound(name)}
-        if there != {*mine, *self._pulled}:
+    def _is_still(self, expected: set[str]) -> bool:
+        """Whether nobody took a lease, set a pin, moved CURRENT or published since this was pulled, but for what was put from here."""
+        if {name for name in self.place.names() if not _is_bound(name)} != expected:
             return False
-        small = [name for name in there if not name.endswith(f"/{layout.MANIFEST}")]
-        expected = {name: mine.get(name, self._pulled[name].data if name in self._pulled else b"") for name in small}
-        return all((held := self.place.read(name)) is not None and held.data == expected[name] for name in small)
+        for name in expected:
+            if not name.endswith(f"/{layout.MANIFEST}"):
+                local, held = self.folder / name, self.place.read(name)
+                data = local.read_bytes() if local.is_file() else self._pulled[name].data
+                if held is None or held.data != data:
+                    return False
+        return True
 
     def _pull(self, name: str) -> Held | None:
         held = self.place.read(name)
@@ -257,7 +267,8 @@ class Checkout:
             return "by whom cannot be read there"
 
 
-def _release_folder(release: str) -> str:
+def release_folder(release: str) -> str:
+    """Where a release's manifest lies, relative to the published place."""
     return f"{layout.releases_folder(Path()).name}/{release}"
 
 

@@ -118,6 +118,13 @@ class S3Place:
         except self._refusals as error:
             raise self._named(error) from error
 
+    def write(self, name: str, data: bytes) -> None:
+        """Put a small object whatever lies there."""
+        try:
+            self._writer.put_object(Bucket=self.bucket, Key=self._key(name), Body=data)
+        except self._refusals as error:
+            raise self._named(error) from error
+
     def replace_if(self, name: str, data: bytes, tag: str | None) -> bool:
         """Put a small object if it still has the tag it was read with (None: if it is not there). False: somebody was quicker."""
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}

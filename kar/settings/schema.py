@@ -542,6 +542,16 @@ class FeaturesSettings(Section):
         description="publish per user the mean adapted vector of the liked and of the disliked items of their history; none: as "
         "adaptor.history_knowledge",
     )
+    keep: int = Field(
+        30,
+        ge=1,
+        description="kar release collect leaves so many of the releases served last, and as many of those never served; an as-of join "
+        "reaches as far back",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
+    publisher_wait_s: float = Field(
+        600.0, ge=0, description="how long to wait for another publisher of the same folder", json_schema_extra=_NOT_IN_RECIPE
+    )
 
 
 class ReportSettings(Section):

@@ -93,7 +93,9 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         users = replace(users, views=(*users.views, *_pooled_views(inputs, settings, users.ids, items)))
     uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone, settings.adaptor.published_base)
     may_promote = settings.features.promote and _passes_gate(inputs, settings, out)
-    published = publish(inputs.home.published, (users, items), _facts(inputs, settings, checkpoint, knowledge, uplift), promote=may_promote)
+    facts = _facts(inputs, settings, checkpoint, knowledge, uplift)
+    wait_s = settings.features.publisher_wait_s
+    published = publish(inputs.home.published, (users, items), facts, promote=may_promote, wait_s=wait_s)
     if may_promote and not published.is_promoted:
         out.warn(
             f"release {published.path.name} is published but CURRENT serves a newer one; to serve it: kar release rollback {published.path.name}"

@@ -21,7 +21,7 @@ from pyarrow import fs
 
 import kar.release
 from kar.errors import KarError, ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound, StoreError
-from kar.release import layout, manifest, pointer, remote
+from kar.release import layout, manifest, pins, pointer, remote
 from kar.release.publish import Published
 from kar.release.remote_cache import Cache
 from kar.release.remote_place import S3Place
@@ -364,6 +364,50 @@ def _meddle(uri: str, folder: Path) -> None:
     held = place.read("pins.json")
     place.replace_if("pins.json", uuid.uuid4().bytes, held.tag if held else None)
     (folder / "pins.json").write_bytes(b"mine")
+
+
+def test_collect_leaves_what_is_leased_or_pinned_and_a_lease_is_refused_once_its_release_is_gone(uri: str, store: Store) -> None:
+    first, second, third = (publish_day(uri, number).path.name for number in range(3))
+    opened = kar.release.open(f"{uri}/releases/{first}")
+    remote.changed(uri, lambda folder: pins.add(folder, second, "a study"))
+    with opened.lease(600, "a training"):
+        assert kar.release.collect(uri, 1).removed == []
+        assert {one.id: [str(lease.reader) for lease in one.leases] for one in kar.release.list_releases(uri)}[first] == ["a training"]
+    assert not [name for name in S3Place(uri).names() if name.startswith("leases/")]
+    assert (kar.release.collect(uri, 1, dry_run=True).removed, len(kar.release.list_releases(uri))) == ([first], 3)
+    collected = kar.release.collect(uri, 1)
+    assert collected.removed == [first]
+    assert collected.freed_bytes > 3000
+    assert {name.split("/")[1] for name in S3Place(uri).names("releases")} == {second, third}
+    with pytest.raises(ReleaseNotFound, match="it was removed"):
+        opened.lease(600)
+    with pytest.raises(ReleaseNotFound, match="kar release collect removed"):
+        remote.looked(uri, lambda folder: pointer.named(folder, first))
+    with kar.release.open(uri, lease_s=600).lease(60) as lease:
+        assert lease.is_held
+
+
+def test_a_lease_that_comes_while_its_release_is_being_removed_brings_it_back(uri: str, store: Store) -> None:
+    first, second = (publish_day(uri, number).path.name for number in range(2))
+    opened = kar.release.open(f"{uri}/releases/{first}")
+    outcomes: list[object] = []
+
+    def take_between(asked: Asked) -> None:
+        """After the collector's look, before its hand: the reader puts its lease, sees the release, and reads on."""
+        if asked.method == "DELETE" and not outcomes:
+            outcomes.append("coming")
+            outcomes.append(opened.lease(600, "quick"))
+
+    store.before = take_between
+    assert kar.release.collect(uri, 1).removed == []
+    store.before = None
+    lease = outcomes[1]
+    assert isinstance(lease, kar.release.Lease)
+    assert lease.is_held
+    assert kar.release.verify(f"{uri}/releases/{first}")["release"] == first
+    lease.close()
+    assert kar.release.collect(uri, 1).removed == [first]
+    assert kar.release.open(uri).id == second
 
 
 def test_the_cache_forgets_what_was_used_longest_ago_and_nothing_that_is_in_use(tmp_path: Path) -> None:
