@@ -36,7 +36,7 @@ def finished(home: Home, date: dt.date) -> str:
     if features.exists():
         row = pq.read_table(features.table("release")).to_pylist()[0]
         current = "CURRENT" if row["is_promoted"] else "not promoted"
-        lines.append(f"release  {home.published / 'releases' / row['release_id']}  ({current})")
+        lines.append(f"release  {home.releases_at}/releases/{row['release_id']}  ({current})")
     return "\n".join(lines)
 
 
@@ -158,7 +158,7 @@ def _in_release(home: Home, side: Side, subject_id: object) -> str:
     from kar import release as releasing
 
     try:
-        opened = releasing.open(home.published)
+        opened = releasing.open(home.releases_at)
     except ReleaseError:
         return "release: none is published"
     parts = []

@@ -27,7 +27,8 @@ from kar.errors import ModelError, NotMade, SpaceMismatch
 from kar.model.bases import base_of, seen
 from kar.model.pooled import NEVER, History, Items, Means, means
 from kar.release.layout import TIME, Side, pooled_view, side_of, whole
-from kar.release.publish import Published, publish
+from kar.release.publish import Published
+from kar.release.remote import publish
 from kar.release.rows import Facts, Pooled, SideRows, ViewRows
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output, file_sha
@@ -95,7 +96,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
     may_promote = settings.features.promote and _passes_gate(inputs, settings, out)
     facts = _facts(inputs, settings, checkpoint, knowledge, uplift)
     wait_s = settings.features.publisher_wait_s
-    published = publish(inputs.home.published, (users, items), facts, promote=may_promote, wait_s=wait_s)
+    published = publish(inputs.home.releases_at, (users, items), facts, promote=may_promote, wait_s=wait_s)
     if may_promote and not published.is_promoted:
         out.warn(
             f"release {published.path.name} is published but CURRENT serves a newer one; to serve it: kar release rollback {published.path.name}"

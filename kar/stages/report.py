@@ -46,7 +46,7 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         date=inputs.date,
         as_of=inputs.as_of,
         settings=settings,
-        published=inputs.home.published,
+        published=inputs.home.releases_at,
         manifests={stage: Manifest.read(path) for stage, path in _manifest_paths(inputs).items()},
         metric=inputs.table("metric"),
         comparison=inputs.table("comparison"),

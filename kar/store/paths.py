@@ -44,11 +44,13 @@ class Home:
         root: `$KAR_HOME`, or `.kar` in the working directory.
         scenario: the settings' `scenario.name`.
         published_uri: the settings' `features.published`; empty: releases lie in the scenario's folder.
+        looked_at: a folder that stands for what lies at the uri, while something is asked of it.
     """
 
     root: Path
     scenario: str
     published_uri: str = ""
+    looked_at: Path | None = None
 
     @classmethod
     def of(cls, scenario: str, root: Path | None = None, published_uri: str = "") -> Home:
@@ -65,7 +67,8 @@ class Home:
 
     @property
     def published(self) -> Path:
-        return self.path / "published"
+        """Where releases lie as files: the scenario's folder, or what stands for a store while it is looked at."""
+        return self.looked_at or self.path / "published"
 
     @property
     def releases_at(self) -> Path | str:
