@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
-from kar.errors import ReleaseBusy, ReleaseError, ReleaseNotFound
+from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import audit, layout, manifest, pointer
 from kar.release.remote_checkout import Checkout, fetcher, require_release
 from kar.release.remote_place import S3Place
@@ -144,15 +144,18 @@ def publish(published: Where, sides: tuple[SideRows, SideRows], facts: Facts, **
     store = _kept(Checkout(_published(published)))
     with store.told():
         store.place.require_writer()
-        parent = store.pull_current()
+        serving = parent = store.pull_current()
         if parent is not None:
-            store.pull_files(parent)
+            try:
+                store.pull_files(parent)
+            except ReleaseCorrupt:
+                parent = None  # nothing of a damaged release is handed on: everything is written and sent anew
         before = _current_bytes(store)
         made = publish_to_folder(store.folder, sides, facts, **how)
         name = made.path.name
         try:
-            is_new = name != parent and store.push_release(name, parent)
-            if not is_new and name != parent:  # the same content lies there from another publication: serve that one
+            is_new = name != serving and store.push_release(name, parent)
+            if not is_new and name != serving:  # the same content lies there from another publication: serve that one
                 _stage_theirs(store, name, before)
                 made = publish_to_folder(store.folder, sides, facts, **how)
         except OSError as error:
