@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Where = str | Path
 _TRIES = 5
+_AT_WORK = dt.timedelta(days=1)  # no publisher sends one release for longer
 
 
 def is_remote(path: Where) -> TypeGuard[str]:
@@ -105,15 +106,29 @@ def list_releases(path: Where, at: dt.datetime | None = None) -> list[Listed]:
     return looked(path, lambda folder: shelf.list_releases(folder, at))
 
 
-def collect(published: Where, *about: Any, **how: Any) -> Collected:
-    """As `collect.collect`, also in a store; there a release that was leased while it was being removed goes back."""
+def collect(published: Where, keep: int | None = None, *, at: dt.datetime | None = None, dry_run: bool = False, **how: Any) -> Collected:
+    """As `collect.collect`, also in a store; there a release that was leased while it was being removed goes back.
+
+    What a publisher that died more than a day ago left in a store goes too.
+    """
+    from kar.release.collect import KEEP
     from kar.release.collect import collect as collect_folder
 
+    at, keep = at or dt.datetime.now(dt.UTC), KEEP if keep is None else keep
     if not is_remote(published):
-        return collect_folder(published, *about, **how)
-    sizes = S3Place(_published(published)).names(layout.releases_folder(Path()).name)
-    found = changed(published, lambda folder: collect_folder(folder, *about, **how))
-    freed = sum(size for name, size in sizes.items() if name.split("/")[1] in found.removed)
+        return collect_folder(published, keep, at=at, dry_run=dry_run, **how)
+    place = S3Place(_published(published))
+    lying = place.names(layout.releases_folder(Path()).name)
+    found = changed(published, lambda folder: collect_folder(folder, keep, at=at, dry_run=dry_run, **how))
+    freed = sum(there.bytes for name, there in lying.items() if name.split("/")[1] in found.removed)
+    if not dry_run:
+        store = Checkout(place.uri)
+        try:
+            for name in store.abandoned(at - _AT_WORK):
+                place.delete(name)
+                freed += lying[name].bytes if name in lying else 0
+        finally:
+            store.close()
     return replace(found, freed_bytes=freed)
 
 

@@ -12,6 +12,7 @@ and everything else (CURRENT, pins, leases) under the name it has in a folder.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import shutil
@@ -170,9 +171,10 @@ class Checkout:
             list(pool.map(put, files))
         lying = self.place.names(base)
         for name, file in files.items():
-            if lying.get(f"{base}/{name}") != file["bytes"]:
+            there = lying.get(f"{base}/{name}")
+            if there is None or there.bytes != file["bytes"]:
                 raise ReleaseCorrupt(
-                    f"{self.place.uri}/{base}/{name}: {file['bytes']} bytes were sent, the store holds {lying.get(f'{base}/{name}')}",
+                    f"{self.place.uri}/{base}/{name}: {file['bytes']} bytes were sent, the store holds {there.bytes if there else 'nothing'}",
                     "publish again; nothing was promoted",
                 )
         if self.place.replace_if(key, data, None) or self._lies(key, data):
@@ -228,6 +230,20 @@ class Checkout:
                 for bound in self.place.names(str(PurePosixPath(name).parent)):
                     self.place.delete(bound)
         return True
+
+    def abandoned(self, before: dt.datetime) -> list[str]:
+        """Objects of releases that no manifest binds: of publishers that died, or are at work still if they were put after `before`."""
+        folder = layout.releases_folder(Path()).name
+        lying = self.place.names(folder)
+        bound = set()
+        for name in lying:
+            if not _is_bound(name) and (held := self.place.read(name)) is not None:
+                bound.add(files_folder(PurePosixPath(name).parts[1], held.data))
+        return [
+            name
+            for name, there in lying.items()
+            if _is_bound(name) and "/".join(PurePosixPath(name).parts[:3]) not in bound and there.written_at < before
+        ]
 
     def _is_still(self, expected: set[str]) -> bool:
         """Whether nobody took a lease, set a pin, moved CURRENT or published since this was pulled, but for what was put from here."""

@@ -11,6 +11,7 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, AWS_RE
 from __future__ import annotations
 
 import configparser
+import datetime as dt
 import os
 import re
 from collections.abc import Iterator
@@ -45,6 +46,14 @@ class Held:
 
     data: bytes
     tag: str
+
+
+@dataclass(frozen=True)
+class Lying:
+    """An object as it is listed."""
+
+    bytes: int
+    written_at: dt.datetime
 
 
 class S3Place:
@@ -102,14 +111,14 @@ class S3Place:
                 raise
         return True
 
-    def names(self, folder: str = "") -> dict[str, int]:
-        """Every object below a folder, at any depth: name → bytes."""
+    def names(self, folder: str = "") -> dict[str, Lying]:
+        """Every object below a folder, at any depth, by name."""
         from pyarrow import fs
 
         with self._told(folder):
             found = self._files.get_file_info(fs.FileSelector(self._path(folder).rstrip("/"), recursive=True, allow_not_found=True))
         start = len(self._path(""))
-        return {info.path[start:]: info.size for info in found if info.type == fs.FileType.File}
+        return {info.path[start:]: Lying(info.size, info.mtime) for info in found if info.type == fs.FileType.File}
 
     def delete(self, name: str) -> None:
         """Delete an object; nothing happens if it is not there."""

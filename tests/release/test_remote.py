@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -385,6 +386,19 @@ def test_collect_leaves_what_is_leased_or_pinned_and_a_lease_is_refused_once_its
         remote.looked(uri, lambda folder: pointer.named(folder, first))
     with kar.release.open(uri, lease_s=600).lease(60) as lease:
         assert lease.is_held
+
+
+def test_collect_removes_what_a_dead_publisher_left_a_day_ago_and_nothing_of_one_at_work(uri: str, tmp_path: Path) -> None:
+    publish_day(uri, 0)
+    place = S3Place(uri)
+    kept = set(place.names())
+    (tmp_path / "left").write_bytes(b"half a file")
+    place.send(tmp_path / "left", "releases/2026-11-02-0123456789/0123456789ab/users.npy")
+    kar.release.collect(uri)
+    assert set(place.names()) == {*kept, "releases/2026-11-02-0123456789/0123456789ab/users.npy"}
+    in_two_days = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
+    assert kar.release.collect(uri, at=in_two_days).freed_bytes == len(b"half a file")
+    assert set(place.names()) == kept
 
 
 def test_a_lease_that_comes_while_its_release_is_being_removed_brings_it_back(uri: str, store: Store) -> None:
