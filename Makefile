@@ -17,7 +17,7 @@ PROTOCOL_time := --set scenario.name=movielens-1m-time --set histories.mode=time
   --set examples.window_days=820 --set examples.valid_share=0.15 --set examples.test_share=0.15
 PROTOCOL_cold_items := --set scenario.name=movielens-1m-cold_items --set examples.held_out_items=0.15 --set adaptor.item_id_dropout=0.15
 
-.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train lock clean
+.PHONY: help setup demo backfill test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -52,6 +52,11 @@ movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLE
 	  $(PROTOCOL_$(PROTOCOL)) $(if $(SPLIT),--set "examples.test_users=$(SPLIT)") \
 	  $(if $(KNOWLEDGE),--set "knowledge.imports_folder=$(KNOWLEDGE)" --set "knowledge.imports.item.facts=movie_facts_llm.jsonl" \
 	  --set "knowledge.imports.user.preference=user_preferences_llm.jsonl" --set "knowledge.imports_written_by=$(or $(WRITTEN_BY),a large language model)")
+
+backfill: $(READY) ## past dates, both ends included: FROM=date TO=date SETTINGS=file [DRY=1] [PROMOTE=1] [PROVIDER=…] [BUDGET=tokens a date]
+	@test -n "$(FROM)" -a -n "$(TO)" || { echo "say which dates: make backfill FROM=2026-11-01 TO=2026-11-07 SETTINGS=settings/shop.toml" >&2; exit 2; }
+	$(BIN)/kar backfill --from "$(FROM)" --to "$(TO)" $(if $(SETTINGS),--settings "$(SETTINGS)") $(if $(DRY),--dry-run) $(if $(PROMOTE),--promote) \
+	  $(if $(PROVIDER),--set "llm.provider=$(PROVIDER)") $(if $(BUDGET),--set "llm.token_budget=$(BUDGET)")
 
 test: $(READY) ## all fast tests: no network beyond loopback, no GPU, a few minutes
 	$(BIN)/python -m pytest -n auto

@@ -70,6 +70,10 @@ class AlreadyRunning(StageError):
     pass
 
 
+class BackfillError(KarError):
+    pass
+
+
 class CheckFailed(StageError):
     pass
 

@@ -216,7 +216,7 @@ ADAPTOR = Stage(
 FEATURES = Stage(
     name="features",
     title="adapt the newest vectors, verify them and publish a release",
-    version=2,
+    version=3,
     reads=(
         Read("sources", "user"),
         Read("sources", "item"),

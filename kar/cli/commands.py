@@ -15,7 +15,9 @@ import typer
 
 from kar import flow
 from kar.cli import batch, deadletters, ledger, release
+from kar.cli.backfill import backfill
 from kar.cli.evaluate import evaluate
+from kar.cli.metrics import metrics
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
 from kar.errors import KarError
@@ -181,6 +183,8 @@ def fetch(
     say(str(known[what](home_root(home))))
 
 
+app.command()(backfill)
+app.command()(metrics)
 app.command()(rerank)
 app.command()(evaluate)
 

@@ -17,8 +17,13 @@ import pyarrow.parquet as pq
 
 from kar.errors import ReleaseCorrupt
 from kar.release import durable, layout, manifest, pointer
+from kar.release.content import logical_content
+from kar.release.hashes import buckets_of_hashes, hash_ids
+from kar.release.index import BASE_ROW, PartIndex, base_rows
 from kar.release.layout import Kind, Side
-from kar.release.stats import view_stats
+from kar.release.logical import Logical
+from kar.release.manifest import Part
+from kar.release.stats import age_histogram, view_stats
 
 _DO = "do not use it; publish again, or serve another: kar release rollback ID"
 
@@ -56,13 +61,15 @@ def verify_content(folder: Path, found: dict[str, Any]) -> None:
     try:
         _ids_and_space(folder, found)
         _digests(folder, found)
-        newest = [_table(folder, found, side) for side in layout.SIDES]
-        cutoff = max((t for t in newest if t is not None), default=None)
-        expected = manifest.to_text(cutoff) if cutoff is not None else None
+        sides = [Logical(folder, found, side) for side in layout.SIDES]
+        for side in sides:
+            _parts(folder, found, side.side)
+        times = [t for side in sides if (t := _side(folder, found, side)) is not None]
+        expected = manifest.to_text(max(times)) if times else None
         if found["data_cutoff"] != expected:
             _differs(folder / layout.MANIFEST, "data_cutoff (the newest evidence in the tables)", found["data_cutoff"], expected)
         _pooled(folder, found)
-        _stats(folder, found)
+        _stats(folder, found, sides)
     except (KeyError, TypeError, AttributeError) as error:
         raise ReleaseCorrupt(f"{folder / layout.MANIFEST} is not built as format {found['format']} says: {error!r}", _DO) from error
 
@@ -99,43 +106,90 @@ def check_sizes(folder: Path, found: dict[str, Any]) -> None:
             _differs(folder / name, "bytes", file["bytes"], size)
 
 
-def _table(folder: Path, found: dict[str, Any], side: Side) -> dt.datetime | None:
-    """Check one side's table against its matrices and the manifest; returns its newest evidence."""
+def _parts(folder: Path, found: dict[str, Any], side: Side) -> None:
+    """Check each part of a side by itself: schema, rows, order, buckets, finiteness, and that matrices and index repeat its Parquet file."""
     entry = found["tables"][layout.table_name(side)]
     views = manifest.widths(found, side)
-    expected = layout.schema(side, pa.int64() if found["id_types"][side] == "int64" else pa.string(), views)
+    has_layers = manifest.has_layers(found)
+    id_type = pa.int64() if found["id_types"][side] == "int64" else pa.string()
+    expected = layout.schema(side, id_type, views, has_layers=has_layers)
     if entry["schema"] != layout.plain_schema(expected):
         _differs(folder / layout.MANIFEST, f"the schema of {layout.table_name(side)}", entry["schema"], layout.plain_schema(expected))
-    matrices = {(view, kind): _matrix(folder, found, view, kind) for view, widths in views.items() for kind in widths.kinds}
+    parts = manifest.parts(found, side)
+    if has_layers:
+        _check_places(folder, found, side, parts)
     defaults = {view: np.array(found["views"][view]["default_adapted_vector"], np.float32) for view in views}
-    row, last, newest = 0, None, None
-    covered = dict.fromkeys(views, 0)
-    any_covered = 0
-    for file in entry["files"]:
-        path = folder / file["path"]
-        first = row
+    last, base = None, None
+    for part in parts:
+        path = folder / part.path
+        matrices = {(view, kind): _matrix(folder, found, part, view, kind) for view, widths in views.items() for kind in widths.kinds}
+        index = PartIndex(folder / part.index, part.rows) if has_layers else None
+        base = index if part.layer == 0 else base
+        if (
+            part.layer > 0
+            and index is not None
+            and base is not None
+            and not np.array_equal(index.numbers(BASE_ROW), base_rows(base, index.ids))
+        ):
+            raise ReleaseCorrupt(f"{index.path}: {BASE_ROW} is not where its ids lie in layer 0", _DO)
+        last = last if not has_layers else None  # the ids of formats 1 and 2 ascend from part to part
+        row = 0
         for batch in _batches(path, expected):
             last = _check_ids(path, batch.column(0), last)
-            has_any = np.zeros(batch.num_rows, bool)
             for view in views:
                 own = {kind: matrices[view, kind] for kind in views[view].kinds}
-                is_missing, seen = _check_view(path, batch, view, row, own, defaults[view])
-                covered[view] += int((~is_missing).sum())
-                if not manifest.is_pooled(found, view):
-                    has_any |= ~is_missing
-                newest = seen if newest is None or (seen is not None and seen > newest) else newest
-            any_covered += int(has_any.sum())
+                _check_view(path, batch, part, view, row, own, defaults[view])
+            if index is not None:
+                _check_index(path, batch, part, index, row, list(views), entry["buckets"])
             row += batch.num_rows
-        if row - first != file["rows"]:
-            _differs(path, "rows", file["rows"], row - first)
-    if row != entry["rows"]:
-        _differs(folder / layout.table_name(side), "rows", entry["rows"], row)
-    shares = {view: share(count, row) for view, count in covered.items()}
-    if entry["coverage"] != shares or entry["covered_share"] != share(any_covered, row):
-        _differs(
-            folder / layout.MANIFEST, f"coverage of {side}s", [entry["coverage"], entry["covered_share"]], [shares, share(any_covered, row)]
-        )
-    return newest
+        if row != part.rows:
+            _differs(path, "rows", part.rows, row)
+
+
+def _check_places(folder: Path, found: dict[str, Any], side: Side, parts: list[Part]) -> None:
+    """Every bucket has a layer 0, no layer twice, and every part its matrices and its index."""
+    table = found["tables"][layout.table_name(side)]
+    path = folder / layout.MANIFEST
+    if (count := table["buckets"]) < 1 or count & (count - 1):
+        _differs(path, f"buckets of {layout.table_name(side)}", "a power of two", count)
+    bases = [part.bucket for part in parts if part.layer == 0]
+    places = [(part.bucket, part.layer) for part in parts]
+    if bases != list(range(count)) or len(set(places)) != len(places):
+        _differs(path, f"layer 0 of {layout.table_name(side)}", f"one of each of {count} buckets", places)
+    for part in parts:
+        if part.path != layout.part_name(side, part.bucket or 0, part.layer):
+            _differs(path, "a part's name", layout.part_name(side, part.bucket or 0, part.layer), part.path)
+
+
+def _side(folder: Path, found: dict[str, Any], side: Logical) -> dt.datetime | None:
+    """Check what a side says as a whole against the manifest; returns its newest evidence."""
+    entry = found["tables"][layout.table_name(side.side)]
+    has_layers = manifest.has_layers(found)
+    rows = len(side.ids) if has_layers else sum(part.rows for part in side.parts)
+    if rows != entry["rows"]:
+        _differs(folder / layout.table_name(side.side), "rows", entry["rows"], rows)
+    masks = {view: side.mask(view) for view in entry["views"]}
+    shares = {view: share(int((~mask).sum()), rows) for view, mask in masks.items()}
+    written = [~mask for view, mask in masks.items() if not manifest.is_pooled(found, view)]
+    covered = share(int(np.logical_or.reduce(written).sum()), rows) if written else 0.0
+    if [entry["coverage"], entry["covered_share"]] != [shares, covered]:
+        what = f"coverage of {side.side}s"
+        _differs(folder / layout.MANIFEST, what, [entry["coverage"], entry["covered_share"]], [shares, covered])
+    if has_layers:
+        for name, sha in logical_content(side, manifest.widths(found, side.side)).items():
+            if entry["content"].get(name) != sha:
+                _differs(folder / layout.table_name(side.side), f"the content of {name}", entry["content"].get(name), sha)
+        for view in entry["views"]:
+            if not manifest.is_pooled(found, view):
+                _check_age(folder, found, side, view)
+    times = [t for view in masks if (t := pc.max(side.column(layout.column(view, "evidence_newest_at"))).as_py()) is not None]
+    return max(times) if times else None
+
+
+def _check_age(folder: Path, found: dict[str, Any], side: Logical, view: str) -> None:
+    histogram = age_histogram(side.column(layout.column(view, "asked_at")), dt.date.fromisoformat(found["date"]))
+    if found["age"][view] != histogram:
+        _differs(folder / layout.MANIFEST, f"age of {view}", found["age"][view], histogram)
 
 
 def share(count: int, total: int) -> float:
@@ -168,9 +222,9 @@ def _check_ids(path: Path, ids: pa.Array, last: pa.Scalar | None) -> pa.Scalar:
 
 
 def _check_view(
-    path: Path, batch: pa.RecordBatch, view: str, row: int, matrices: dict[Kind, np.ndarray], default_A: np.ndarray
-) -> tuple[np.ndarray, dt.datetime | None]:
-    """One view's columns of one batch; returns its mask and its newest evidence."""
+    path: Path, batch: pa.RecordBatch, part: Part, view: str, row: int, matrices: dict[Kind, np.ndarray], default_A: np.ndarray
+) -> None:
+    """One view's columns of one batch, whose first row is `row` of its part."""
     is_missing = batch.column(layout.column(view, "is_missing")).to_numpy(zero_copy_only=False)
     for kind, matrix_NW in matrices.items():
         column = batch.column(layout.vector_column(view, kind))
@@ -179,15 +233,31 @@ def _check_view(
         if not np.isfinite(vectors_NW).all():
             bad = int(np.flatnonzero(~np.isfinite(vectors_NW).all(axis=1))[0])
             raise ReleaseCorrupt(f"{where}: not a finite number in row {row + bad} (id {batch.column(0)[bad].as_py()!r})", _DO)
-        if not np.array_equal(vectors_NW, matrix_NW[row : row + batch.num_rows]):
-            raise ReleaseCorrupt(f"{where}: not the floats of {layout.matrix_name(view, kind)}", _DO)
+        first = part.first + row
+        if not np.array_equal(vectors_NW, matrix_NW[first : first + batch.num_rows]):
+            raise ReleaseCorrupt(f"{where}: not the floats of {part.matrix(view, kind)}", _DO)
         expected_W = default_A if kind == "adapted" else np.zeros(matrix_NW.shape[1], np.float32)
         if is_missing.any() and not (vectors_NW[is_missing] == expected_W).all():
             raise ReleaseCorrupt(f"{where}: a row without knowledge does not hold the default vector", _DO)
     evidence = batch.column(layout.column(view, "evidence_newest_at"))
     if pc.any(pc.and_(pc.is_valid(evidence), pa.array(is_missing)), min_count=0).as_py():
         raise ReleaseCorrupt(f"{path}: rows without knowledge of {view} have evidence", _DO)
-    return is_missing, pc.max(evidence).as_py()
+
+
+def _check_index(path: Path, batch: pa.RecordBatch, part: Part, index: PartIndex, row: int, views: list[str], buckets: int) -> None:
+    """The index repeats the Parquet file, finds each id where it lies, and the ids belong into their bucket."""
+    ids = batch.column(0)
+    if not pc.all(pc.equal(batch.column(layout.LAYER), part.layer), min_count=0).as_py():
+        raise ReleaseCorrupt(f"{path}: the column {layout.LAYER} is not {part.layer} throughout", _DO)
+    hashed = hash_ids(ids)
+    strange = np.flatnonzero(buckets_of_hashes(hashed, buckets) != part.bucket)
+    if len(strange):
+        raise ReleaseCorrupt(f"{path}: {ids[int(strange[0])].as_py()!r} belongs into another bucket", _DO)
+    if not np.array_equal(index.find(ids, hashed), np.arange(row, row + batch.num_rows)):
+        raise ReleaseCorrupt(f"{index.path} does not find the ids of {path.name} where they lie", _DO)
+    for name in (layout.IS_REMOVED, *(layout.column(view, "is_missing") for view in views)):
+        if not index.column(name).slice(row, batch.num_rows).equals(batch.column(name)):
+            raise ReleaseCorrupt(f"{index.path}: {name} is not that of {path.name}", _DO)
 
 
 def _pooled(folder: Path, found: dict[str, Any]) -> None:
@@ -205,31 +275,29 @@ def _pooled(folder: Path, found: dict[str, Any]) -> None:
                 _differs(folder / layout.MANIFEST, f"{name} of {view}", source[name], entry[name])
 
 
-def _matrix(folder: Path, found: dict[str, Any], view: str, kind: Kind) -> np.ndarray:
-    name = layout.matrix_name(view, kind)
-    rows = found["tables"][layout.table_name(layout.side_of(view))]["rows"]
+def _matrix(folder: Path, found: dict[str, Any], part: Part, view: str, kind: Kind) -> np.ndarray:
+    name = part.matrix(view, kind)
+    entry = found["matrices"][name]
+    rows = part.rows if part.bucket is not None else found["tables"][layout.table_name(part.side)]["rows"]
     expected = (rows, found["views"][view][f"{kind}_width"])
     try:
-        matrix: np.ndarray = np.load(folder / name, mmap_mode="r" if rows else None, allow_pickle=False)
+        matrix: np.ndarray = np.load(folder / name, mmap_mode="r" if rows and expected[1] else None, allow_pickle=False)
     except (ValueError, OSError) as error:
         raise ReleaseCorrupt(f"{folder / name} cannot be read as a matrix: {error}", _DO) from error
-    if matrix.shape != expected or matrix.dtype != np.float32:
+    if matrix.shape != expected or matrix.dtype != np.float32 or entry["shape"] != list(expected):
         _differs(folder / name, "shape and type", (*expected, "float32"), (*matrix.shape, str(matrix.dtype)))
     return matrix
 
 
-def compute_stats(folder: Path, found: dict[str, Any], masks: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What stats.json holds: view → kind → figures, six digits.
-
-    Args:
-        masks: view → bool [rows], true where knowledge is missing.
-    """
+def compute_stats(sides: list[Logical], found: dict[str, Any]) -> dict[str, Any]:
+    """What stats.json holds: view → kind → figures, six digits."""
     return {
         view: {
-            kind: _rounded(view_stats(_matrix(folder, found, view, kind), mask))
-            for kind in manifest.widths(found, layout.side_of(view))[view].kinds
+            kind: _rounded(view_stats(lambda rows, s=side, v=view, k=kind: s.gather(v, rows, k), side.mask(view)))  # type: ignore[misc]
+            for kind in widths.kinds
         }
-        for view, mask in masks.items()
+        for side in sides
+        for view, widths in manifest.widths(found, side.side).items()
     }
 
 
@@ -237,26 +305,19 @@ def _rounded(figures: dict[str, float | int | None]) -> dict[str, float | int | 
     return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in figures.items()}
 
 
-def _stats(folder: Path, found: dict[str, Any]) -> None:
+def _stats(folder: Path, found: dict[str, Any], sides: list[Logical]) -> None:
     path = folder / found["stats"]["path"]
     try:
         written = json.loads(path.read_bytes())
     except ValueError as error:
         raise ReleaseCorrupt(f"{path} is not JSON: {error}", _DO) from error
-    masks = {view: _mask(folder, found, side, view) for side in layout.SIDES for view in manifest.widths(found, side)}
-    for view, kinds in compute_stats(folder, found, masks).items():
+    for view, kinds in compute_stats(sides, found).items():
         for kind, figures in kinds.items():
             for name, value in figures.items():
                 claimed = written[view][kind][name]
                 close = claimed == value if None in (claimed, value) else math.isclose(claimed, value, rel_tol=1e-4, abs_tol=1e-6)
                 if not close:
                     _differs(path, f"{view} {kind} {name}", claimed, value)
-
-
-def _mask(folder: Path, found: dict[str, Any], side: Side, view: str) -> np.ndarray:
-    name = layout.column(view, "is_missing")
-    parts = [pq.ParquetFile(folder / f["path"]).read([name]).column(0) for f in found["tables"][layout.table_name(side)]["files"]]
-    return np.concatenate([part.to_numpy() for part in parts]) if parts else np.zeros(0, bool)
 
 
 def _differs(where: Path, what: str, claimed: object, found: object) -> NoReturn:

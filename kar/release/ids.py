@@ -34,7 +34,7 @@ class IdIndex:
         Raises:
             ReleaseError: ints were asked of string ids or the other way round.
         """
-        values = self._as_ids(wanted)
+        values = as_ids(wanted, self.ids.type, self._name)
         if self._numbers is None:
             return self._rows_of_texts(values)
         is_null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
@@ -42,26 +42,6 @@ class IdIndex:
         if is_null is not None:
             rows[is_null] = -1
         return rows
-
-    def _as_ids(self, wanted: Ids) -> pa.Array:
-        """The question as an Arrow array of the table's own id type; anything lossy or of another kind is refused."""
-        try:
-            values: Any = wanted if isinstance(wanted, pa.Array | pa.ChunkedArray) else pa.array(wanted)
-            if isinstance(values, pa.ChunkedArray):
-                values = values.combine_chunks()
-            if pa.types.is_dictionary(values.type):
-                values = values.dictionary_decode()
-            kind = values.type
-            fits = pa.types.is_null(kind) or (
-                pa.types.is_integer(kind)
-                if self._numbers is not None
-                else (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-            )
-            if fits:
-                return values if kind == self.ids.type else values.cast(self.ids.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise ReleaseError(f"{self._name} ids are {self.ids.type} in this release; those asked for do not convert: {error}") from error
-        raise ReleaseError(f"{self._name} ids are {self.ids.type} in this release, asked for as {kind}", f"cast them to {self.ids.type}")
 
     def _rows_of_numbers(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
         if not len(numbers):
@@ -87,6 +67,27 @@ class IdIndex:
         row_of_word[found.drop_null().to_numpy()] = np.flatnonzero(is_hit)
         rows: np.ndarray = row_of_word[encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()]
         return rows
+
+
+def as_ids(wanted: Ids, id_type: pa.DataType, name: str) -> pa.Array:
+    """A question as an Arrow array of the table's own id type; anything lossy or of another kind is refused with a ReleaseError."""
+    try:
+        values: Any = wanted if isinstance(wanted, pa.Array | pa.ChunkedArray) else pa.array(wanted)
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        kind = values.type
+        fits = pa.types.is_null(kind) or (
+            pa.types.is_integer(kind)
+            if id_type == pa.int64()
+            else (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+        )
+        if fits:
+            return values if kind == id_type else values.cast(id_type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise ReleaseError(f"{name} ids are {id_type} in this release; those asked for do not convert: {error}") from error
+    raise ReleaseError(f"{name} ids are {id_type} in this release, asked for as {kind}", f"cast them to {id_type}")
 
 
 def _filled(places: pa.Array) -> np.ndarray:

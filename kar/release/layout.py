@@ -2,10 +2,19 @@
 
     published/CURRENT                                     which release is served, and which were served since when
     published/releases/<id>/manifest.json                 binds everything below by digest
-    published/releases/<id>/user_knowledge/part-0.parquet …   sorted by user_id; one row per user of the sources
-    published/releases/<id>/item_knowledge/part-0.parquet …   sorted by item_id; one row per item of the sources
-    published/releases/<id>/users.<v>.adapted.npy         the same floats as the Parquet column; row n = row n of the table
+    published/releases/<id>/user_knowledge/part-00-0.parquet …  users of bucket 00, layer 0; sorted by user_id
+    published/releases/<id>/item_knowledge/part-00-0.parquet …  items of bucket 00, layer 0; sorted by item_id
+    published/releases/<id>/users.<v>.adapted-00-0.npy    the same floats as the column of user_knowledge/part-00-0.parquet, row for row
+    published/releases/<id>/users.index-00-0.arrow        ids, masks and a hashed index of that part, to be memory-mapped (`kar.release.index`)
     published/releases/<id>/stats.json                    norms, effective rank, cosine, missing share
+
+Buckets and layers. A subject lies in the bucket that a stable hash of its id names (`kar.release.hashes`), whatever else is published. Layer 0
+of a bucket held every subject of it when it was written; each further layer holds those that were new or changed on a later night, and
+tombstones (`is_removed`) of those that went. **Of an id the newest layer counts**: every part carries its number in the column `layer`. A file
+that a release shares with the one before is the same file (a hard link where the file system has them). To read the tables plainly:
+    DuckDB   from 'user_knowledge/*.parquet' qualify row_number() over (partition by user_id order by layer desc) = 1 and not is_removed
+    pandas   .sort_values("layer").drop_duplicates("user_id", keep="last").query("not is_removed")
+Formats 1 and 2 had neither: part-0.parquet …, one matrix users.<v>.adapted.npy over all parts, no index.
 
 A view `user.preference` gives the columns `preference_adapted_vector`, `preference_is_missing`, …; one of its factors,
 `user.preference:mood`, gives `preference_mood_adapted_vector`, …
@@ -42,7 +51,7 @@ KINDS: tuple[Kind, ...] = ("adapted", "knowledge")
 MANIFEST = "manifest.json"
 STATS = "stats.json"
 ROW_GROUP = 131_072
-ROWS_PER_PART = 8 * ROW_GROUP
+LAYER, IS_REMOVED = "layer", "is_removed"
 TIME = pa.timestamp("us", tz="UTC")
 _VIEW = re.compile(r"^(user|item)\.([a-z0-9_]+)(?::[a-z0-9_]+)?$")
 
@@ -72,16 +81,22 @@ def table_name(side: Side) -> str:
     return f"{side}_knowledge"
 
 
-def part_name(side: Side, number: int) -> str:
-    return f"{table_name(side)}/part-{number}.parquet"
+def part_name(side: Side, bucket: int, layer: int) -> str:
+    return f"{table_name(side)}/part-{bucket:02d}-{layer}.parquet"
+
+
+def index_name(side: Side, bucket: int, layer: int) -> str:
+    return f"{side}s.index-{bucket:02d}-{layer}.arrow"
 
 
 def id_column(side: Side) -> str:
     return f"{side}_id"
 
 
-def matrix_name(view: str, kind: Kind) -> str:
-    return f"{side_of(view)}s.{short(view)}.{kind}.npy"
+def matrix_name(view: str, kind: Kind, bucket: int | None = None, layer: int = 0) -> str:
+    """The matrix of one part; without a bucket that of a whole side, as formats 1 and 2 had it."""
+    place = "" if bucket is None else f"-{bucket:02d}-{layer}"
+    return f"{side_of(view)}s.{short(view)}.{kind}{place}.npy"
 
 
 def side_of(view: str) -> Side:
@@ -122,13 +137,18 @@ def vector_type(width: int) -> pa.DataType:
     return pa.list_(pa.field("element", pa.float32(), nullable=False), width)
 
 
-def schema(side: Side, id_type: pa.DataType, views: dict[str, Widths]) -> pa.Schema:
+def schema(side: Side, id_type: pa.DataType, views: dict[str, Widths], *, has_layers: bool = True) -> pa.Schema:
     """The columns of one side's table, views in the order given.
+
+    Args:
+        has_layers: False: as formats 1 and 2 had it, without the columns `layer` and `is_removed`.
 
     Raises:
         ReleaseError: two views would write the same column.
     """
     fields = [pa.field(id_column(side), id_type, nullable=False)]
+    if has_layers:
+        fields += [pa.field(LAYER, pa.int16(), nullable=False), pa.field(IS_REMOVED, pa.bool_(), nullable=False)]
     for view, widths in views.items():
         fields += [
             pa.field(column(view, "is_missing"), pa.bool_(), nullable=False),

@@ -5,20 +5,40 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import layout
 
-FORMAT = 2  # 1: without pooled views
-# what may differ between two publications of the same content (stats: floats summed in whatever order the machine likes);
-# everything else is in the content digest and so in the id
-_NOT_CONTENT = ("release", "parent", "published_at", "is_reconstructed", "code_version", "stats")
+FORMAT = 3  # 1: without pooled views; 2: without buckets and layers
+# what may differ between two publications of the same content (stats: floats summed in whatever order the machine likes; gate and cost: what
+# was thought of it and paid for it that night; active: what the interactions say of its subjects); everything else is in the content digest
+# and so in the id
+_NOT_CONTENT = ("release", "parent", "published_at", "is_reconstructed", "code_version", "stats", "gate", "cost", "active_days", "bytes")
+# of format 3 neither: which files hold the content
+_NOT_LOGICAL = ("matrices", "indexes")
+_NOT_LOGICAL_OF_A_TABLE = ("files", "buckets", "active_count", "covered_active_share")
 _REQUIRED = (
     "format", "release", "parent", "scenario", "date", "data_cutoff", "published_at", "is_reconstructed", "space_id", "space",
     "id_types", "views", "tables", "matrices", "stats",
 )  # fmt: skip
+_REQUIRED_SINCE_3 = (
+    "encoder_id",
+    "adaptor",
+    "templates",
+    "models",
+    "inputs",
+    "uplift",
+    "indexes",
+    "age",
+    "gate",
+    "cost",
+    "bytes",
+    "code_version",
+)
 
 
 def space_of(encoder_id: str, adaptor_sha: str, widths: dict[str, layout.Widths], normalisation: str) -> dict[str, Any]:
@@ -37,8 +57,19 @@ def space_id(space: dict[str, Any]) -> str:
 
 
 def content_sha(manifest: dict[str, Any]) -> str:
-    """Digest over what a release says, leaving out when and by which code version it was said."""
-    return hashlib.sha256(canonical({k: v for k, v in manifest.items() if k not in _NOT_CONTENT})).hexdigest()
+    """Digest over what a release says, leaving out when and by which code version it was said, and which files hold it."""
+    said = {k: v for k, v in manifest.items() if k not in _NOT_CONTENT}
+    if has_layers(manifest):
+        said = {k: v for k, v in said.items() if k not in _NOT_LOGICAL}
+        said["tables"] = {
+            name: {k: v for k, v in table.items() if k not in _NOT_LOGICAL_OF_A_TABLE} for name, table in manifest["tables"].items()
+        }
+    return hashlib.sha256(canonical(said)).hexdigest()
+
+
+def has_layers(manifest: dict[str, Any]) -> bool:
+    """Whether its tables come in buckets and layers; formats 1 and 2 had whole tables only."""
+    return int(manifest["format"]) >= 3
 
 
 def release_id(manifest: dict[str, Any]) -> str:
@@ -81,7 +112,7 @@ def read(folder: Path, expected_sha: str | None = None) -> dict[str, Any]:
         raise ReleaseCorrupt(f"{path} is no release manifest: it has no format number", "serve another: kar release rollback ID")
     if manifest["format"] > FORMAT:
         raise ReleaseError(f"{path} has format {manifest['format']}; this kar reads up to {FORMAT}", "read it with a newer kar")
-    missing = [key for key in _REQUIRED if key not in manifest]
+    missing = [key for key in (*_REQUIRED, *(_REQUIRED_SINCE_3 if has_layers(manifest) else ())) if key not in manifest]
     if missing:
         raise ReleaseCorrupt(f"{path} lacks {missing}", "serve another: kar release rollback ID")
     return manifest
@@ -89,8 +120,43 @@ def read(folder: Path, expected_sha: str | None = None) -> dict[str, Any]:
 
 def files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Every file the manifest binds: path inside the release → {"sha256", "bytes", …}."""
-    parts = {file["path"]: file for table in manifest["tables"].values() for file in table["files"]}
-    return {**parts, **manifest["matrices"], manifest["stats"]["path"]: manifest["stats"]}
+    tables = {file["path"]: file for table in manifest["tables"].values() for file in table["files"]}
+    return {**tables, **manifest["matrices"], **manifest.get("indexes", {}), manifest["stats"]["path"]: manifest["stats"]}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of a side, with the files beside it.
+
+    Args:
+        bucket: None in formats 1 and 2.
+        first: the row of the matrices that belongs to the part's first row; 0 where each part has matrices of its own.
+    """
+
+    side: layout.Side
+    path: str
+    bucket: int | None
+    layer: int
+    rows: int
+    first: int = 0
+
+    def matrix(self, view: str, kind: layout.Kind) -> str:
+        return layout.matrix_name(view, kind, self.bucket, self.layer)
+
+    @property
+    def index(self) -> str:
+        assert self.bucket is not None, "formats 1 and 2 have no index files"
+        return layout.index_name(self.side, self.bucket, self.layer)
+
+
+def parts(manifest: dict[str, Any], side: layout.Side) -> list[Part]:
+    """The parts of one side; those of a bucket follow each other, oldest layer first."""
+    files = manifest["tables"][layout.table_name(side)]["files"]
+    if has_layers(manifest):
+        found = [Part(side, file["path"], file["bucket"], file["layer"], file["rows"]) for file in files]
+        return sorted(found, key=lambda part: (part.bucket, part.layer))
+    firsts = [0, *accumulate(file["rows"] for file in files)]
+    return [Part(side, file["path"], None, 0, file["rows"], first) for file, first in zip(files, firsts, strict=False)]
 
 
 def widths(manifest: dict[str, Any], side: layout.Side) -> dict[str, layout.Widths]:

@@ -1,28 +1,32 @@
-"""Publish a release: write beside the target, re-read and verify, fsync, rename, and only then swap CURRENT.
+"""Publish a release: write beside the target, re-read and verify, fsync, judge, rename, and only then swap CURRENT.
 
-A crash at any instant leaves CURRENT as it was or as it shall be; what was half written is removed by the next publisher.
+A crash at any instant leaves CURRENT as it was or as it shall be; what was half written is removed by the next publisher. Files that the
+release served now holds already are linked, not written (`kar.release.layers`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 import shutil
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from kar.errors import ReleaseError
+from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import audit, durable, layout, manifest, pointer
-from kar.release.layout import Kind
-from kar.release.rows import Facts, SideRows, ViewRows, check_shapes
+from kar.release.layers import Plan, plan, shares_files
+from kar.release.layout import SIDES
+from kar.release.logical import Logical
+from kar.release.reader import Release
+from kar.release.rows import Facts, Layering, SideRows, ViewRows, check_shapes
+from kar.release.stats import age_histogram
+from kar.release.verdicts import Gate, GateVerdict
+from kar.release.write import newest, side_content, write_side
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Published:
     Args:
         is_new: false if the same content had been published before; that release is verified and used again.
         is_promoted: whether CURRENT points at it now.
+        gate: what the gate said tonight; a release that had been published before keeps in its manifest what was said then.
+        written_bytes: of the files that were written; those that were linked from the release before are not counted.
     """
 
     path: Path
@@ -39,10 +45,27 @@ class Published:
     manifest_sha: str
     is_new: bool
     is_promoted: bool
+    gate: tuple[GateVerdict, ...] = field(default=())
+    written_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class _Served:
+    """The release that CURRENT points at."""
+
+    folder: Path
+    manifest: dict[str, Any]
 
 
 def publish(
-    published: Path, sides: tuple[SideRows, SideRows], facts: Facts, *, promote: bool = True, wait_s: float = durable.WAIT_S
+    published: Path,
+    sides: tuple[SideRows, SideRows],
+    facts: Facts,
+    *,
+    promote: bool = True,
+    gate: Gate | None = None,
+    layering: Layering = Layering(),  # noqa: B008  (frozen)
+    wait_s: float = durable.WAIT_S,
 ) -> Published:
     """Publish users and items as one release.
 
@@ -50,6 +73,8 @@ def publish(
         published: `<home>/published`; made if it does not exist.
         sides: users and items.
         promote: move CURRENT to it if its data_cutoff is newer (`pointer.promotes_over`); False: never.
+        gate: judges the release once it is written and verified; unless every verdict passes, CURRENT stays.
+        layering: how it is cut into files.
         wait_s: how long to wait for another publisher.
 
     Raises:
@@ -65,39 +90,50 @@ def publish(
             releases.mkdir(exist_ok=True)
             for left in releases.glob(".*.partial"):  # of a publisher that died: we hold the lock, so nobody writes it
                 shutil.rmtree(left)
-            partial = releases / f".{uuid.uuid4().hex[:12]}.partial"
-            try:
-                written = _write(partial, sides, facts, pointer.maybe_current(published))
-                path, is_new = _put_in_place(partial, releases, written)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-            kept = written if is_new else audit.verify(path)
-            is_promoted = _promote_if_newer(published, kept, facts.published_at, allowed=promote)
-            return Published(path, kept, durable.file_sha(path / layout.MANIFEST), is_new, is_promoted)
+            served = _served(published)
+            found = _described(sides, facts, served)
+            path = releases / str(found["release"])
+            is_new = not path.exists()
+            if is_new:
+                partial = releases / f".{uuid.uuid4().hex[:12]}.partial"
+                try:
+                    kept, verdicts = _write(partial, sides, found, served, gate, layering)
+                    partial.rename(path)
+                    durable.sync_folder(releases)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+            else:
+                kept = audit.verify(path)
+                verdicts = _judged(Release(path, kept), served, gate)
+            passes = promote and all(verdict.is_passed for verdict in verdicts)
+            is_promoted = _promote_if_newer(published, kept, served, facts.published_at, allowed=passes)
+            written = kept["bytes"]["written"] if is_new else 0
+            return Published(path, kept, durable.file_sha(path / layout.MANIFEST), is_new, is_promoted, verdicts, written)
     except OSError as error:
         raise ReleaseError(
             f"nothing was published in {published}: {error}", "make room or give the right to write, then run again"
         ) from error
 
 
-def _write(partial: Path, sides: tuple[SideRows, SideRows], facts: Facts, current: pointer.Current | None) -> dict[str, Any]:
-    """Write all files of a release and verify them by reading them back; returns the manifest."""
-    partial.mkdir()
+def _served(published: Path) -> _Served | None:
+    current = pointer.maybe_current(published)
+    if current is None:
+        return None
+    folder = pointer.folder_of(published, current.release)
+    return _Served(folder, manifest.read(folder, current.manifest_sha256))
+
+
+def _described(sides: tuple[SideRows, SideRows], facts: Facts, served: _Served | None) -> dict[str, Any]:
+    """The manifest but for the files: all that the release says, and so its id."""
     widths = {view.view: view.widths for side in sides for view in side.views if view.pooled_from is None}
     space = manifest.space_of(facts.encoder_id, str(facts.adaptor["sha"]), widths, facts.normalisation)
-    tables, matrices = {}, {}
-    for side in sides:
-        tables[layout.table_name(side.side)] = _write_table(partial, side)
-        for view in side.views:
-            for kind in view.widths.kinds:
-                matrices[layout.matrix_name(view.view, kind)] = _write_matrix(partial, view, kind)
-    newest = [t for side in sides for view in side.views if (t := pc.max(view.evidence_newest_at).as_py()) is not None]
+    times = [t for side in sides if (t := newest(side)) is not None]
     found: dict[str, Any] = {
         "format": manifest.FORMAT,
-        "parent": current.release if current else None,
+        "parent": served.manifest["release"] if served else None,
         "scenario": facts.scenario,
         "date": facts.date.isoformat(),
-        "data_cutoff": manifest.to_text(max(newest)) if newest else None,
+        "data_cutoff": manifest.to_text(max(times)) if times else None,
         "published_at": manifest.to_text(facts.published_at),
         "is_reconstructed": facts.is_reconstructed,
         "space_id": manifest.space_id(space),
@@ -108,18 +144,16 @@ def _write(partial: Path, sides: tuple[SideRows, SideRows], facts: Facts, curren
         "models": facts.models,
         "inputs": facts.inputs,
         "uplift": facts.uplift,
+        "cost": facts.cost,
+        "active_days": facts.active_days,
         "code_version": facts.code_version,
         "id_types": {side.side: str(side.ids.type) for side in sides},
         "views": {view.view: _view_entry(view) for side in sides for view in side.views},
-        "tables": tables,
-        "matrices": matrices,
+        "tables": {layout.table_name(side.side): _table_entry(side) for side in sides},
+        "age": {view.view: age_histogram(view.asked_at, facts.date) for side in sides for view in side.views if view.pooled_from is None},
+        "gate": [],
     }
     found["release"] = manifest.release_id(found)
-    found["stats"] = _write_stats(partial, found, {view.view: view.is_missing for side in sides for view in side.views})
-    durable.write_bytes(partial / layout.MANIFEST, manifest.to_bytes(found))
-    audit.verify_content(partial, manifest.read(partial))
-    for folder in (*(partial / layout.table_name(side.side) for side in sides), partial):
-        durable.sync_folder(folder)
     return found
 
 
@@ -133,106 +167,103 @@ def _view_entry(view: ViewRows) -> dict[str, Any]:
     return entry if view.pooled_from is None else entry | {"pooled_from": asdict(view.pooled_from)}
 
 
-def _write_table(partial: Path, side: SideRows) -> dict[str, Any]:
-    (partial / layout.table_name(side.side)).mkdir()
+def _table_entry(side: SideRows) -> dict[str, Any]:
     schema = layout.schema(side.side, side.ids.type, {view.view: view.widths for view in side.views})
-    files = []
-    for number, first in enumerate(range(0, max(len(side.ids), 1), layout.ROWS_PER_PART)):
-        rows = slice(first, min(first + layout.ROWS_PER_PART, len(side.ids)))
-        name = layout.part_name(side.side, number)
-        with durable.HashingFile(partial / name) as stream:
-            _write_part(stream, side, schema, rows)
-        files.append({"path": name, "rows": rows.stop - rows.start, "bytes": stream.bytes, "sha256": stream.sha256})
-    covered = [~view.is_missing for view in side.views]
-    written = [has for view, has in zip(side.views, covered, strict=True) if view.pooled_from is None]
-    any_covered = int(np.logical_or.reduce(written).sum()) if written else 0
+    written = [~view.is_missing for view in side.views if view.pooled_from is None]
+    is_covered = np.logical_or.reduce(written) if written else np.zeros(len(side.ids), bool)
+    active = None if side.is_active is None else int(side.is_active.sum())
     return {
         "rows": len(side.ids),
         "views": [view.view for view in side.views],
         "schema": layout.plain_schema(schema),
-        "coverage": {view.view: audit.share(int(has.sum()), len(has)) for view, has in zip(side.views, covered, strict=True)},
-        "covered_share": audit.share(any_covered, len(side.ids)),
-        "files": files,
+        "content": side_content(side),
+        "coverage": {view.view: audit.share(int((~view.is_missing).sum()), len(side.ids)) for view in side.views},
+        "covered_share": audit.share(int(is_covered.sum()), len(side.ids)),
+        "active_count": active,
+        "covered_active_share": None if active is None else audit.share(int((is_covered & side.is_active).sum()), active),
     }
 
 
-def _write_part(stream: durable.HashingFile, side: SideRows, schema: pa.Schema, rows: slice) -> None:
-    """One Parquet file. BYTE_STREAM_SPLIT + zstd is smaller and faster on vectors than either alone; no dictionary there."""
-    vectors = [layout.vector_column(view.view, kind) for view in side.views for kind in view.widths.kinds]
-    words = [layout.column(view.view, part) for view in side.views for part in ("origin", "model")]
-    encodings = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in vectors}
-    if side.ids.type == pa.int64():
-        encodings[layout.id_column(side.side)] = "DELTA_BINARY_PACKED"
-    with pq.ParquetWriter(
-        stream, schema, compression="zstd", compression_level=1, use_dictionary=words, column_encoding=encodings, store_schema=True
-    ) as writer:
-        for batch in _row_groups(side, schema, rows):
-            writer.write_batch(batch, row_group_size=layout.ROW_GROUP)
+def _write(
+    partial: Path,
+    sides: tuple[SideRows, SideRows],
+    described: dict[str, Any],
+    served: _Served | None,
+    gate: Gate | None,
+    layering: Layering,
+) -> tuple[dict[str, Any], tuple[GateVerdict, ...]]:
+    """Write all files of a release, verify them by reading them back, and let the gate judge; returns the manifest and the verdicts."""
+    try:
+        found = _written_and_verified(partial, sides, described, served, layering)
+    except (ReleaseCorrupt, ReleaseNotFound, FileNotFoundError):
+        if served is None:
+            raise
+        # a damaged file of the release before must not be handed on: write everything anew, and if it was not that, fail again
+        shutil.rmtree(partial, ignore_errors=True)
+        found = _written_and_verified(partial, sides, described, None, layering)
+    verdicts = _judged(Release(partial, found), served, gate)
+    if verdicts:
+        found["gate"] = [_plain(verdict) for verdict in verdicts]
+        durable.write_bytes(partial / layout.MANIFEST, manifest.to_bytes(found))
+    for folder in (*(partial / layout.table_name(side) for side in SIDES), partial):
+        durable.sync_folder(folder)
+    return found, verdicts
 
 
-def _row_groups(side: SideRows, schema: pa.Schema, rows: slice) -> Iterator[pa.RecordBatch]:
-    """The rows as batches of one row group each; matrices are sliced, never copied as a whole (they may be memory maps)."""
-    for first in range(rows.start, rows.stop, layout.ROW_GROUP):
-        part = slice(first, min(first + layout.ROW_GROUP, rows.stop))
-        columns = [side.ids.slice(first, part.stop - first)]
-        for view in side.views:
-            columns.append(pa.array(view.is_missing[part]))
-            columns += [_fixed_size(view.matrix(kind)[part]) for kind in view.widths.kinds]
-            for values, type_ in (
-                (view.evidence_newest_at, layout.TIME),
-                (view.asked_at, layout.TIME),
-                (view.origin, pa.string()),
-                (view.model, pa.string()),
-            ):
-                columns.append(values.slice(first, part.stop - first).cast(type_))
-        yield pa.record_batch(columns, schema=schema)
+def _written_and_verified(
+    partial: Path, sides: tuple[SideRows, SideRows], described: dict[str, Any], served: _Served | None, layering: Layering
+) -> dict[str, Any]:
+    partial.mkdir()
+    found = described | {"tables": {name: dict(table) for name, table in described["tables"].items()}, "matrices": {}, "indexes": {}}
+    kept: set[str] = set()
+    for side in sides:
+        planned = _plan(side, found["tables"][layout.table_name(side.side)]["content"], served, layering)
+        kept_from, before = (served.folder, served.manifest) if served else (None, {})
+        written = write_side(partial, side, planned, kept_from, before)
+        found["tables"][layout.table_name(side.side)] |= {"buckets": planned.buckets, "files": written.files}
+        found["matrices"] |= written.matrices
+        found["indexes"] |= written.indexes
+        kept |= {name for part in planned.kept for name in _names(part, side)}
+    found["stats"] = _write_stats(partial, found)
+    sizes = {name: entry["bytes"] for name, entry in manifest.files(found).items()}
+    linked = sum(sizes[name] for name in kept)
+    found["bytes"] = {"written": sum(sizes.values()) - linked, "linked": linked}
+    durable.write_bytes(partial / layout.MANIFEST, manifest.to_bytes(found))
+    audit.verify_content(partial, manifest.read(partial))
+    return found
 
 
-def _fixed_size(vectors_NW: np.ndarray) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(vectors_NW).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, type=layout.vector_type(vectors_NW.shape[1]))
+def _names(part: manifest.Part, side: SideRows) -> list[str]:
+    return [part.path, part.index, *(part.matrix(view.view, kind) for view in side.views for kind in view.widths.kinds)]
 
 
-def _write_matrix(partial: Path, view: ViewRows, kind: Kind) -> dict[str, Any]:
-    name, matrix_NW = layout.matrix_name(view.view, kind), view.matrix(kind)
-    with durable.HashingFile(partial / name) as stream:
-        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": matrix_NW.shape})
-        for first in range(0, len(matrix_NW), layout.ROW_GROUP):
-            part_NW = np.ascontiguousarray(matrix_NW[first : first + layout.ROW_GROUP], "<f4")
-            if not np.isfinite(part_NW).all():
-                bad = first + int(np.flatnonzero(~np.isfinite(part_NW).all(axis=1))[0])
-                raise ReleaseError(
-                    f"view {view.view}: the {kind} vector of row {bad} is not finite", "look at the checkpoint and the encoder"
-                )
-            stream.write(part_NW.data)
-    return {"view": view.view, "kind": kind, "shape": list(matrix_NW.shape), "bytes": stream.bytes, "sha256": stream.sha256}
+def _plan(side: SideRows, digests: dict[str, str], served: _Served | None, layering: Layering) -> Plan:
+    if served is None or not shares_files(side, served.manifest):
+        return plan(side, digests, None, {}, layering)
+    return plan(side, digests, Logical(served.folder, served.manifest, side.side), served.manifest, layering)
 
 
-def _write_stats(partial: Path, found: dict[str, Any], masks: dict[str, np.ndarray]) -> dict[str, Any]:
-    data = manifest.to_bytes(audit.compute_stats(partial, found, masks))
+def _write_stats(partial: Path, found: dict[str, Any]) -> dict[str, Any]:
+    data = manifest.to_bytes(audit.compute_stats([Logical(partial, found, side) for side in SIDES], found))
     durable.write_bytes(partial / layout.STATS, data)
     return {"path": layout.STATS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _put_in_place(partial: Path, releases: Path, found: dict[str, Any]) -> tuple[Path, bool]:
-    """Rename the verified folder to its id, unless that release exists already; returns its path and whether it is new."""
-    path = releases / str(found["release"])
-    if path.exists():
-        return path, False
-    partial.rename(path)
-    durable.sync_folder(releases)
-    return path, True
+def _judged(new: Release, served: _Served | None, gate: Gate | None) -> tuple[GateVerdict, ...]:
+    if gate is None:
+        return ()
+    return tuple(gate(new, Release(served.folder, served.manifest) if served else None))
 
 
-def _promote_if_newer(published: Path, found: dict[str, Any], at: dt.datetime, *, allowed: bool) -> bool:
-    current = pointer.maybe_current(published)
-    if current is not None and current.release == found["release"]:
+def _plain(verdict: GateVerdict) -> dict[str, Any]:
+    """A verdict as JSON has it, which knows no NaN."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in asdict(verdict).items()}
+
+
+def _promote_if_newer(published: Path, found: dict[str, Any], served: _Served | None, at: dt.datetime, *, allowed: bool) -> bool:
+    if served is not None and served.manifest["release"] == found["release"]:
         return True
-    if not allowed:
+    if not allowed or (served is not None and not pointer.promotes_over(found, served.manifest)):
         return False
-    if current is not None:
-        served = manifest.read(pointer.folder_of(published, current.release))
-        if not pointer.promotes_over(found, served):
-            return False
     pointer.swap(published, str(found["release"]), at)
     return True

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
+from kar.errors import ReleaseError, ReleaseNotFound, SpaceMismatch
 from kar.release import audit, layout, leases, manifest, pointer, remote, remote_checkout, remote_lease
-from kar.release.ids import IdIndex, Ids
+from kar.release.content import instants
+from kar.release.ids import Ids
 from kar.release.layout import Kind, Side
+from kar.release.logical import Logical
 
 
 def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: bool = False, lease_s: float | None = None) -> Release:
@@ -93,8 +94,7 @@ class Release:
         self.path = path
         self._fetch = fetch
         self.manifest = found
-        self._indexes: dict[Side, IdIndex] = {}
-        self._columns: dict[tuple[Side, str], pa.Array] = {}
+        self._sides: dict[Side, Logical] = {}
         self._matrices: dict[tuple[str, Kind], np.ndarray] = {}
         self._masks: dict[str, np.ndarray] = {}
         self._evidence: dict[str, np.ndarray] = {}
@@ -139,49 +139,47 @@ class Release:
 
     def ids(self, side: Side) -> pa.Array:
         """Every id of the side, ascending, int64 or string; row n of every column and matrix belongs to the n-th."""
-        return self._index(side).ids
+        return self._side(side).ids
 
     def rows(self, side: Side, ids: Ids) -> np.ndarray:
         """Row numbers, int64, -1 where the release does not know the id. Raises ReleaseError for ids of another type."""
-        return self._index(side).rows(ids)
+        return self._side(side).rows(ids)
 
     def table(self, side: Side, columns: list[str] | None = None) -> pa.Table:
-        """The side's table as it lies in its Parquet files; None: all columns."""
-        try:
-            parts = [pq.ParquetFile(self._file(file["path"])).read(columns) for file in self._table(side)["files"]]
-        except FileNotFoundError as error:
-            raise ReleaseNotFound(f"release {self.id} was deleted while it was open: {error}", "open the current one") from error
-        except pa.ArrowException as error:
-            raise ReleaseCorrupt(f"release {self.id}, {side}s: {error}", "serve another: kar release rollback ID") from error
-        return pa.concat_tables(parts)
+        """The side's table, one row per subject in id order; None: all columns (but those that only say which layer a row lies in)."""
+        return self._side(side).read(columns)
 
     def is_missing(self, side: Side, view: str) -> np.ndarray:
         """bool [rows]: true where the release has no knowledge of that row."""
         self._require_view(side, view)
         if view not in self._masks:
-            self._masks[view] = self._column(side, layout.column(view, "is_missing")).to_numpy(zero_copy_only=False)
+            self._masks[view] = self._side(side).mask(view)
         return self._masks[view]
 
     def evidence_newest_us(self, side: Side, view: str) -> np.ndarray:
         """int64 [rows]: newest interaction the prompt saw, µs since 1970 UTC; the smallest int64 where it saw none."""
         self._require_view(side, view)
         if view not in self._evidence:
-            column = self._column(side, layout.column(view, "evidence_newest_at")).cast(pa.int64())
-            self._evidence[view] = column.fill_null(np.iinfo(np.int64).min).to_numpy()
+            self._evidence[view] = instants(self._side(side).column(layout.column(view, "evidence_newest_at")))
         return self._evidence[view]
 
     def matrix(self, view: str, kind: Kind = "adapted") -> np.ndarray:
-        """float32 [rows, W], memory-mapped read-only; rows without knowledge hold the default vector."""
-        self._require_view(layout.side_of(view), view, kind)
+        """float32 [rows, W] in id order, read-only; rows without knowledge hold the default vector.
+
+        Memory-mapped where one file holds it all; else put together in memory, which `gather` spares.
+        """
+        side = layout.side_of(view)
+        self._require_view(side, view, kind)
         if (view, kind) not in self._matrices:
-            path = self._file(layout.matrix_name(view, kind))
-            try:
-                self._matrices[view, kind] = np.load(path, mmap_mode="r" if self._table(layout.side_of(view))["rows"] else None)
-            except FileNotFoundError as error:
-                raise ReleaseNotFound(f"release {self.id} was deleted while it was open: {error}", "open the current one") from error
-            except ValueError as error:
-                raise ReleaseCorrupt(f"{path}: {error}", "serve another: kar release rollback ID") from error
+            self._matrices[view, kind] = self._side(side).whole(view, kind)
+            self._matrices[view, kind].flags.writeable = False
         return self._matrices[view, kind]
+
+    def gather(self, view: str, rows: np.ndarray, kind: Kind = "adapted") -> np.ndarray:
+        """float32 [len(rows), W]: the vectors of some rows, which must all be known (0 or more); only their pages are read."""
+        side = layout.side_of(view)
+        self._require_view(side, view, kind)
+        return self._side(side).gather(view, rows, kind)
 
     def default(self, view: str, kind: Kind = "adapted") -> np.ndarray:
         """float32 [W]: what stands for "no knowledge": the adaptor's learned vector, or zeros for knowledge vectors."""
@@ -210,7 +208,7 @@ class Release:
             return np.tile(self.default(view, kind), (len(rows), 1)), is_missing
         places = np.maximum(rows, 0)
         is_missing = self.is_missing(side, view)[places] | (rows < 0)
-        vectors_NW = self.matrix(view, kind)[places]
+        vectors_NW = self.gather(view, places, kind)
         vectors_NW[rows < 0] = self.default(view, kind)
         return vectors_NW, is_missing
 
@@ -235,10 +233,6 @@ class Release:
         """
         return remote_lease.take(leases.published_of(self.path), self.id, seconds, reader)
 
-    def _file(self, name: str) -> Path:
-        """Where a file of the release lies; one of a store is fetched when it is first asked for."""
-        return self.path / name if self._fetch is None else self._fetch(name)
-
     def _table(self, side: Side) -> dict[str, Any]:
         if side not in layout.SIDES:
             raise ReleaseError(f"there is no side {side!r}", "ask for user or item")
@@ -252,13 +246,8 @@ class Release:
         if kind == "knowledge" and manifest.is_pooled(self.manifest, view):
             raise ReleaseError(f"{view} is pooled from adapted vectors and has no knowledge vectors", "take kind='adapted'")
 
-    def _index(self, side: Side) -> IdIndex:
-        if side not in self._indexes:
+    def _side(self, side: Side) -> Logical:
+        if side not in self._sides:
             self._table(side)
-            self._indexes[side] = IdIndex(self._column(side, layout.id_column(side)), side)
-        return self._indexes[side]
-
-    def _column(self, side: Side, name: str) -> pa.Array:
-        if (side, name) not in self._columns:
-            self._columns[side, name] = self.table(side, [name]).column(0).combine_chunks()
-        return self._columns[side, name]
+            self._sides[side] = Logical(self.path, self.manifest, side, self._fetch)
+        return self._sides[side]

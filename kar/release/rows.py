@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kar.errors import ReleaseError
 from kar.release import layout
@@ -67,11 +68,16 @@ class ViewRows:
 
 @dataclass(frozen=True)
 class SideRows:
-    """One side's table: every user (or item) of the sources, ids ascending, int64 or string."""
+    """One side's table: every user (or item) of the sources, ids ascending, int64 or string.
+
+    Args:
+        is_active: bool [N], whether the subject did something lately (`Facts.active_days`); None: nobody looked.
+    """
 
     side: Side
     ids: pa.Array
     views: tuple[ViewRows, ...]
+    is_active: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ class Facts:
         models: who wrote the published knowledge: view, model, revision, origin, rows.
         inputs: stage → its partition's date and recipe_sha.
         uplift: rows of the comparison table for the published backbone.
+        cost: what was paid: `night` (tokens, requests, usd of the date's stages) and `published` (tokens of the answers in the release).
+        active_days: within how many days before the cutoff a subject must have done something to be active; None: nobody looked.
     """
 
     scenario: str
@@ -100,11 +108,38 @@ class Facts:
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     uplift: list[dict[str, Any]] = field(default_factory=list)
     code_version: str = ""
+    cost: dict[str, Any] = field(default_factory=dict)
+    active_days: int | None = None
+
+
+@dataclass(frozen=True)
+class Layering:
+    """How a release is cut into files; its content, and so its id, is the same whatever is chosen.
+
+    Args:
+        bucket_rows: about so many subjects per bucket; the number of buckets is a power of two.
+        compact_at: a bucket is written whole again once its layers hold more than this share of its subjects …
+        most_layers: … or would be more than so many.
+    """
+
+    bucket_rows: int = 1 << 20
+    compact_at: float = 0.25
+    most_layers: int = 32
+
+    def bucket_count(self, rows: int, before: int | None) -> int:
+        """Buckets for so many rows: as many as the release before had, unless they have become far too full or too empty."""
+        if before is not None and rows <= 2 * before * self.bucket_rows and (before == 1 or 4 * rows >= before * self.bucket_rows):
+            return before
+        count = 1
+        while count * self.bucket_rows < rows:
+            count *= 2
+        return count
 
 
 def check_shapes(side: SideRows) -> None:
     """Refuse rows that do not fit each other before anything is written; values are verified after writing."""
     rows = len(side.ids)
+    _check_ids(side)
     for view in side.views:
         if layout.side_of(view.view) != side.side:
             raise ReleaseError(f"view {view.view} does not belong into the table of {side.side}s")
@@ -119,3 +154,19 @@ def check_shapes(side: SideRows) -> None:
             raise ReleaseError(f"view {view.view}: a pooled view, and no other, has no knowledge vectors")
         if view.adapted.dtype != np.float32 or view.knowledge.dtype != np.float32 or view.default.dtype != np.float32:
             raise ReleaseError(f"view {view.view}: vectors are not float32")
+
+
+def _check_ids(side: SideRows) -> None:
+    ids = side.ids
+    if ids.type not in (pa.int64(), pa.string()):
+        raise ReleaseError(f"{side.side} ids are {ids.type}", "give them as int64 or string")
+    if ids.null_count:
+        raise ReleaseError(f"{ids.null_count} of the {side.side} ids are null", "leave those rows out")
+    ascends = pc.less(ids.slice(0, max(len(ids) - 1, 0)), ids.slice(1)) if len(ids) > 1 else pa.array([], pa.bool_())
+    if not pc.all(ascends, min_count=0).as_py():
+        place = pc.index(ascends, False).as_py()
+        before, after = ids[place].as_py(), ids[place + 1].as_py()
+        what = "occurs twice" if before == after else f"is followed by {after!r}"
+        raise ReleaseError(f"{side.side} ids do not ascend: {before!r} {what}", "sort the rows by id, and give each id once")
+    if side.is_active is not None and side.is_active.shape != (len(ids),):
+        raise ReleaseError(f"{len(ids)} {side.side} ids, but {len(side.is_active)} marks of who is active")

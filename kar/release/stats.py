@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable
+
 import numpy as np
+import pyarrow as pa
 
 _SAMPLE = 2_048
+_DAY_US = 86_400_000_000
+_AGES = (0, 1, 2, 3, 4, 5, 6, 7, 14, 30, 60, 90, 180, 365)  # days; each class reaches to the next, the last has no end
 
 
-def view_stats(vectors_NW: np.ndarray, is_missing: np.ndarray) -> dict[str, float | int | None]:
+def age_histogram(asked_at: pa.Array, date: dt.date) -> dict[str, int]:
+    """How old the texts are: lower end of each class in days -> rows. Rows without knowledge are in none.
+
+    Args:
+        asked_at: timestamps [N], null where missing.
+        date: the release's; what was asked after it (the night that follows) counts as 0 days old.
+    """
+    since_1970 = (date - dt.date(1970, 1, 1)).days
+    asked_us = asked_at.drop_null().cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    days = since_1970 - asked_us // _DAY_US
+    classes = np.searchsorted(_AGES, np.maximum(days, 0), side="right") - 1
+    return {str(_AGES[n]): int(count) for n, count in enumerate(np.bincount(classes, minlength=len(_AGES))) if count}
+
+
+def view_stats(take: Callable[[np.ndarray], np.ndarray], is_missing: np.ndarray) -> dict[str, float | int | None]:
     """Norm, effective rank and mean pairwise cosine over the rows that have knowledge.
 
     Args:
-        vectors_NW: float32 [N, W].
+        take: rows -> their vectors, float32 [len(rows), W].
         is_missing: bool [N]; such rows hold the default vector and are left out.
 
     Returns:
@@ -25,8 +45,8 @@ def view_stats(vectors_NW: np.ndarray, is_missing: np.ndarray) -> dict[str, floa
     share = float(is_missing.mean()) if len(is_missing) else None
     if len(covered) < 2:
         return {"missing_share": share, "norm_mean": None, "norm_sd": None, "effective_rank": None, "cosine_mean": None, "sample_count": 0}
-    norm = np.concatenate([_norms(vectors_NW[rows]) for rows in np.array_split(covered, -(-len(covered) // 65_536))])
-    sample = vectors_NW[covered[np.linspace(0, len(covered) - 1, min(len(covered), _SAMPLE)).astype(np.int64)]].astype(np.float64)
+    norm = np.concatenate([_norms(take(rows)) for rows in np.array_split(covered, -(-len(covered) // 65_536))])
+    sample = take(covered[np.linspace(0, len(covered) - 1, min(len(covered), _SAMPLE)).astype(np.int64)]).astype(np.float64)
     return {
         "missing_share": share,
         "norm_mean": float(norm.mean()),

@@ -542,6 +542,10 @@ class FeaturesSettings(Section):
         description="publish per user the mean adapted vector of the liked and of the disliked items of their history; none: as "
         "adaptor.history_knowledge",
     )
+    active_days: int = Field(30, ge=1, description="a user or item with an interaction in so many days before the cutoff is active")
+    compact_at: float = Field(
+        0.25, ge=0, le=1, description="share of a bucket's subjects that its layers may hold before it is written whole again"
+    )
     keep: int = Field(
         30,
         ge=1,

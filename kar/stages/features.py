@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import kar
 from kar.errors import ModelError, NotMade, SpaceMismatch
@@ -29,7 +30,7 @@ from kar.model.pooled import NEVER, History, Items, Means, means
 from kar.release.layout import TIME, Side, pooled_view, side_of, whole
 from kar.release.publish import Published
 from kar.release.remote import publish
-from kar.release.rows import Facts, Pooled, SideRows, ViewRows
+from kar.release.rows import Facts, Layering, Pooled, SideRows, ViewRows
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output, file_sha
 from kar.tables.conform import subject_ids
@@ -40,6 +41,15 @@ _RECONSTRUCTED_AFTER = dt.timedelta(days=2)
 _NORMALISATION = "l2"
 _CHUNK = 65_536
 _LABELS = {"liked": 1, "disliked": 0}
+# of the knowledge partition's manifest, as the release's names them
+_NIGHT_FIGURES = {
+    "requests": "calls",
+    "from_ledger": "from_ledger",
+    "prompt_tokens": "prompt_tokens",
+    "completion_tokens": "completion_tokens",
+    "lost_tokens": "lost_tokens",
+    "usd": "usd",
+}
 
 
 class Adapting(Protocol):
@@ -92,11 +102,17 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
     ours = settings.features.history_vectors
     if settings.adaptor.history_knowledge if ours is None else ours:
         users = replace(users, views=(*users.views, *_pooled_views(inputs, settings, users.ids, items)))
+    users, items = _with_active((users, items), inputs, settings.features.active_days)
     uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone, settings.adaptor.published_base)
     may_promote = settings.features.promote and _passes_gate(inputs, settings, out)
-    facts = _facts(inputs, settings, checkpoint, knowledge, uplift)
-    wait_s = settings.features.publisher_wait_s
-    published = publish(inputs.home.releases_at, (users, items), facts, promote=may_promote, wait_s=wait_s)
+    published = publish(
+        inputs.home.releases_at,
+        (users, items),
+        _facts(inputs, settings, checkpoint, knowledge, uplift),
+        promote=may_promote,
+        wait_s=settings.features.publisher_wait_s,
+        layering=Layering(compact_at=settings.features.compact_at),
+    )
     if may_promote and not published.is_promoted:
         out.warn(
             f"release {published.path.name} is published but CURRENT serves a newer one; to serve it: kar release rollback {published.path.name}"
@@ -231,6 +247,38 @@ def _pooled_rows(source: Pooled, found: Means, default: np.ndarray) -> ViewRows:
     )
 
 
+def _with_active(sides: tuple[SideRows, SideRows], inputs: Inputs, days: int) -> list[SideRows]:
+    """Mark the subjects with an interaction in the last days before the cutoff: how many of them have knowledge is what coverage is about."""
+    path = inputs.path("interaction")
+    assert path is not None, "interactions of the date itself are no optional input"
+    lately = [("event_at", ">=", inputs.cutoff_at - dt.timedelta(days=days)), ("event_at", "<", inputs.cutoff_at)]
+    recent = pq.read_table(path, columns=["user_id", "item_id"], filters=lately)
+    return [
+        replace(side, is_active=pc.is_in(side.ids, value_set=pc.unique(recent.column(f"{side.side}_id"))).to_numpy(zero_copy_only=False))
+        for side in sides
+    ]
+
+
+def _cost(inputs: Inputs, knowledge: pa.Table) -> dict[str, Any]:
+    """What the night's answers cost, and what those cost that are in the release, whenever they were given (at tonight's prices)."""
+    partition = inputs.partitions["knowledge", "knowledge"]
+    figures = Manifest.read(partition.manifest_path).figures if partition is not None else {}
+    asked = knowledge.filter(pc.not_equal(knowledge.column("origin"), "import"))
+    # the answer to one request may be the knowledge of several views
+    once = asked.group_by("request_key").aggregate([("prompt_tokens", "max"), ("completion_tokens", "max")])
+    prompt, completion = (int(pc.sum(once.column(f"{name}_max")).as_py() or 0) for name in ("prompt_tokens", "completion_tokens"))
+    price = figures.get("usd_per_million_tokens")
+    return {
+        "night": {name: figures.get(figure) for name, figure in _NIGHT_FIGURES.items()},
+        "published": {
+            "requests": once.num_rows,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "usd": None if price is None else round((prompt * price["prompt"] + completion * price["completion"]) / 1e6, 6),
+        },
+    }
+
+
 def _lasting_origin(origin: pa.Array) -> pa.Array:
     """asked or import. "tonight" would turn into "last_good" the night after, and with it every byte of an unchanged table."""
     return pc.if_else(pc.equal(origin, "import"), "import", "asked")
@@ -289,6 +337,8 @@ def _facts(inputs: Inputs, settings: Settings, checkpoint: Adapting, knowledge: 
         },
         uplift=uplift,
         code_version=kar.__version__,
+        cost=_cost(inputs, knowledge),
+        active_days=settings.features.active_days,
     )
 
 
@@ -321,12 +371,14 @@ def _row(published: Published) -> pa.Table:
 def _record(out: Output, published: Published) -> None:
     found = published.manifest
     coverage = {view: share for table in found["tables"].values() for view, share in table["coverage"].items()}
-    size = sum(entry["bytes"] for entry in [*found["matrices"].values(), *(f for t in found["tables"].values() for f in t["files"])])
+    active = {name.removesuffix("_knowledge"): table["covered_active_share"] for name, table in found["tables"].items()}
     out.record(
         release_id=found["release"],
         space_id=found["space_id"],
         is_new=published.is_new,
         is_promoted=published.is_promoted,
         covered_share={view: coverage[view] for view in sorted(coverage, key=lambda v: (side_of(v), v))},
-        release_bytes=size,
+        covered_active_share=active,
+        release_bytes=sum(found["bytes"].values()),
+        written_bytes=published.written_bytes,
     )

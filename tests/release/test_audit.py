@@ -35,15 +35,15 @@ def _edit(folder: Path, change: Callable[[dict], None], *, rename: bool = False)
     return folder.rename(folder.parent / found["release"]) if rename else folder
 
 
-def _rewrite(folder: Path, name: str, **options: object) -> None:
-    """Write a file's entry anew, so that only what is inside differs from what the manifest means."""
+def _rewrite(folder: Path, name: str) -> None:
+    """Write a file's entry anew, so that only what is inside differs from what the manifest means: which files hold it is not in the id."""
     path = folder / name
     entry = {"bytes": path.stat().st_size, "sha256": durable.file_sha(path)}
 
     def change(found: dict) -> None:  # type: ignore[type-arg]
         manifest.files(found)[name].update(entry)
 
-    _edit(folder, change, **options)  # type: ignore[arg-type]
+    _edit(folder, change)
 
 
 def test_a_fresh_release_verifies_by_folder_and_by_pointer(tmp_path: Path, night: Published) -> None:
@@ -57,14 +57,14 @@ def test_a_release_copied_elsewhere_still_verifies(tmp_path: Path) -> None:
     assert kar.release.open(copy, verify=True).id == done.path.name
 
 
-@pytest.mark.parametrize("name", ["user_knowledge/part-0.parquet", "items.facts.adapted.npy", "stats.json"])
+@pytest.mark.parametrize("name", ["user_knowledge/part-00-0.parquet", "items.facts.adapted-00-0.npy", "stats.json"])
 def test_a_flipped_byte_is_found_in_every_kind_of_file(tmp_path: Path, night: Published, name: str) -> None:
     _flip(night.path / name, -20)
     with pytest.raises(ReleaseCorrupt, match=f"{name}: the sha256 should be"):
         kar.release.open(tmp_path, verify=True)
 
 
-@pytest.mark.parametrize("name", ["user_knowledge/part-0.parquet", "users.preference.knowledge.npy"])
+@pytest.mark.parametrize("name", ["user_knowledge/part-00-0.parquet", "users.preference.knowledge-00-0.npy"])
 def test_a_truncated_file_is_found_at_opening_without_verifying(tmp_path: Path, night: Published, name: str) -> None:
     path = night.path / name
     path.write_bytes(path.read_bytes()[:-7])
@@ -73,8 +73,8 @@ def test_a_truncated_file_is_found_at_opening_without_verifying(tmp_path: Path, 
 
 
 def test_a_lost_file_is_named_at_opening(tmp_path: Path, night: Published) -> None:
-    (night.path / "item_knowledge/part-0.parquet").unlink()
-    with pytest.raises(ReleaseCorrupt, match=r"part-0.parquet is missing"):
+    (night.path / "item_knowledge/part-00-0.parquet").unlink()
+    with pytest.raises(ReleaseCorrupt, match=r"part-00-0.parquet is missing"):
         kar.release.open(tmp_path)
 
 
@@ -103,26 +103,21 @@ def test_a_renamed_folder_is_found(night: Published) -> None:
 
 def test_a_matrix_that_differs_from_its_parquet_column_is_found_although_the_digests_fit(night: Published) -> None:
     folder = night.path
-    matrix = np.load(folder / "users.preference.adapted.npy")
+    matrix = np.load(folder / "users.preference.adapted-00-0.npy")
     matrix[3, 1] += 1
-    np.save(folder / "users.preference.adapted.npy", matrix)
-    folder = folder.parent / _id_after(lambda: _rewrite(folder, "users.preference.adapted.npy", rename=True), folder)
-    with pytest.raises(ReleaseCorrupt, match=r"not the floats of users.preference.adapted.npy"):
+    np.save(folder / "users.preference.adapted-00-0.npy", matrix)
+    _rewrite(folder, "users.preference.adapted-00-0.npy")
+    with pytest.raises(ReleaseCorrupt, match=r"not the floats of users.preference.adapted-00-0.npy"):
         kar.release.verify(folder)
-
-
-def _id_after(act: Callable[[], None], folder: Path) -> str:
-    before = {p.name for p in folder.parent.iterdir()}
-    act()
-    return ({p.name for p in folder.parent.iterdir()} - before).pop()
 
 
 def _with_users(night: Published, change: Callable[[pa.Table], pa.Table]) -> Path:
     """A release whose user table was rewritten by somebody who also mended every digest."""
     folder = night.path
-    path = folder / "user_knowledge/part-0.parquet"
+    path = folder / "user_knowledge/part-00-0.parquet"
     pq.write_table(change(pq.read_table(path)), path)
-    return folder.parent / _id_after(lambda: _rewrite(folder, "user_knowledge/part-0.parquet", rename=True), folder)
+    _rewrite(folder, "user_knowledge/part-00-0.parquet")
+    return folder
 
 
 def test_a_lost_row_is_found_although_the_digests_fit(night: Published) -> None:
@@ -150,14 +145,26 @@ def test_a_number_that_is_not_finite_is_found_although_the_digests_fit(night: Pu
         kar.release.verify(_with_users(night, broken))
 
 
-def test_evidence_that_is_newer_than_the_data_cutoff_is_found_although_the_digests_fit(night: Published) -> None:
+def test_evidence_that_was_changed_is_found_although_the_digests_fit(night: Published) -> None:
     def later(table: pa.Table) -> pa.Table:
         place = table.column_names.index("preference_evidence_newest_at")
         values = [None if value is None else world.day(99) for value in table.column(place).to_pylist()]
         return table.set_column(place, table.schema.field(place), pa.chunked_array([pa.array(values, table.schema.field(place).type)]))
 
-    with pytest.raises(ReleaseCorrupt, match="data_cutoff"):
+    with pytest.raises(ReleaseCorrupt, match="the content of preference_evidence_newest_at should be"):
         kar.release.verify(_with_users(night, later))
+
+
+def test_a_data_cutoff_that_is_older_than_the_evidence_is_found(night: Published) -> None:
+    folder = _edit(night.path, lambda found: found.update(data_cutoff="2026-10-31T00:00:00.000000+00:00"), rename=True)
+    with pytest.raises(ReleaseCorrupt, match="data_cutoff"):
+        kar.release.verify(folder)
+
+
+def test_an_age_that_the_tables_do_not_bear_out_is_found(night: Published) -> None:
+    folder = _edit(night.path, lambda found: found["age"].update({"user.preference": {"30": 10}}), rename=True)
+    with pytest.raises(ReleaseCorrupt, match=r"age of user.preference should be \{'30': 10\}, found \{'0': 10\}"):
+        kar.release.verify(folder)
 
 
 def test_a_claimed_coverage_that_is_wrong_is_found(night: Published) -> None:
@@ -178,8 +185,8 @@ def test_claimed_stats_that_are_wrong_are_found_although_the_digests_fit(night: 
 
 
 def test_a_manifest_from_a_future_format_asks_for_a_newer_kar(night: Published) -> None:
-    _edit(night.path, lambda found: found.update(format=3))
-    with pytest.raises(ReleaseError, match=r"has format 3; this kar reads up to 2\n  do: read it with a newer kar"):
+    _edit(night.path, lambda found: found.update(format=4))
+    with pytest.raises(ReleaseError, match=r"has format 4; this kar reads up to 3\n  do: read it with a newer kar"):
         kar.release.open(night.path)
 
 

@@ -19,7 +19,7 @@ import kar.release
 from kar.errors import ReleaseCorrupt, ReleaseError
 from kar.release import layout, pointer
 from kar.release.publish import Published, publish
-from kar.release.rows import SideRows
+from kar.release.rows import Layering, SideRows
 from tests.release import world
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,21 +27,23 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def test_a_release_holds_tables_matrices_stats_and_a_manifest_and_nothing_else(tmp_path: Path, night: Published) -> None:
     assert sorted(str(p.relative_to(night.path)) for p in night.path.rglob("*") if p.is_file()) == [
-        "item_knowledge/part-0.parquet",
-        "items.facts.adapted.npy",
-        "items.facts.knowledge.npy",
+        "item_knowledge/part-00-0.parquet",
+        "items.facts.adapted-00-0.npy",
+        "items.facts.knowledge-00-0.npy",
+        "items.index-00-0.arrow",
         "manifest.json",
         "stats.json",
-        "user_knowledge/part-0.parquet",
-        "users.preference.adapted.npy",
-        "users.preference.knowledge.npy",
+        "user_knowledge/part-00-0.parquet",
+        "users.index-00-0.arrow",
+        "users.preference.adapted-00-0.npy",
+        "users.preference.knowledge-00-0.npy",
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == [".publish.lock", "CURRENT", "releases"]
     assert [p.name for p in (tmp_path / "releases").iterdir()] == [night.path.name]
 
 
 def test_every_subject_has_a_row_and_a_missing_one_holds_the_learned_default(night: Published) -> None:
-    table = pq.read_table(night.path / "user_knowledge/part-0.parquet")
+    table = pq.read_table(night.path / "user_knowledge/part-00-0.parquet")
     assert table.column("user_id").to_pylist() == world.user_ids().to_pylist()
     rows = table.to_pylist()
     assert [n for n, row in enumerate(rows) if row["preference_is_missing"]] == [0, 5]
@@ -54,7 +56,7 @@ def test_every_subject_has_a_row_and_a_missing_one_holds_the_learned_default(nig
 
 
 def test_vectors_are_byte_stream_split_without_dictionary_in_not_null_fixed_size_lists(night: Published) -> None:
-    file = pq.ParquetFile(night.path / "user_knowledge/part-0.parquet")
+    file = pq.ParquetFile(night.path / "user_knowledge/part-00-0.parquet")
     field = file.schema_arrow.field("preference_adapted_vector")
     assert field.type == pa.list_(pa.field("element", pa.float32(), nullable=False), world.A)
     assert not field.nullable
@@ -68,8 +70,8 @@ def test_vectors_are_byte_stream_split_without_dictionary_in_not_null_fixed_size
         assert column.compression == "ZSTD"
 
 
-def test_a_table_of_many_rows_is_cut_into_row_groups_of_131072_and_parts_of_eight(tmp_path: Path) -> None:
-    count = layout.ROWS_PER_PART + 5
+def test_a_table_of_many_rows_is_cut_into_row_groups_of_131072_and_into_buckets_by_a_stable_hash(tmp_path: Path) -> None:
+    count = layout.ROW_GROUP + 5
     users = world.view_rows("user.preference", 3, missing={1}, newest=world.DAY, adapted=1, knowledge=1)
     rows = np.arange(count) % 3
     many = replace(
@@ -77,13 +79,22 @@ def test_a_table_of_many_rows_is_cut_into_row_groups_of_131072_and_parts_of_eigh
         **{name: getattr(users, name)[rows] for name in ("is_missing", "adapted", "knowledge")},
         **{name: getattr(users, name).take(pa.array(rows)) for name in ("evidence_newest_at", "asked_at", "origin", "model")},
     )
-    done = publish(tmp_path, (SideRows("user", pa.array(range(count)), (many,)), world.sides()[1]), world.facts())
-    first, second = (pq.ParquetFile(done.path / f"user_knowledge/part-{n}.parquet").metadata for n in (0, 1))
-    assert [first.row_group(n).num_rows for n in range(first.num_row_groups)] == [131_072] * 8
-    assert second.num_rows == 5
-    release = kar.release.open(tmp_path, verify=True)
-    assert release.rows("user", [count - 1, layout.ROWS_PER_PART, 0]).tolist() == [count - 1, layout.ROWS_PER_PART, 0]
-    assert release.vectors("user", "user.preference", [count - 1])[0][0, 0] == (count - 1) % 3
+    sides = (SideRows("user", pa.array(range(count)), (many,)), world.sides()[1])
+    done = publish(tmp_path, sides, world.facts())
+    groups = pq.ParquetFile(done.path / "user_knowledge/part-00-0.parquet").metadata
+    assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [layout.ROW_GROUP, 5]
+
+    cut = publish(tmp_path / "cut", sides, world.facts(), layering=Layering(bucket_rows=50_000))
+    names = [f"user_knowledge/part-{n:02d}-0.parquet" for n in range(4)]
+    parts = [pq.read_table(cut.path / name, columns=["user_id"]).column(0).to_numpy() for name in names]
+    assert all(np.all(np.diff(part) > 0) for part in parts)
+    assert [len(part) for part in parts] == pytest.approx([count / 4] * 4, rel=0.03)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(count))
+    assert cut.path.name == done.path.name, "the same content in other files is the same release"
+    release = kar.release.open(tmp_path / "cut", verify=True)
+    asked = [count - 1, 0, 70_001, count]
+    assert release.rows("user", asked).tolist() == [count - 1, 0, 70_001, -1]
+    assert release.vectors("user", "user.preference", asked)[0][:, 0].tolist() == [(count - 1) % 3, 0.0, 2.0, 0.5]
 
 
 def test_publishing_the_same_content_twice_is_the_same_release(tmp_path: Path) -> None:
@@ -193,10 +204,12 @@ def test_a_vector_that_is_not_finite_is_refused_and_nothing_is_published(tmp_pat
 
 def test_ids_that_repeat_or_do_not_ascend_are_refused(tmp_path: Path) -> None:
     users, items = world.sides()
-    for ids in ([100] * 12, list(range(12, 0, -1))):
-        with pytest.raises(ReleaseCorrupt, match="ids do not ascend"):
+    for ids, words in (([100] * 12, "100 occurs twice"), (list(range(12, 0, -1)), "12 is followed by 11")):
+        with pytest.raises(ReleaseError, match=f"user ids do not ascend: {words}"):
             publish(tmp_path, (replace(users, ids=pa.array(ids)), items), world.facts())
-    assert list((tmp_path / "releases").iterdir()) == []
+    with pytest.raises(ReleaseError, match="2 of the user ids are null"):
+        publish(tmp_path, (replace(users, ids=pa.array([None, None, *range(10)])), items), world.facts())
+    assert not (tmp_path / "releases").exists()
 
 
 def test_a_missing_row_without_the_default_vector_is_refused(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def test_a_night_without_news_publishes_the_same_tables(scene: Scene) -> None:
     scene.write("knowledge", knowledge=[{**row, "origin": "import" if row["origin"] == "import" else "last_good"} for row in KNOWLEDGE])
     scene.publish(as_of=NOW + dt.timedelta(hours=3))
     after = scene.release()
-    for name in ("user_knowledge/part-0.parquet", "item_knowledge/part-0.parquet", "users.preference.adapted.npy"):
+    for name in ("user_knowledge/part-00-0.parquet", "item_knowledge/part-00-0.parquet", "users.preference.adapted-00-0.npy"):
         assert (after.path / name).read_bytes() == (before.path / name).read_bytes()
 
 

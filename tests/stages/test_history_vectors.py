@@ -106,7 +106,7 @@ def test_an_event_at_or_after_the_cutoff_changes_no_byte(tmp_path: Path) -> None
     first, second = scene_with(tmp_path / "one"), scene_with(tmp_path / "two", [*EVENTS, *late])
     first.publish()
     second.publish()
-    for name in ("user_knowledge/part-0.parquet", "users.liked_facts.adapted.npy", "users.disliked_facts.adapted.npy"):
+    for name in ("user_knowledge/part-00-0.parquet", "users.liked_facts.adapted-00-0.npy", "users.disliked_facts.adapted-00-0.npy"):
         assert (first.release().path / name).read_bytes() == (second.release().path / name).read_bytes()
     assert first.release().data_cutoff == second.release().data_cutoff
 
@@ -219,7 +219,7 @@ def test_they_have_no_knowledge_vectors_and_a_reader_is_told_so(scene: Scene) ->
     scene.publish()
     release, found = scene.release(), joined(scene, [NOW])
     assert release.views("user", kind="knowledge") == found.views("user", kind="knowledge") == ["user.preference"]
-    assert not (release.path / "users.liked_facts.knowledge.npy").exists()
+    assert not (release.path / "users.liked_facts.knowledge-00-0.npy").exists()
     for ask in (release.vectors, found.vectors):
         with pytest.raises(ReleaseError, match=r"user\.liked_facts is pooled from adapted vectors and has no knowledge vectors"):
             ask("user", LIKED, *([[10]] if ask == release.vectors else []), kind="knowledge")

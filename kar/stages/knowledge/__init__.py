@@ -101,6 +101,7 @@ def _record(
         completion_tokens=sum(a.completion_tokens for a in paid),
         lost_tokens=sum(a.lost_tokens for a in paid),
         usd=round(sum(a.usd for a in paid), 6),
+        usd_per_million_tokens={"prompt": settings.llm.price().prompt, "completion": settings.llm.price().completion},
         seconds_asking=round(asked.seconds, 3),
         server_start_seconds=round(asked.server_start_seconds, 3),
         tokens_per_s=round(asked.completion_tokens / asked.seconds, 1) if asked.seconds else 0.0,
