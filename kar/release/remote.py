@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
-from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound
+from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseNotFound
 from kar.release import audit, layout, manifest, pointer
 from kar.release.remote_checkout import Checkout, fetcher, require_release
 from kar.release.remote_place import S3Place
@@ -168,15 +168,10 @@ def publish(published: Where, sides: tuple[SideRows, SideRows], facts: Facts, **
         before = _current_bytes(store)
         made = publish_to_folder(store.folder, sides, facts, **how)
         name = made.path.name
-        try:
-            is_new = name != serving and store.push_release(name, parent)
-            if not is_new and name != serving:  # the same content lies there from another publication: serve that one
-                _stage_theirs(store, name, before)
-                made = publish_to_folder(store.folder, sides, facts, **how)
-        except OSError as error:
-            raise ReleaseError(
-                f"{name} was not published to {published}: {error}", "make room or give the right to read, then run again"
-            ) from error
+        is_new = name != serving and store.push_release(name, parent)
+        if not is_new and name != serving:  # the same content lies there from another publication: serve that one
+            _stage_theirs(store, name, before)
+            made = publish_to_folder(store.folder, sides, facts, **how)
         if made.is_promoted:
             store.push_current(name)
         return replace(made, is_new=is_new)

@@ -88,10 +88,10 @@ class Cache:
             path.unlink(missing_ok=True)
 
     def keep(self, path: Path, sha: str) -> None:
-        """Take a verified file into the cache under its digest, without a copy where the file system can."""
+        """Take a verified file into the cache under its digest, without a copy where the file system can, or leave it."""
         target = self._path(sha, str(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(OSError):
+            target.parent.mkdir(parents=True, exist_ok=True)
             link(path, target)
 
     def scratch(self) -> Path:

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kar.errors import KarError, ReleaseBusy, ReleaseCorrupt, ReleaseNotFound
+from kar.errors import KarError, ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import layout, manifest
 from kar.release.remote_cache import Cache, link
 from kar.release.remote_place import Held, S3Place
@@ -86,7 +86,7 @@ class Checkout:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Errors name the uri, not the private folder."""
+        """Errors name the uri, not the private folder; what this machine's disk says is said of its folder."""
         try:
             yield
         except KarError as error:
@@ -94,6 +94,11 @@ class Checkout:
             if (what, do) == (error.what, error.do):
                 raise
             raise type(error)(what, do) from error
+        except OSError as error:
+            raise ReleaseError(
+                f"nothing was changed in {self.place.uri}: this machine cannot keep what it needs of it: {error}",
+                "make room, or name another folder by KAR_CACHE",
+            ) from error
 
     def pull_current(self) -> str | None:
         """CURRENT as it lies there, with its release's manifest; returns the release it names, None without one or if it is damaged."""

@@ -21,11 +21,13 @@ import pytest
 from pyarrow import fs
 
 import kar.release
-from kar.errors import KarError, ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound, StoreError
+from kar.errors import KarError, ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound, SettingsError, StoreError
 from kar.release import layout, manifest, pins, pointer, remote
 from kar.release.publish import Published
 from kar.release.remote_cache import Cache
 from kar.release.remote_place import S3Place
+from kar.settings.load import parse
+from tests.cli.in_process import kar as kar_command
 from tests.release import store as stores
 from tests.release import world
 from tests.release.store import Asked, Store
@@ -122,6 +124,7 @@ def test_publishing_the_same_content_again_sends_nothing_and_moves_nothing(uri: 
     assert store.puts() == []
 
 
+@pytest.mark.slow
 def test_the_same_content_from_another_publication_is_served_as_it_lies_there(uri: str, store: Store) -> None:
     first = publish_day(uri, 0)
     publish_day(uri, 1)
@@ -315,6 +318,7 @@ def test_credentials_and_endpoint_are_written_nowhere(uri: str, store: Store, tm
         assert not [s for s in (*stores.ENVIRONMENT.values(), store.endpoint) if s.encode() in held.data and len(s) > 4], name
 
 
+@pytest.mark.slow
 def test_promote_and_rollback_move_current_and_a_rollback_mends_a_damaged_one(uri: str) -> None:
     first = publish_day(uri, 0).path.name
     second = publish_day(uri, 1, promote=False)
@@ -392,6 +396,7 @@ def test_collect_leaves_what_is_leased_or_pinned_and_a_lease_is_refused_once_its
         assert lease.is_held
 
 
+@pytest.mark.slow
 def test_collect_removes_what_a_dead_publisher_left_a_day_ago_and_nothing_of_one_at_work(uri: str, tmp_path: Path) -> None:
     publish_day(uri, 0)
     place = S3Place(uri)
@@ -455,6 +460,43 @@ def test_a_manifest_that_names_files_outside_its_release_is_refused(uri: str) ->
         kar.release.open(f"{uri}/releases/{release}")
 
 
+@pytest.mark.slow
+def test_kar_release_speaks_of_the_store_that_the_settings_name(uri: str, tmp_path: Path) -> None:
+    first, second, third = (publish_day(uri, number).path.name for number in range(3))
+    (tmp_path / "s.toml").write_text(
+        '[scenario]\nname = "s"\ndomain = "movies"\n[sources]\nfolder = "data"\n[sources.interactions]\n'
+        'path = "i.csv"\nformat = "csv"\ncolumns = {user_id = "u", item_id = "i", event_at = "t", rating = "r"}\n'
+        f'[features]\npublished = "{uri}"\n',
+        encoding="utf-8",
+    )
+
+    def asked(*words: str) -> str:
+        done = kar_command(tmp_path, "release", *words, "--settings", "s.toml")
+        assert done.returncode == 0, done.stderr
+        assert "scratch" not in done.stdout
+        return done.stdout
+
+    assert all(name in asked("list") for name in (first, second, third))
+    assert f"in {uri}/releases/{second}" in asked("show", "2026-11-02")
+    assert asked("verify", first).startswith(f"{first}: every digest")
+    assert "user.preference" in asked("diff", first, second)
+    assert asked("rollback", "2026-11-02").startswith(f"{second} is served; before it was {third}")
+    assert asked("promote", third).startswith(f"{third} is served")
+    assert asked("pin", first, "--why", "a study").startswith(f"{first} is pinned: a study")
+    assert "removed" in asked("collect", "--keep", "1")
+    assert {one.id for one in kar.release.list_releases(uri)} == {first, third}
+    assert "no longer" in asked("unpin", first)
+    refused = kar_command(tmp_path, "release", "show", "2025", "--settings", "s.toml")
+    assert (refused.returncode, "scratch" in refused.stderr, uri in refused.stderr) == (1, False, True)
+
+
+def test_a_setting_that_holds_credentials_is_refused_without_being_repeated() -> None:
+    with pytest.raises(SettingsError, match=r"features\.published") as told:
+        parse({"scenario": {"name": "s"}, "sources": {"folder": "d"}, "features": {"published": "s3://key:planted@shop/night"}})
+    assert "planted" not in str(told.value)
+
+
+@pytest.mark.slow
 def test_reading_needs_no_extra_and_publishing_names_the_one_that_it_needs(uri: str, tmp_path: Path) -> None:
     publish_day(uri, 0)
     script = """
@@ -482,6 +524,7 @@ except kar.errors.StoreError as error:
     assert "pip install 'kar[s3]'" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_error_of_a_store_is_a_named_one(uri: str, store: Store) -> None:
     """Whatever request is refused, nothing but a KarError comes out."""
     publish_day(uri, 0)
