@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, day, now, open_scenario, say
+from kar.cli.options import Overrides, Root, SettingsPath, day, now, open_scenario, releases_of, say
 
 if TYPE_CHECKING:
     from kar.store import Home
@@ -166,12 +165,9 @@ def collect(
 
 
 def _asked(place: Home, question: Callable[[Home], T]) -> T:
-    """Ask something of the releases; of those in a store it is asked of a copy of their manifests, which fetches what else it needs."""
-    from kar.release import remote
-
-    if not place.published_uri:
-        return question(place)
-    return remote.looked(place.published_uri, lambda folder: question(replace(place, looked_at=folder)))
+    """Ask something of the releases, wherever they lie."""
+    with releases_of(place) as at:
+        return question(at)
 
 
 def _named(place: Home, text: str | None) -> str:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import atexit
 import datetime as dt
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
@@ -177,17 +178,31 @@ def publish(published: Where, sides: tuple[SideRows, SideRows], facts: Facts, **
         return replace(made, is_new=is_new)
 
 
-def looked(where: Where, look: Callable[[Path], T]) -> T:
-    """What a function that changes nothing, and reads no files but the manifests, says of a published folder or uri."""
+@contextmanager
+def looking(where: Where, *, files: bool = False) -> Iterator[Path]:
+    """A published folder, or for a uri one that reads as what lies there did at this moment, gone at the end.
+
+    Args:
+        files: also the files of the release that is served, for who reads them by path; else they come when a `Release` asks for them.
+    """
     if not is_remote(where):
-        return look(Path(where))
+        yield Path(where)
+        return
     store = Checkout(_published(where))
     try:
         with store.told():
             store.pull_state()
-            return look(store.folder)
+            if files and (served := store.pull_current()) is not None:
+                store.pull_files(served)
+            yield store.folder
     finally:
         store.close()
+
+
+def looked(where: Where, look: Callable[[Path], T]) -> T:
+    """What a function that changes nothing says of a published folder or uri."""
+    with looking(where) as folder:
+        return look(folder)
 
 
 def changed(where: Where, change: Callable[[Path], T]) -> T:

@@ -486,6 +486,14 @@ def test_kar_release_speaks_of_the_store_that_the_settings_name(uri: str, tmp_pa
     assert "removed" in asked("collect", "--keep", "1")
     assert {one.id for one in kar.release.list_releases(uri)} == {first, third}
     assert "no longer" in asked("unpin", first)
+    exported = kar_command(tmp_path, "release", "export", "--out", "plain", "--settings", "s.toml")
+    assert exported.returncode == 0, exported.stderr
+    assert (tmp_path / "plain").is_dir()
+    asked_sql = kar_command(tmp_path, "sql", "select count(*) as n from releases", "--format", "csv", "--settings", "s.toml")
+    assert asked_sql.stdout.split() == ["n", "2"], asked_sql.stderr
+    for words in (("forget", "user", "103"), ("catalog", "--out", "c.duckdb")):
+        no = kar_command(tmp_path, *words, "--settings", "s.toml")
+        assert (no.returncode, uri in no.stderr) == (1, True), words
     refused = kar_command(tmp_path, "release", "show", "2025", "--settings", "s.toml")
     assert (refused.returncode, "scratch" in refused.stderr, uri in refused.stderr) == (1, False, True)
 
