@@ -17,7 +17,7 @@ PROTOCOL_time := --set scenario.name=movielens-1m-time --set histories.mode=time
   --set examples.window_days=820 --set examples.valid_share=0.15 --set examples.test_share=0.15
 PROTOCOL_cold_items := --set scenario.name=movielens-1m-cold_items --set examples.held_out_items=0.15 --set adaptor.item_id_dropout=0.15
 
-.PHONY: help setup demo test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train bench-release lock clean
+.PHONY: help setup demo backfill test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train bench-release lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -52,6 +52,11 @@ movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLE
 	  $(PROTOCOL_$(PROTOCOL)) $(if $(SPLIT),--set "examples.test_users=$(SPLIT)") \
 	  $(if $(KNOWLEDGE),--set "knowledge.imports_folder=$(KNOWLEDGE)" --set "knowledge.imports.item.facts=movie_facts_llm.jsonl" \
 	  --set "knowledge.imports.user.preference=user_preferences_llm.jsonl" --set "knowledge.imports_written_by=$(or $(WRITTEN_BY),a large language model)")
+
+backfill: $(READY) ## past dates, both ends included: FROM=date TO=date SETTINGS=file [DRY=1] [PROMOTE=1] [PROVIDER=…] [BUDGET=tokens a date]
+	@test -n "$(FROM)" -a -n "$(TO)" || { echo "say which dates: make backfill FROM=2026-11-01 TO=2026-11-07 SETTINGS=settings/shop.toml" >&2; exit 2; }
+	$(BIN)/kar backfill --from "$(FROM)" --to "$(TO)" $(if $(SETTINGS),--settings "$(SETTINGS)") $(if $(DRY),--dry-run) $(if $(PROMOTE),--promote) \
+	  $(if $(PROVIDER),--set "llm.provider=$(PROVIDER)") $(if $(BUDGET),--set "llm.token_budget=$(BUDGET)")
 
 test: $(READY) ## all fast tests: no network beyond loopback, no GPU, a few minutes
 	$(BIN)/python -m pytest -n auto
@@ -100,7 +105,7 @@ check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template
 	$(BIN)/python -m pytest tests/docs
 
 lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch, its CUDA parts and the peers stay out of it
-	uv pip compile pyproject.toml $(foreach extra,pipeline local airflow dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
+	uv pip compile pyproject.toml $(foreach extra,pipeline local airflow doors dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
 	  $$(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z]+|triton)' .lock-left-out | sed 's/^/--no-emit-package /') -o requirements.lock
 
 clean: ## remove .venv and caches; data and paid answers stay

@@ -8,6 +8,8 @@
     history     30 events, alone and with the items' vectors in the history
     blocks      blocks of 1, 8, 32 and 64 neighbouring rows of a user
     compile     torch.compile of the backbone
+    memory      what a training holds above its imports beside its inputs' size, and streaming from Parquet beside tables in memory
+    scoring     all subjects through the adaptor, vectors/s beside the arithmetic floor
 
 The examples are drawn in the shape of MovieLens-1M. A figure is the best of the windows: what else runs on a machine only ever takes
 away. Two are given: rows/s by the clock, and rows per second of processor time, which is what a core of its own would do and holds on
@@ -28,7 +30,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import table, train_floor
+from benchmarks import adapt, table, train_floor, train_memory
 from benchmarks.child import measure
 from benchmarks.table import Row
 from benchmarks.train_systems import Task
@@ -170,12 +172,23 @@ def _compile(bench: Bench) -> Iterator[Row]:
             yield from _pair(f"compile: base, {backbone}, batch 512, 1 thread (ratio to as it is)", system, said, plain)
 
 
+def _memory(bench: Bench) -> Iterator[Row]:
+    yield from train_memory.memory_rows(train_memory.ML_1M, "ML-1M shape, 768-d", 4 * bench.seconds)
+
+
+def _scoring(bench: Bench) -> Iterator[Row]:
+    for threads in (1, 2):
+        yield from adapt.rows(threads=threads)
+
+
 _SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "base": _base,
     "knowledge": _knowledge,
     "history": _history,
     "blocks": _blocks,
     "compile": _compile,
+    "memory": _memory,
+    "scoring": _scoring,
 }
 
 

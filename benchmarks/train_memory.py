@@ -3,7 +3,7 @@
 Inputs are the six tables as Arrow holds them in memory, the vectors of the arm's views and no others among them. A process that has
 imported what a training imports and read nothing is the baseline; it is taken off where memory is compared with inputs.
 
-python -m benchmarks.train_memory [--large]       --large: 50 million examples besides; 3 GB in the temporary folder while it runs
+python -m benchmarks.train_memory [--large]       its first part is bench-train's section memory; --large: 50 million examples besides; 3 GB in the temporary folder while it runs
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _train_some(ranker: Any, pools: Any, settings: Any, seconds: float, batches:
     from kar.model import train as training
     from kar.model.pools import Pool
 
-    optimizer = torch.optim.AdamW(ranker.parameters(), lr=1e-3, fused=True)
+    optimizer = training.optimizer_of(ranker, settings)
     draw, started, rows = torch.Generator().manual_seed(1), time.process_time(), 0
     ranker.train()
     with Progress("rows") as progress:

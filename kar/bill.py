@@ -42,13 +42,7 @@ def bill(settings: Settings, home: Home, date: dt.date) -> str:
     """
     partition = made(home, "prompts", date)
     figures = Manifest.read(partition.manifest_path).figures
-    whole, held = Bill(), Bill()
-    for key, prompt, answer, is_held in _requests(home, partition):
-        for part in (whole, held) if is_held else (whole,):
-            part.requests += bool(key)
-            part.prompt_tokens += prompt
-            part.answer_tokens += answer
-    paid = Bill(*(getattr(whole, n) - getattr(held, n) for n in ("requests", "prompt_tokens", "answer_tokens")))
+    whole, held, paid = asked(home, partition)
     model = " ".join(filter(None, (settings.llm.model, figures.get("model_revision", ""), figures.get("server_version", ""))))
     lines = [f"plan for {date}, model {model} ({settings.llm.provider})", "", *aligned(_table(settings, partition)), ""]
     lines.append(f"to ask   {whole.requests:,} requests, at most {whole.tokens:,} tokens ({_budget(settings, figures)})")
@@ -60,6 +54,17 @@ def bill(settings: Settings, home: Home, date: dt.date) -> str:
     lines.append(f"money    {usd:,.2f} USD at most{most}" if whole.usd(settings) else "money    none: no price per token is set in [llm]")
     lines += _how_it_is_asked(figures)
     return "\n".join(lines)
+
+
+def asked(home: Home, partition: Partition) -> tuple[Bill, Bill, Bill]:
+    """What a plan's requests come to: all of them, those whose answers the ledger holds, and those that will be sent."""
+    whole, held, paid = Bill(), Bill(), Bill()
+    for key, prompt, answer, is_held in _requests(home, partition):
+        for part in (whole, held if is_held else paid):
+            part.requests += bool(key)
+            part.prompt_tokens += prompt
+            part.answer_tokens += answer
+    return whole, held, paid
 
 
 def _table(settings: Settings, partition: Partition) -> list[tuple[str, ...]]:

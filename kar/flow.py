@@ -68,6 +68,7 @@ SOURCES = Stage(
         "after_cutoff": "an event at or after the end of the partition date",
         "bad_rating": "a rating that is missing, not a finite number, or outside the declared range; a click that is neither 0 nor 1",
         "bad_row": "a line that the file's format cannot parse",
+        "forgotten": "a row of a user or item that kar forget took away; shown nowhere",
     },
     settings=("scenario", "sources"),
 )
@@ -152,6 +153,7 @@ KNOWLEDGE = Stage(
         "evidence_after_cutoff": "imported text whose evidence is not in the user's events before the cutoff date",
         "missing_id": "an imported row without a subject id",
         "bad_row": "an imported line that is not the expected JSON",
+        "forgotten": "an imported text about a user or item that kar forget took away; shown nowhere",
     },
     settings=("scenario", "knowledge", "llm"),
 )
@@ -199,6 +201,7 @@ _TRAINED_ON = (
     Read("examples", "sequence"),
     Read("sources", "user_attribute"),
     Read("sources", "item_attribute"),
+    Read("histories", "history", "snapshot"),
     Read("vectors", "knowledge_vector", "snapshot"),
 )
 
@@ -206,11 +209,7 @@ ADAPTOR = Stage(
     name="adaptor",
     title="train the hybrid-expert adaptor jointly with each backbone, in four arms",
     version=3,
-    reads=(
-        *_TRAINED_ON,
-        Read("histories", "history", "snapshot"),
-        Read("vectors", "knowledge_vector", "snapshot"),
-    ),
+    reads=_TRAINED_ON,
     writes=("metric", "comparison", "calibration", "prediction", "epoch", "study", "gate_weight", "view_use"),
     rejects={},
     settings=("scenario", "histories", "adaptor"),
@@ -219,12 +218,13 @@ ADAPTOR = Stage(
 FEATURES = Stage(
     name="features",
     title="adapt the newest vectors, verify them and publish a release",
-    version=2,
+    version=3,
     reads=(
         Read("sources", "user"),
         Read("sources", "item"),
         Read("sources", "interaction"),
         Read("knowledge", "knowledge"),
+        Read("knowledge", "refused", "previous"),
         Read("vectors", "knowledge_vector"),
         Read("adaptor", "comparison", "latest"),
     ),
@@ -265,8 +265,8 @@ REPORT = Stage(
 RERANK = Stage(
     name="rerank",
     title="re-rank candidate lists with the adapted vectors, in the same arms",
-    version=1,
-    reads=(*_TRAINED_ON,),
+    version=2,
+    reads=_TRAINED_ON,
     writes=("rerank_list", "rerank_metric", "rerank_comparison"),
     rejects={
         "no_positive": "a group of consecutive examples none of which is positive",

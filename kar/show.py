@@ -9,7 +9,6 @@ import datetime as dt
 import json
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.compute as pc
@@ -36,13 +35,15 @@ def finished(home: Home, date: dt.date) -> str:
     features = home.partition("features", date)
     if features.exists():
         row = pq.read_table(features.table("release")).to_pylist()[0]
-        current = "CURRENT" if row["is_promoted"] else "not promoted"
+        failed = Manifest.read(features.manifest_path).figures.get("gate_failed") or []
+        why = f"not promoted, failed: {', '.join(failed)}" if failed else "not promoted"
+        current = "CURRENT" if row["is_promoted"] else why
         lines.append(f"release  {home.published / 'releases' / row['release_id']}  ({current})")
     return "\n".join(lines)
 
 
 def overview(settings: Settings, home: Home) -> str:
-    """Stages × dates: rows and seconds of what is made, and the current release."""
+    """Stages × dates: rows and seconds of what is made."""
     lines = [f"scenario {settings.scenario.name} in {home.path}", ""]
     table = [("stage", "date", "rows", "rejected", "seconds", "made at")]
     for stage in flow.FLOW:
@@ -54,49 +55,7 @@ def overview(settings: Settings, home: Home) -> str:
             rows = sum(t["rows"] for t in made.tables.values())
             rejected = sum(made.rejected.values())
             table.append((stage.name, made.date, f"{rows:,}", f"{rejected:,}", f"{made.seconds:,.1f}", made.made_at[:19]))
-    return "\n".join([*lines, *aligned(table), "", releases(home)])
-
-
-def releases(home: Home) -> str:
-    """One line per release, newest data first, the current one marked."""
-    from kar.release import list_releases
-
-    found = list_releases(home.published)
-    if not found:
-        return f"no release is published in {home.published}"
-    table = [("", "release", "data cutoff", "published", "space", "reconstructed")]
-    for entry in found:
-        table.append(
-            (
-                "→" if entry.is_current else "",
-                entry.id,
-                f"{entry.data_cutoff:%Y-%m-%d %H:%M}" if entry.data_cutoff else "–",
-                f"{entry.published_at:%Y-%m-%d %H:%M}" if entry.published_at else entry.problem or "–",
-                entry.space_id or "–",
-                "yes" if entry.is_reconstructed else "",
-            )
-        )
-    return "\n".join(aligned(table))
-
-
-def release(home: Home, release_id: str | None) -> str:
-    """The manifest of a release, readable."""
-    from kar import release as releasing
-
-    opened = releasing.open(_release_path(home, release_id))
-    return json.dumps(opened.manifest, indent=2, ensure_ascii=False, default=str)
-
-
-def verify(home: Home, release_id: str | None) -> str:
-    """Recompute a release; raises ReleaseCorrupt at the first difference."""
-    from kar import release as releasing
-
-    opened = releasing.open(_release_path(home, release_id), verify=True)
-    return f"{opened.id}: every digest, row count and schema is as its manifest says"
-
-
-def _release_path(home: Home, release_id: str | None) -> Path:
-    return home.published if release_id is None else home.published / "releases" / release_id
+    return "\n".join([*lines, *aligned(table)])
 
 
 def subject(settings: Settings, home: Home, side: Side, subject_id: str, date: dt.date | None) -> str:
@@ -208,7 +167,15 @@ def _in_release(home: Home, side: Side, subject_id: object) -> str:
     for view in opened.views(side):
         _, is_missing = opened.vectors(side, view, [subject_id])
         parts.append(f"{view} {'is_missing' if is_missing[0] else 'present'}")
-    return f"release {opened.id}: {', '.join(parts)}"
+    return f"release {opened.id}: {', '.join(parts)}{_held_back(home)}"
+
+
+def _held_back(home: Home) -> str:
+    """A line about the newest night's release, if a check of the gate kept it from being served."""
+    newest = home.partitions("features")[-1:]
+    figures = Manifest.read(newest[0].manifest_path).figures if newest else {}
+    failed = figures.get("gate_failed")
+    return f"\nnot served: release {figures['release_id']}, failed: {', '.join(failed)}" if failed else ""
 
 
 def made(home: Home, stage: str, date: dt.date) -> Partition:
@@ -225,6 +192,11 @@ def _wrapped(text: str) -> list[str]:
         for paragraph in text.splitlines() or [""]
         for line in textwrap.wrap(paragraph, _WIDTH, initial_indent="    ", subsequent_indent="    ")
     ]
+
+
+def printed_json(value: object) -> str:
+    """For programs; times as texts."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

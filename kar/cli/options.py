@@ -35,14 +35,14 @@ def open_scenario(path: Path, overrides: list[str] | None, root: Path | None) ->
     return loaded, Home.of(loaded.scenario.name, root)
 
 
-def day(text: str | None) -> dt.date:
+def day(text: str | None, option: str = "--date") -> dt.date:
     """The partition date that `--date` names; yesterday (UTC) without one."""
     if text is None:
         return now().date() - dt.timedelta(days=1)
     try:
         return dt.date.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no date; write YYYY-MM-DD", param_hint="--date") from error
+        raise typer.BadParameter(f"{text!r} is no date; write YYYY-MM-DD", param_hint=option) from error
 
 
 def say(text: str) -> None:

@@ -12,10 +12,13 @@
 This room writes, verifies, lists and reads releases. It trains nothing, encodes nothing and imports no other room.
 """
 
-from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
+from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
 from kar.release.asof import Joined, join
 from kar.release.audit import verify
+from kar.release.collect import Collected, collect
+from kar.release.diff import Diff, diff
 from kar.release.filejoin import JoinedFile, join_files
+from kar.release.leases import Lease
 from kar.release.loader import Batch, Rows, Stream, collate, lookup, torch_dataset
 from kar.release.macro import duckdb_macro
 from kar.release.reader import Release
@@ -24,10 +27,14 @@ from kar.release.shelf import Listed, list_releases, promote, rollback
 
 __all__ = [
     "Batch",
+    "Collected",
+    "Diff",
     "Joined",
     "JoinedFile",
+    "Lease",
     "Listed",
     "Release",
+    "ReleaseBusy",
     "ReleaseCorrupt",
     "ReleaseError",
     "ReleaseNotFound",
@@ -35,6 +42,8 @@ __all__ = [
     "SpaceMismatch",
     "Stream",
     "collate",
+    "collect",
+    "diff",
     "duckdb_macro",
     "join",
     "join_files",

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import errno
 import fcntl
 import hashlib
 import io
+import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kar.errors import ReleaseBusy
+
 _FICLONE = 0x40049409  # linux/fs.h: let one file share the blocks of another
+WAIT_S = 600.0  # for another publisher; `features.publisher_wait_s` says otherwise
+_LOOK_EVERY_S = 0.02
 
 
 class HashingFile(io.RawIOBase):
@@ -104,12 +111,55 @@ def replace(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def publisher_lock(published: Path) -> Iterator[None]:
-    """Wait until this process is the only one that writes below `published`. The kernel lets go when a process dies."""
+def publisher_lock(published: Path, wait_s: float = WAIT_S, doing: str = "publishing") -> Iterator[None]:
+    """Be the only process that writes releases below `published`. The kernel lets go when a process dies.
+
+    Args:
+        wait_s: how long to wait for another one to finish; 0: not at all.
+        doing: what the others are told while they wait.
+
+    Raises:
+        ReleaseBusy: another process held it all that time; says which one, where and since when.
+    """
     published.mkdir(parents=True, exist_ok=True)
-    with (published / ".publish.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    path = published / ".publish.lock"
+    with path.open("a+b") as stream:
+        _wait_for(stream, path, wait_s)
+        with contextlib.suppress(OSError):  # who holds it is a courtesy; a full disk must not keep anyone from collecting
+            stream.truncate(0)
+            since = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+            stream.write(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": since, "doing": doing}).encode())
+            stream.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                stream.truncate(0)
+
+
+def _wait_for(stream: io.BufferedRandom, path: Path, wait_s: float) -> None:
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise ReleaseBusy(
+                    f"{_holder(path)} in {path.parent}; waited {wait_s:g} s for it",
+                    "let it finish, then run again (features.publisher_wait_s)",
+                ) from None
+            time.sleep(_LOOK_EVERY_S)
+        else:
+            return
+
+
+def _holder(path: Path) -> str:
+    """Who holds the lock, from what it wrote there; it may be just about to write it, or to let go."""
+    try:
+        told = json.loads(path.read_bytes())
+        return f"process {told['pid']} on {told['host']} has been {told['doing']} since {told['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process is publishing"
 
 
 def file_sha(path: Path) -> str:

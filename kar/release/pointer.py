@@ -6,25 +6,29 @@ gate) was never there for a reader, and a rollback was there from the moment it 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound
+from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import durable, layout, manifest
 
 _MEND = "name a release to serve: kar release rollback ID (kar release list shows them)"
+_SHOWN = 10  # ids in a message
 
 
 @dataclass(frozen=True)
 class Served:
-    """A release was what readers got from `since` on, until the next entry's `since`."""
+    """A release was what readers got from `since` on, until the next entry's `since`; `by`: the process that moved CURRENT."""
 
     release: str
     since: dt.datetime
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,15 @@ def read_current(published: Path) -> Current:
     try:
         data = json.loads(text)
         release, sha = str(data["release"]), str(data["manifest_sha256"])
-        served = tuple(Served(str(e["release"]), manifest.in_utc(manifest.from_text(e["since"]))) for e in data.get("served", []))
+        served = tuple(
+            Served(str(e["release"]), manifest.in_utc(manifest.from_text(e["since"])), str(e.get("by", ""))) for e in data.get("served", [])
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = "is empty" if not text.strip() else f"cannot be read: {error!r}"
         raise ReleaseCorrupt(f"{path} {what}", _MEND) from error
     folder = layout.releases_folder(published) / release
     if not (folder / layout.MANIFEST).is_file():
-        raise ReleaseNotFound(f"{path} points at release {release}, which is not in {folder.parent}", _MEND)
+        raise ReleaseNotFound(f"{path} points at release {release}, which is not in {folder.parent}{gone(published, release)}", _MEND)
     if not served:
         served = (Served(release, manifest.from_text(manifest.read(folder)["published_at"])),)
     return Current(release, sha, served)
@@ -81,26 +87,54 @@ def maybe_current(published: Path) -> Current | None:
     return read_current(published) if layout.current_path(published).exists() else None
 
 
-def swap(published: Path, release: str, at: dt.datetime) -> Current:
+def digest(published: Path) -> str:
+    """sha256 of CURRENT as it lies there, readable or not; empty where there is none. What `swap` compares with."""
+    try:
+        return hashlib.sha256(layout.current_path(published).read_bytes()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def swap(published: Path, release: str, at: dt.datetime, expected: str | None = None) -> Current:
     """Point CURRENT at a release. The caller holds the publisher's lock and has verified the release.
 
     Args:
         at: now; if the clock went backwards, the last swap's time is used, so that `served` stays in order.
+        expected: `digest` of CURRENT when the caller decided; None: it decided under the lock.
+
+    Raises:
+        ReleaseBusy: CURRENT is not what it was then; says who moved it.
     """
     try:
         before = maybe_current(published)
     except (ReleaseCorrupt, ReleaseNotFound):
         before = None  # a damaged pointer is what a rollback mends; its list of served releases is lost
+    if expected is not None and digest(published) != expected:
+        _lost_to(published, release, before)
     served = before.served if before else ()
     since = max([manifest.in_utc(at), *(entry.since for entry in served)])
     sha = hashlib.sha256((layout.releases_folder(published) / release / layout.MANIFEST).read_bytes()).hexdigest()
-    current = Current(release, sha, (*served, Served(release, since)))
-    durable.replace(layout.current_path(published), _to_bytes(current))
+    by = f"process {os.getpid()} on {os.uname().nodename}"
+    current = Current(release, sha, (*served, Served(release, since, by)))
+    durable.replace(layout.current_path(published), to_bytes(current))
     return current
 
 
-def _to_bytes(current: Current) -> bytes:
-    served = [{"release": entry.release, "since": manifest.to_text(entry.since)} for entry in current.served]
+def _lost_to(published: Path, release: str, winner: Current | None) -> NoReturn:
+    if winner is None:
+        who = "and cannot be read now"
+    else:
+        last = winner.served[-1]
+        who = f"{last.by or 'another process'} made it serve {last.release} at {manifest.to_text(last.since)}"
+    raise ReleaseBusy(
+        f"CURRENT in {published} was moved while {release} was being verified: {who}; {release} is not served",
+        "look at what is served now (kar release list), then run again",
+    )
+
+
+def to_bytes(current: Current) -> bytes:
+    """CURRENT as it is written."""
+    served = [{"release": e.release, "since": manifest.to_text(e.since), **({"by": e.by} if e.by else {})} for e in current.served]
     value = {"release": current.release, "manifest_sha256": current.manifest_sha256, "served": served}
     return (json.dumps(value, indent=1) + "\n").encode()
 
@@ -124,13 +158,48 @@ def folder_of(published: Path, release: str) -> Path:
     folder = layout.releases_folder(published) / release
     if Path(release).name != release or release.startswith(".") or not (folder / layout.MANIFEST).is_file():
         found = ids(published)
-        raise ReleaseNotFound(f"there is no release {release!r} in {published}", f"name one of: {', '.join(found) or 'none published'}")
+        shown = (
+            f"{', '.join(found[-_SHOWN:]) or 'none published'}{' (the newest; kar release list shows all)' if len(found) > _SHOWN else ''}"
+        )
+        raise ReleaseNotFound(f"there is no release {release!r} in {published}{gone(published, release)}", f"name one of: {shown}")
     return folder
+
+
+def named(published: Path, text: str | None) -> Path:
+    """The folder of the release that a user means: by its id, by how its id begins (its date, say), or without a name the one served.
+
+    Raises:
+        ReleaseNotFound: none, or several, are named so.
+        ReleaseCorrupt: CURRENT is asked for and damaged.
+    """
+    if text is None:
+        return folder_of(published, read_current(published).release)
+    fitting = [release for release in ids(published) if text and release.startswith(text)]
+    if len(fitting) > 1 and text not in fitting:
+        raise ReleaseNotFound(f"{text!r} may be {len(fitting)} releases in {published}", f"say which: {', '.join(fitting[:_SHOWN])}")
+    return folder_of(published, fitting[0] if len(fitting) == 1 else text)
 
 
 def ids(published: Path) -> list[str]:
     """Ids of the finished releases, in order of their names (date, then content)."""
     return sorted(path.parent.name for path in layout.releases_folder(published).glob(f"[!.]*/{layout.MANIFEST}"))
+
+
+def gone_path(published: Path) -> Path:
+    """Which releases were removed on purpose: a line of JSON each."""
+    return published / "removed.jsonl"
+
+
+def gone(published: Path, release: str) -> str:
+    """When and by what a release, or those whose ids begin so, was removed, to end a message with; empty if nothing is known of it."""
+    told = ""
+    with contextlib.suppress(OSError):
+        for line in gone_path(published).read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                entry = json.loads(line)
+                if release and entry["release"].startswith(release):
+                    told = f": {entry['by']} removed {entry['release']} at {entry['removed_at']}"
+    return told
 
 
 def refuse_older(candidate: dict[str, Any], current: dict[str, Any]) -> None:

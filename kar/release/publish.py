@@ -65,6 +65,7 @@ def publish(
     promote: bool = True,
     gate: Gate | None = None,
     layering: Layering = Layering(),  # noqa: B008  (frozen)
+    wait_s: float = durable.WAIT_S,
 ) -> Published:
     """Publish users and items as one release.
 
@@ -74,15 +75,17 @@ def publish(
         promote: move CURRENT to it if its data_cutoff is newer (`pointer.promotes_over`); False: never.
         gate: judges the release once it is written and verified; unless every verdict passes, CURRENT stays.
         layering: how it is cut into files.
+        wait_s: how long to wait for another publisher.
 
     Raises:
+        ReleaseBusy: another publisher worked all that time; it is named.
         ReleaseCorrupt: what was written does not verify; nothing is published.
         ReleaseError: the rows do not fit each other or are not finite, or the file system refuses (full, read-only).
     """
     for side in sides:
         check_shapes(side)
     try:
-        with durable.publisher_lock(published):
+        with durable.publisher_lock(published, wait_s):
             releases = layout.releases_folder(published)
             releases.mkdir(exist_ok=True)
             for left in releases.glob(".*.partial"):  # of a publisher that died: we hold the lock, so nobody writes it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from kar.errors import ReleaseError, ReleaseNotFound, SpaceMismatch
-from kar.release import audit, layout, manifest, pointer
+from kar.release import audit, layout, leases, manifest, pointer
 from kar.release.content import instants
 from kar.release.ids import Ids
 from kar.release.layout import Kind, Side
 from kar.release.logical import Logical
 
 
-def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: bool = False) -> Release:
+def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: bool = False, lease_s: float | None = None) -> Release:
     """Open a release; exported as `kar.release.open`.
 
     CURRENT is read once: whatever is published later, this object stays with the release it found.
@@ -26,6 +27,8 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
         path: a published folder, or the folder of one release.
         as_of: the release that a published folder served at this instant (with its time zone); None: now.
         verify: recompute every digest first (about a second per million rows). Sizes are checked in any case.
+        lease_s: take a lease of so many seconds before anything is opened (`kar.release.leases`); it is renewed, and given back when
+            this object is dropped or the process ends. None: no lease.
 
     Raises:
         ReleaseNotFound: nothing is published there, or nothing was at `as_of`.
@@ -33,10 +36,35 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
         ReleaseError: a newer kar wrote it.
     """
     path = Path(path)
+    while True:
+        before = pointer.digest(path)
+        try:
+            return _open_once(path, as_of, verify, lease_s)
+        except ReleaseNotFound:
+            if pointer.digest(path) == before:
+                raise  # else: what CURRENT named was promoted over and collected before we got to it
+
+
+def _open_once(path: Path, as_of: dt.datetime | None, verify: bool, lease_s: float | None) -> Release:
+    folder, expected_sha = _resolved(path, as_of)
+    lease = None if lease_s is None else leases.Lease(leases.published_of(folder), folder.name, lease_s)
+    try:
+        release = _opened(folder, manifest.read(folder, expected_sha), verify)
+    except ReleaseError:
+        if lease is not None:
+            lease.close()
+        raise
+    if lease is not None:
+        weakref.finalize(release, lease.close)
+    return release
+
+
+def _resolved(path: Path, as_of: dt.datetime | None) -> tuple[Path, str | None]:
+    """The folder of the release that is meant, and the digest of its manifest if CURRENT names it."""
     if (path / layout.MANIFEST).is_file():
         if as_of is not None:
             raise ReleaseError(f"{path} is one release; as_of chooses among several", "open the published folder above releases/")
-        return _opened(path, manifest.read(path), verify)
+        return path, None
     current = pointer.read_current(path)
     release = current.release if as_of is None else current.at(manifest.in_utc(as_of))
     if release is None:
@@ -44,8 +72,7 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
             f"{path} served nothing at {as_of}; the first release was served from {manifest.to_text(current.served[0].since)}",
             "ask for a later instant",
         )
-    folder = pointer.folder_of(path, release)
-    return _opened(folder, manifest.read(folder, current.manifest_sha256 if release == current.release else None), verify)
+    return pointer.folder_of(path, release), current.manifest_sha256 if release == current.release else None
 
 
 def _opened(folder: Path, found: dict[str, Any], verify: bool) -> Release:
@@ -175,7 +202,7 @@ class Release:
             is_missing = np.ones(len(rows), bool)
             return np.tile(self.default(view, kind), (len(rows), 1)), is_missing
         places = np.maximum(rows, 0)
-        is_missing = self.is_missing(side, view)[places] | (rows < 0)
+        is_missing = self._side(side).mask(view, places) | (rows < 0)
         vectors_NW = self.gather(view, places, kind)
         vectors_NW[rows < 0] = self.default(view, kind)
         return vectors_NW, is_missing
@@ -187,6 +214,19 @@ class Release:
                 f"release {self.id} lives in space {self.space_id}, not in {space_id}: another encoder or adaptor made its vectors",
                 "train on this release, or open one of that space",
             )
+
+    def lease(self, seconds: float = 600.0, reader: str = "") -> leases.Lease:
+        """Keep this release from being collected while a `with` block runs; a thread renews the lease (`kar.release.leases`).
+
+        Args:
+            seconds: how long the release stays if this process dies.
+            reader: what others are told of who reads.
+
+        Raises:
+            ReleaseNotFound: it was collected already.
+            ReleaseError: the lease cannot be written, or the release lies in no published folder.
+        """
+        return leases.Lease(leases.published_of(self.path), self.id, seconds, reader)
 
     def _table(self, side: Side) -> dict[str, Any]:
         if side not in layout.SIDES:

@@ -1,6 +1,6 @@
 """rerank: train re-rankers over candidate lists with the adapted vectors, and judge the same arms by MAP and NDCG.
 
-reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector
+reads   example, example_item, sequence, user_attribute, item_attribute, history, knowledge_vector
 writes  rerank_list, rerank_metric, rerank_comparison
 rejects no_positive    a group of consecutive examples none of which is positive
         over_cap       a group beyond rerank.lists_per_user of its user and split
@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 
-from kar.model import arms
+from kar.model import arms, leakage
 from kar.model.bases import base_of
 from kar.model.batches import TrainingData
 from kar.model.data import load
@@ -40,8 +40,9 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
 
 
 def listed(inputs: Inputs, out: Output, settings: Settings) -> tuple[TrainingData, Candidates]:
-    """The examples, and the candidate lists in their initial order."""
+    """The examples, and the candidate lists in their initial order. Raises LeakError as `leakage.refuse` does."""
     example, example_item, sequence = inputs.table("example"), inputs.table("example_item"), inputs.table("sequence")
+    leakage.refuse([example], inputs.table("history").select(["user_id", "position"]), example_item)
     attributes = inputs.table("user_attribute"), inputs.table("item_attribute")
     base = base_of(settings.rerank.base, settings.adaptor, settings.histories.cap)
     data = load(example, example_item, sequence, *attributes, base, settings.adaptor.device)

@@ -13,10 +13,13 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
+from kar.flow import stage_named
 from kar.model.bases import base_of
 from kar.model.batches import TrainingData
 from kar.model.data import load
-from kar.settings import AdaptorSettings
+from kar.run import id_types
+from kar.settings import AdaptorSettings, Settings
+from kar.store import Home, Manifest, Output
 
 WIDTH = 16
 CAP = 5
@@ -63,6 +66,29 @@ class World:
                 "evidence_sha": [""] * count,
             }
         )
+
+    def seal(self, home: Home, settings: Settings, date: dt.date, history: pa.Table | None = None) -> None:
+        """Leave the partitions of the stages before training as the runner would."""
+        count = self.knowledge_vector.num_rows
+        whole_vector = (
+            self.knowledge_vector.append_column("text_sha", pa.array([""] * count))
+            .append_column("n_tokens", pa.array([1] * count, pa.int32()))
+            .append_column("truncated", pa.array([False] * count))
+        )
+        before = {
+            "sources": {"user_attribute": self.user_attribute, "item_attribute": self.item_attribute},
+            "histories": {"history": self.history() if history is None else history},
+            "vectors": {"knowledge_vector": whole_vector},
+            "examples": {"example": self.example, "example_item": self.example_item, "sequence": self.sequence},
+        }
+        for name, tables in before.items():
+            folder = home.partition(name, date).path
+            folder.mkdir(parents=True, exist_ok=True)
+            out = Output(stage_named(name), folder, id_types(settings))
+            for table_name, table in tables.items():
+                out.write(table_name, table)
+            sealed = Manifest(stage=name, date=date.isoformat(), recipe_sha="", recipe={}, tables=out.tables, figures={"tie_share": 0.25})
+            sealed.write(folder)
 
     def having(self, **tables: pa.Table) -> World:
         return replace(self, **tables)

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from kar.errors import LeakError, ModelError, SettingsError
-from kar.flow import stage_named
 from kar.model import checkpoint
-from kar.run import id_types, run_stage
+from kar.run import run_stage
 from kar.settings import AdaptorSettings, Settings, parse
-from kar.store import Home, Manifest, Output
+from kar.store import Home, Manifest
 from kar.verdict import verdict
 
 DATE = dt.date(2026, 11, 19)
@@ -35,26 +34,7 @@ def settings_of(adaptor: AdaptorSettings, ids: str = "int") -> Settings:
 
 def run(world: Any, home: Home, settings: Settings, history: pa.Table | None = None) -> Manifest:
     """Seal the stages before it as the runner would, then run the stage."""
-    vector = world.knowledge_vector
-    count = vector.num_rows
-    whole_vector = (
-        vector.append_column("text_sha", pa.array([""] * count))
-        .append_column("n_tokens", pa.array([1] * count, pa.int32()))
-        .append_column("truncated", pa.array([False] * count))
-    )
-    before = {
-        "sources": {"user_attribute": world.user_attribute, "item_attribute": world.item_attribute},
-        "histories": {"history": world.history() if history is None else history},
-        "vectors": {"knowledge_vector": whole_vector},
-        "examples": {"example": world.example, "example_item": world.example_item, "sequence": world.sequence},
-    }
-    for name, tables in before.items():
-        folder = home.partition(name, DATE).path
-        folder.mkdir(parents=True, exist_ok=True)
-        out = Output(stage_named(name), folder, id_types(settings))
-        for table_name, table in tables.items():
-            out.write(table_name, table)
-        Manifest(stage=name, date=DATE.isoformat(), recipe_sha="", recipe={}, tables=out.tables, figures={"tie_share": 0.25}).write(folder)
+    world.seal(home, settings, DATE, history)
     return run_stage("adaptor", settings, home, DATE, AS_OF)
 
 

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from kar import flow, rank_metrics, reranked
-from kar.errors import ModelError, NotMade, SettingsError
-from kar.flow import stage_named
-from kar.run import id_types, run_all, run_stage
+from kar.errors import LeakError, ModelError, NotMade, SettingsError
+from kar.run import run_all, run_stage
 from kar.settings import Settings, parse
-from kar.store import Home, Manifest, Output
+from kar.store import Home, Manifest
 
 DATE = dt.date(2026, 11, 19)
 AS_OF = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
@@ -34,34 +32,12 @@ def settings_of(adaptor: Any, rerank: Any, ids: str = "int") -> Settings:
     )
 
 
-def seal(world: Any, home: Home, settings: Settings) -> None:
-    """The stages before it, as the runner would leave them."""
-    vector = world.knowledge_vector
-    whole_vector = (
-        vector.append_column("text_sha", pa.array([""] * vector.num_rows))
-        .append_column("n_tokens", pa.array([1] * vector.num_rows, pa.int32()))
-        .append_column("truncated", pa.array([False] * vector.num_rows))
-    )
-    before = {
-        "sources": {"user_attribute": world.user_attribute, "item_attribute": world.item_attribute},
-        "vectors": {"knowledge_vector": whole_vector},
-        "examples": {"example": world.example, "example_item": world.example_item, "sequence": world.sequence},
-    }
-    for name, tables in before.items():
-        folder = home.partition(name, DATE).path
-        folder.mkdir(parents=True, exist_ok=True)
-        out = Output(stage_named(name), folder, id_types(settings))
-        for table_name, table in tables.items():
-            out.write(table_name, table)
-        Manifest(stage=name, date=DATE.isoformat(), recipe_sha="", recipe={}, tables=out.tables).write(folder)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, timed: Any, made: Any) -> tuple[Home, Manifest]:
     """Four models, four arms, two seeds of one of them."""
     settings = settings_of(made.adaptor, made.settings.model_copy(update={"seeds": [1, 2], "epochs": 1, "first_stage": "ranker"}))
     home = Home(tmp_path_factory.mktemp("home"), "world")
-    seal(timed, home, settings)
+    timed.seal(home, settings, DATE)
     return home, run_stage("rerank", settings, home, DATE, AS_OF)
 
 
@@ -155,7 +131,7 @@ def test_it_is_no_part_of_run_all_and_runs_by_its_name(timed: Any, made: Any, tm
     home = Home(tmp_path, "world")
     with pytest.raises(NotMade, match="rerank reads examples"):
         run_all(settings, home, DATE, lambda: AS_OF, ["rerank"])
-    seal(timed, home, settings)
+    timed.seal(home, settings, DATE)
     [manifest] = run_all(settings, home, DATE, lambda: AS_OF, ["rerank"])
     assert manifest.stage == "rerank"
     [again] = run_all(settings, home, DATE, lambda: AS_OF, ["rerank"])
@@ -170,16 +146,25 @@ def test_text_ids_give_the_same_figures_as_numbers(text_world: Any, timed: Any, 
     for ids, world in (("int", timed), ("string", texts)):
         settings = settings_of(made.adaptor, made.settings.model_copy(update=changes), ids)
         home = Home(tmp_path / ids, "world")
-        seal(world, home, settings)
+        world.seal(home, settings, DATE)
         run_stage("rerank", settings, home, DATE, AS_OF)
         found[ids] = rows_of(home, "rerank_metric")
     assert found["int"] == found["string"]
 
 
+def test_lists_of_examples_that_a_prompt_has_seen_stop_the_stage(timed: Any, made: Any, tmp_path: Path) -> None:
+    settings = settings_of(made.adaptor, made.settings.model_copy(update={"models": ["prm"], "arms": ["base"]}))
+    home = Home(tmp_path, "world")
+    timed.seal(home, settings, DATE, timed.history(more=1))
+    with pytest.raises(LeakError, match="lie inside the history that their user's prompt was shown"):
+        run_stage("rerank", settings, home, DATE, AS_OF)
+    assert not home.partition("rerank", DATE).path.exists()
+
+
 def test_a_loss_that_is_no_longer_finite_is_a_named_error(timed: Any, made: Any, tmp_path: Path) -> None:
     settings = settings_of(made.adaptor, made.settings.model_copy(update={"models": ["prm"], "arms": ["base"], "learning_rate": 1e30}))
     home = Home(tmp_path, "world")
-    seal(timed, home, settings)
+    timed.seal(home, settings, DATE)
     with pytest.raises(ModelError, match=r"rerank: prm, base, seed 1: the loss of epoch 0"):
         run_stage("rerank", settings, home, DATE, AS_OF)
     assert not home.partition("rerank", DATE).path.exists()
@@ -207,6 +192,6 @@ def test_trainings_side_by_side_give_the_very_same_tables(timed: Any, made: Any,
         changes = {"models": ["mir", "dlcm"], "arms": ["base", "knowledge"], "epochs": 1, "processes": processes}
         settings = settings_of(made.adaptor, made.settings.model_copy(update=changes))
         home = Home(tmp_path / str(processes), "world")
-        seal(timed, home, settings)
+        timed.seal(home, settings, DATE)
         found[processes] = run_stage("rerank", settings, home, DATE, AS_OF).tables
     assert found[1] == found[2]
