@@ -9,7 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from kar.page.drift import Drift
 from kar.page.factors import ByFactor
+from kar.page.item_map import ItemMap
+from kar.page.nights import Nights
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Manifest
 
@@ -46,6 +49,9 @@ class Facts:
         item_count: items.
         chosen: what is printed in full.
         by_factor: what the texts say factor by factor.
+        drift: since the last release; None: there is none to compare with.
+        nights: what the nights up to this one cost.
+        item_map: the most popular items by their knowledge.
     """
 
     date: dt.date
@@ -70,6 +76,9 @@ class Facts:
     item_count: int
     chosen: Chosen
     by_factor: ByFactor = field(default_factory=ByFactor)
+    drift: Drift | None = None
+    nights: Nights = field(default_factory=lambda: Nights([], [], []))
+    item_map: ItemMap = field(default_factory=ItemMap)
 
     def ran_with(self, stage: str, section: str, key: str) -> Any:
         """A setting as the stage's recipe recorded it, else as the settings say now."""
