@@ -1,6 +1,6 @@
 """Readers, a publisher and a collector at one folder, as processes of their own; then the same with the publisher killed at random instants.
 
-    python -m benchmarks.release_chaos [SECONDS] [--out FILE] [--folder FOLDER]
+    python -m benchmarks.release_chaos [SECONDS] [--users N] [--out FILE] [--folder FOLDER]
 
 Four readers open the release that is served, with a lease, and look that every vector of both tables is of that release's night (each night's
 vectors say which one it is); the collector keeps one release besides what is leased. What must be 0: reads that failed, reads that mixed two
@@ -28,18 +28,23 @@ import pyarrow as pa
 import kar.release
 from benchmarks.table import Row, rounded, text, write
 from kar.errors import ReleaseError, ReleaseNotFound
+from kar.release.layout import Side
 from kar.release.publish import publish
 from kar.release.rows import Facts, SideRows, ViewRows
 
-READERS, USERS, ITEMS, WIDTH = 4, 20_000, 5_000, 16
+READERS, USERS, WIDTH = 4, 5_000, 16
+MUST_BE_ZERO = (
+    "reads that failed", "reads of two nights at once", "files missing under a lease", "kills after which CURRENT did not open and verify",
+    "collections that failed",
+)  # fmt: skip
 LEASE_S = 30.0
 _FIRST = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _TIME = pa.timestamp("us", tz="UTC")
-_LONGEST_LIFE_S = 1.5  # of a publisher that is killed: from its first import to some nights
+_LONGEST_LIFE = 3.0  # of a publisher that is killed, in nights as long as those of the first run
 
 
-def publish_night(published: Path, number: int) -> None:
-    """Every vector of night `number` begins with `number`, but for a tenth of the users, whom nothing is known of."""
+def publish_night(published: Path, number: int, users: int) -> None:
+    """Every vector of night `number` begins with `number`; of a tenth of the users nothing is known. A quarter as many items."""
     at = _FIRST + dt.timedelta(days=number)
     facts = Facts(
         "chaos",
@@ -50,13 +55,13 @@ def publish_night(published: Path, number: int) -> None:
         adaptor={"sha": "0" * 64},
         normalisation="none",
     )
-    users = _side("user", "user.preference", pa.array(np.arange(USERS)), number, at, np.arange(USERS) % 10 == 0)
-    items = _side("item", "item.facts", pa.array(np.arange(ITEMS)), number, at, np.zeros(ITEMS, bool))
-    publish(published, (users, items), facts)
+    user_rows = _side("user", "user.preference", number, at, np.arange(users) % 10 == 0)
+    item_rows = _side("item", "item.facts", number, at, np.zeros(users // 4, bool))
+    publish(published, (user_rows, item_rows), facts)
 
 
-def _side(side: str, view: str, ids: pa.Array, number: int, at: dt.datetime, is_missing: np.ndarray) -> SideRows:
-    vectors = np.random.default_rng(number).normal(size=(len(ids), WIDTH)).astype(np.float32)
+def _side(side: Side, view: str, number: int, at: dt.datetime, is_missing: np.ndarray) -> SideRows:
+    vectors = np.random.default_rng(number).normal(size=(len(is_missing), WIDTH)).astype(np.float32)
     vectors[:, 0] = number
     knowledge = vectors.copy()
     vectors[is_missing], knowledge[is_missing] = number, 0.0
@@ -67,7 +72,7 @@ def _side(side: str, view: str, ids: pa.Array, number: int, at: dt.datetime, is_
     default = np.full(WIDTH, number, np.float32)
     times = told(at, _TIME)
     rows = ViewRows(view, is_missing, vectors, knowledge, default, times, times, told("asked", pa.string()), told("none", pa.string()))
-    return SideRows("user" if side == "user" else "item", ids, (rows,))
+    return SideRows(side, pa.array(np.arange(len(is_missing))), (rows,))
 
 
 def read(published: Path, until: float, seed: int) -> dict[str, int]:
@@ -83,8 +88,8 @@ def read(published: Path, until: float, seed: int) -> dict[str, int]:
             _say(f"open: {error}")
             continue
         try:
-            nights = _nights(release, generator)
-            told["mixed"] += len(nights) != 1
+            found = nights(release, generator)
+            told["mixed"] += len(found) != 1
             seen.add(release.id)
             told["reads"] += 1
         except (ReleaseNotFound, FileNotFoundError) as error:
@@ -96,20 +101,21 @@ def read(published: Path, until: float, seed: int) -> dict[str, int]:
     return {**told, "releases": len(seen)}
 
 
-def _nights(release: kar.release.Release, generator: np.random.Generator) -> set[int]:
+def nights(release: kar.release.Release, generator: np.random.Generator) -> set[int]:
     """The nights that the vectors of both sides, opened one after another with a pause between, are of."""
     found = {(dt.date.fromisoformat(release.manifest["date"]) - _FIRST.date()).days}
-    for side, view, count in (("item", "item.facts", ITEMS), ("user", "user.preference", USERS)):
-        vectors, _ = release.vectors("user" if side == "user" else "item", view, generator.integers(0, count, 1000))
+    views: tuple[tuple[Side, str], ...] = (("item", "item.facts"), ("user", "user.preference"))
+    for side, view in views:
+        vectors, _ = release.vectors(side, view, generator.integers(0, len(release.ids(side)), 1000))
         found |= {int(night) for night in np.unique(vectors[:, 0])}
         time.sleep(generator.uniform(0, 0.05))
     return found
 
 
-def publish_until(published: Path, until: float, first: int) -> dict[str, int]:
-    number = first
+def publish_until(published: Path, until: float, users: int) -> dict[str, int]:
+    number = first = _next_night(published)
     while time.time() < until:
-        publish_night(published, number)
+        publish_night(published, number, users)
         number += 1
     return {"published": number - first}
 
@@ -131,46 +137,58 @@ def _say(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def rows(seconds: float, folder: Path, seed: int = 1) -> Iterator[Row]:
+def rows(seconds: float, folder: Path, users: int = USERS, seed: int = 1) -> Iterator[Row]:
     """Both runs, `seconds` each."""
-    for is_killed in (False, True):
-        published = folder / ("killed" if is_killed else "whole")
-        publish_night(published, 0)
-        yield from _run(published, seconds, is_killed, random.Random(seed))
+    for name in ("whole", "killed"):
+        publish_night(folder / name, 0, users)
+    yield from _run(folder / "whole", seconds, users)
+    night_s = seconds / _next_night(folder / "whole")
+    yield from _run(folder / "killed", seconds, users, random.Random(seed), _LONGEST_LIFE * night_s)
 
 
-def _run(published: Path, seconds: float, is_killed: bool, generator: random.Random) -> Iterator[Row]:
+def _run(published: Path, seconds: float, users: int, killed: random.Random | None = None, longest_life_s: float = 0.0) -> Iterator[Row]:
+    """One run; `killed` draws how long each publisher lives, None: one lives through it all."""
+    watching = [_started("read", published, seed) for seed in range(READERS)] + [_started("collect", published)]
+    publishers = [_started("publish", published, users)]
+    for process in [*watching, *publishers]:
+        _await(process)
     until = time.time() + seconds
-    watching = [_start("read", published, until, seed) for seed in range(READERS)] + [_start("collect", published, until)]
+    for process in watching:
+        _go(process, until)
     kills = bad = 0
-    if is_killed:
+    if killed:
         while time.time() < until:
-            publisher = _start("publish", published, until + 60, _next_night(published))
-            time.sleep(generator.uniform(0.2, _LONGEST_LIFE_S))
-            publisher.kill()
-            publisher.communicate()
+            publisher = publishers.pop()
+            if kills:
+                _await(publisher)
+            _go(publisher, until + 60)
+            publishers.append(_started("publish", published, users))  # the next one imports while this one publishes
+            time.sleep(killed.uniform(0, longest_life_s))
+            _kill(publisher)
             kills += 1
             bad += not _opens_and_verifies(published)
+        _kill(publishers.pop())
     else:
-        watching.append(_start("publish", published, until, _next_night(published)))
-    told = [_ended(process) for process in watching]
-    what = f"four readers, a {'publisher killed at random instants' if is_killed else 'publisher'} and a collector, {seconds:g} s"
+        _go(publishers[0], until)
+    told = [_ended(process) for process in [*watching, *publishers]]
+    readers, collector = told[:READERS], told[READERS]
+    what = f"four readers, a publisher{' that is killed at random' if killed else ''} and a collector, {seconds:g} s"
     for name, label in (
         ("failed", "reads that failed"),
         ("mixed", "reads of two nights at once"),
         ("missing", "files missing under a lease"),
     ):
-        yield Row(f"{label}: {what}", "kar", float(sum(one[name] for one in told[:READERS])), "count")
-    if is_killed:
+        yield Row(f"{label}: {what}", "kar", float(sum(one[name] for one in readers)), "count")
+    yield Row(f"collections that failed: {what}", "kar", float(collector["failed"]), "count")
+    if killed:
         yield Row(f"kills after which CURRENT did not open and verify: {what}", "kar", float(bad), "count")
         yield Row(f"kills: {what}", "kar", float(kills), "count")
-    yield Row(f"collections that failed: {what}", "kar", float(told[READERS]["failed"]), "count")
-    yield Row(f"reads: {what}", "kar", float(sum(one["reads"] for one in told[:READERS])), "count")
-    yield Row(f"releases that the busiest reader met: {what}", "kar", float(max(one["releases"] for one in told[:READERS])), "count")
-    nights = _next_night(published) - 1
-    yield Row(f"releases published: {what}", "kar", float(nights), "count")
-    yield Row(f"releases removed: {what}", "kar", float(told[READERS]["removed"]), "count")
-    yield Row(f"reads a second: {what}", "kar", rounded(sum(one["reads"] for one in told[:READERS]) / seconds), "1/s")
+    yield Row(f"releases published: {what}", "kar", float(_next_night(published) - 1), "count")
+    yield Row(f"releases removed: {what}", "kar", float(collector["removed"]), "count")
+    yield Row(f"releases that the busiest reader met: {what}", "kar", float(max(one["releases"] for one in readers)), "count")
+    reads = sum(one["reads"] for one in readers)
+    yield Row(f"reads: {what}", "kar", float(reads), "count")
+    yield Row(f"reads a second: {what}", "kar", rounded(reads / seconds), "1/s")
 
 
 def _next_night(published: Path) -> int:
@@ -188,12 +206,29 @@ def _opens_and_verifies(published: Path) -> bool:
     return True
 
 
-def _start(role: str, published: Path, until: float, number: int = 0) -> subprocess.Popen[str]:
-    task = json.dumps({"role": role, "published": str(published), "until": until, "number": number})
+def _started(role: str, published: Path, number: int = 0) -> subprocess.Popen[str]:
+    """A process that imports what it needs, says so, and waits to be told until when to work; `number`: a reader's seed, a publisher's users."""
+    task = json.dumps({"role": role, "published": str(published), "number": number})
+    command = [sys.executable, "-m", "benchmarks.release_chaos", "--task", task]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.release_chaos", "--task", task], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def _await(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        raise RuntimeError("a process of the chaos did not start")
+
+
+def _go(process: subprocess.Popen[str], until: float) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{until}\n")
+    process.stdin.flush()
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
 
 
 def _ended(process: subprocess.Popen[str]) -> dict[str, int]:
@@ -205,7 +240,9 @@ def _ended(process: subprocess.Popen[str]) -> dict[str, int]:
 
 
 def _work(task: dict[str, object]) -> dict[str, int]:
-    published, until, number = Path(str(task["published"])), float(str(task["until"])), int(str(task["number"]))
+    published, number = Path(str(task["published"])), int(str(task["number"]))
+    print("ready", flush=True)
+    until = float(sys.stdin.readline())
     if task["role"] == "read":
         return read(published, until, number)
     return collect_until(published, until) if task["role"] == "collect" else publish_until(published, until, number)
@@ -214,6 +251,7 @@ def _work(task: dict[str, object]) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.release_chaos", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("seconds", type=float, nargs="?", default=60.0, help="of each of the two runs (60)")
+    parser.add_argument("--users", type=int, default=USERS, help=f"so many, and a quarter as many items ({USERS:,})")
     parser.add_argument("--out", type=Path, help="also write the rows there, as JSON")
     parser.add_argument("--folder", type=Path, help="publish below it (a temporary folder)")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
@@ -222,18 +260,13 @@ def main() -> None:
         print(json.dumps(_work(asked.task)))
         return
     with tempfile.TemporaryDirectory(prefix="kar-chaos-", dir=asked.folder) as folder:
-        found = list(rows(asked.seconds, Path(folder)))
+        found = list(rows(asked.seconds, Path(folder), asked.users))
     print(text(found))
     if asked.out:
         write(found, asked.out)
     bad = [row for row in found if row.figure and row.name.split(":")[0] in MUST_BE_ZERO]
     raise SystemExit(1 if bad else 0)
 
-
-MUST_BE_ZERO = (
-    "reads that failed", "reads of two nights at once", "files missing under a lease", "kills after which CURRENT did not open and verify",
-    "collections that failed",
-)  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -7,6 +7,8 @@ A downstream job: it imports nothing of kar but `kar.release`. Copy it and put y
 The examples are a Parquet file with the columns user_id, item_id, event_at (UTC), label (0 or 1), split (train, valid,
 test) and, if there is one, position (how many events the user had before). The release is joined to each example as of
 its own time, so nothing is served that was not there then, and an example without knowledge keeps its row: a mask says so.
+A lease keeps the releases that it reads from being collected, however long it trains. A study is repeated with --as-of: by the release
+that was served at that instant, whatever has been published since.
 
 Which split may be used. The adapted vectors come from an adaptor that was trained jointly with a ranker on the *train*
 examples of kar's own split. Use that very split: with another one, its training examples may stand in your test set.
@@ -22,6 +24,8 @@ which is trained by dropping ids at random) and a multi-layer perceptron; the ep
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime as dt
 import sys
 import time
 from dataclasses import dataclass
@@ -213,19 +217,53 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="published: what was served at each example's time (production). evidence: what is served now, where its prompts saw "
         "nothing newer than the example (studies on old data, where everything was published later)",
     )
+    parser.add_argument(
+        "--as-of",
+        type=instant,
+        help="with --clock evidence: the release that was served at this instant, such as 2026-11-20T06:00+00:00, instead of now",
+    )
+    parser.add_argument(
+        "--lease-s", type=float, default=600, help="seconds that the releases stay if this job dies; renewed while it lives; 0: no lease"
+    )
     parser.add_argument("--epochs", type=int, default=12, help="at most so many; the best on valid is kept (default 12)")
     parser.add_argument("--patience", type=int, default=2, help="epochs without a better AUC on valid before stopping (default 2)")
     parser.add_argument("--batch-size", type=int, default=1024, help="examples per step (default 1024)")
     parser.add_argument("--seed", type=int, default=1, help="of weights, shuffling and resampling (default 1)")
     parser.add_argument("--threads", type=int, default=1, help="of torch; more do not help a model this small (default 1)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.as_of is not None and args.clock != "evidence":
+        parser.error("--as-of chooses one release: say --clock evidence; --clock published takes for each example the one of its time")
+    return args
+
+
+def instant(text: str) -> dt.datetime:
+    """An instant with its time zone; argparse names what is none."""
+    found = dt.datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError("no time zone")
+    return found
+
+
+def joined_with(args: argparse.Namespace, examples: pa.Table) -> kar.release.Joined:
+    """The examples with what may serve each."""
+    if args.as_of is None:
+        return kar.release.join(args.release, examples, clock=args.clock)
+    return kar.release.join(kar.release.open(args.release, as_of=args.as_of).path, examples, clock=args.clock)
 
 
 def run(args: argparse.Namespace) -> None:
+    examples = read_examples(args.examples)
+    joined = joined_with(args, examples)
+    with contextlib.ExitStack() as leases:
+        for release in joined.releases if args.lease_s > 0 else ():
+            leases.enter_context(release.lease(args.lease_s, "examples/train_ctr.py"))
+        compare(args, examples, joined)
+
+
+def compare(args: argparse.Namespace, examples: pa.Table, joined: kar.release.Joined) -> None:
+    """Train without and with knowledge, and print what came of it."""
     started = time.monotonic()
     torch.set_num_threads(max(1, args.threads))
-    examples = read_examples(args.examples)
-    joined = kar.release.join(args.release, examples, clock=args.clock)
     split = examples.column("split").to_numpy()
     (user, user_count), (item, item_count) = (numbered(examples.column(f"{side}_id"), split == "train") for side in ("user", "item"))
     position = examples.column("position").to_numpy().astype(np.float32) if "position" in examples.column_names else np.zeros(len(split))

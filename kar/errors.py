@@ -20,6 +20,7 @@ paragraph on stderr, never as a traceback; wrong usage of the command line is ex
     │   ├── ServerStartFailed  the embedded server did not come up
     │   └── LedgerError        the file of paid answers cannot be read, written or trusted
     ├── FetchError             a file the user asked for could not be fetched or unpacked
+    ├── CatalogError           a question to the catalogue: bad SQL, a write, a file that is not the catalogue's
     ├── ModelError             vectors, checkpoints, training data that do not fit
     ├── BrowseError            the local web page: a library is missing, the port is taken
     └── ReleaseError           publishing and reading releases
@@ -111,6 +112,10 @@ class LedgerError(LLMError):
 
 
 class FetchError(KarError):
+    pass
+
+
+class CatalogError(KarError):
     pass
 
 

@@ -68,6 +68,7 @@ SOURCES = Stage(
         "after_cutoff": "an event at or after the end of the partition date",
         "bad_rating": "a rating that is missing, not a finite number, or outside the declared range; a click that is neither 0 nor 1",
         "bad_row": "a line that the file's format cannot parse",
+        "forgotten": "a row of a user or item that kar forget took away; shown nowhere",
     },
     settings=("scenario", "sources"),
 )
@@ -152,6 +153,7 @@ KNOWLEDGE = Stage(
         "evidence_after_cutoff": "imported text whose evidence is not in the user's events before the cutoff date",
         "missing_id": "an imported row without a subject id",
         "bad_row": "an imported line that is not the expected JSON",
+        "forgotten": "an imported text about a user or item that kar forget took away; shown nowhere",
     },
     settings=("scenario", "knowledge", "llm"),
 )

@@ -111,40 +111,66 @@ def shown(home: Home, text: str | None, now: dt.datetime) -> str:
     """What a release binds, readable."""
     path = pointer.named(home.published, text)
     opened = releasing.open(path)
-    found = opened.manifest
     entry = next(one for one in releasing.list_releases(home.published, now) if one.id == opened.id)
     served = f"served since {entry.served_since:%Y-%m-%d %H:%M} UTC" if entry.is_current else "not served now"
     if not entry.is_current and entry.served_since:
         served += f"; last from {entry.served_since:%Y-%m-%d %H:%M} UTC"
     lines = [f"release {opened.id}, {served}", f"  in {path}", ""]
-    told: list[tuple[str, str]] = [
-        ("date", found["date"]),
-        ("data cutoff", f"{opened.data_cutoff:%Y-%m-%d %H:%M:%S} UTC" if opened.data_cutoff else "none: no prompt saw an interaction"),
-        ("published", f"{opened.published_at:%Y-%m-%d %H:%M:%S} UTC"),
-        ("space", f"{opened.space_id}: encoder {opened.encoder_id}, adaptor {str(found['space']['adaptor_sha'])[:12]}"),
-        ("parent", found["parent"] or "none"),
-    ]
-    if entry.is_reconstructed:
-        told.append(("reconstructed", "yes: made long after its date; its language model may know what came later"))
-    for side in layout.SIDES:
-        table = found["tables"][layout.table_name(side)]
-        told.append((f"{side}s", f"{table['rows']:,}, {table['covered_share']:.1%} with knowledge"))
-        told += [("", f"{view}  {share:.1%}, {_floats(opened, view)}") for view, share in table["coverage"].items()]
-    told += [
-        ("written by", f"{one['view']}  {one['model'] or 'an unnamed model'}, {one['count']:,} rows") for one in found.get("models", [])
-    ]
-    told += [
-        ("template", f"{v}  {name or 'imported'}, {n:,} rows")
-        for v, names in found.get("templates", {}).items()
-        for name, n in names.items()
-    ]
-    told += [("reads", f"{stage} of {made['date']}") for stage, made in found.get("inputs", {}).items()]
-    told += [("uplift", f"knowledge − {row['arm_b']}, {row['slice']}: {_interval(row)}") for row in found.get("uplift", [])]
-    told += [("gate", f"{'passed' if one['is_passed'] else 'FAILED'}  {one['check']}: {one['why']}") for one in found.get("gate", [])]
-    told.append(("files", f"{len(manifest.files(found))}, {entry.bytes / 1e6:,.1f} MB; code {found.get('code_version') or 'unnamed'}"))
-    told += [("kept", str(reason)) for reason in entry.pins] + [("kept", f"leased by {lease}") for lease in entry.leases]
-    lines += _labelled(told)
+    lines += _labelled(
+        [*_clocks(opened), *_tables(opened), *_sources(opened.manifest), *_judged(opened.manifest), *_kept(opened.manifest, entry)]
+    )
     return "\n".join([*lines, "", f"the whole manifest: kar release show {opened.id} --json"])
+
+
+def _clocks(opened: releasing.Release) -> Iterator[tuple[str, str]]:
+    found = opened.manifest
+    yield "date", found["date"]
+    yield "data cutoff", f"{opened.data_cutoff:%Y-%m-%d %H:%M:%S} UTC" if opened.data_cutoff else "none: no prompt saw an interaction"
+    yield "published", f"{opened.published_at:%Y-%m-%d %H:%M:%S} UTC"
+    if found["is_reconstructed"]:
+        yield "reconstructed", "yes: made long after its date; its language model may know what came later"
+    yield "space", f"{opened.space_id}: encoder {opened.encoder_id}, adaptor {str(found['space']['adaptor_sha'])[:12]}"
+    yield "parent", found["parent"] or "none"
+
+
+def _tables(opened: releasing.Release) -> Iterator[tuple[str, str]]:
+    for side in layout.SIDES:
+        table = opened.manifest["tables"][layout.table_name(side)]
+        active = table.get("covered_active_share")
+        of_active = "" if active is None else f"; {active:.1%} of the {table['active_count']:,} active ones"
+        yield f"{side}s", f"{table['rows']:,}, {table['covered_share']:.1%} with knowledge{of_active}"
+        for view, share in table["coverage"].items():
+            yield "", f"{view}  {share:.1%}, {_floats(opened, view)}"
+
+
+def _sources(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for one in found.get("models", []):
+        yield "written by", f"{one['view']}  {one['model'] or 'an unnamed model'}, {one['count']:,} rows"
+    for view, versions in found.get("templates", {}).items():
+        for version, count in versions.items():
+            yield "template", f"{view}  {version or 'imported'}, {count:,} rows"
+    for stage, made in found.get("inputs", {}).items():
+        yield "reads", f"{stage} of {made['date']}"
+    for label, told in found.get("cost", {}).items():
+        parts = [f"{value:,} {name.replace('_', ' ')}" for name, value in told.items() if value is not None]
+        yield "cost", f"{label}: {', '.join(parts) or 'not known'}"
+
+
+def _judged(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for row in found.get("uplift", []):
+        yield "uplift", f"knowledge − {row['arm_b']}, {row['slice']}: {_interval(row)}"
+    for one in found.get("gate", []):
+        yield "gate", f"{'passed' if one['is_passed'] else 'FAILED'}  {one['check']}: {one['why']}"
+
+
+def _kept(found: dict[str, Any], entry: Listed) -> Iterator[tuple[str, str]]:
+    written = found.get("bytes")
+    new = "" if written is None else f", {written['written'] / 1e6:,.2f} MB of them its own when it was written"
+    yield "files", f"{len(manifest.files(found))}, {entry.bytes / 1e6:,.2f} MB{new}; code {found.get('code_version') or 'unnamed'}"
+    for pin in entry.pins:
+        yield "kept", str(pin)
+    for lease in entry.leases:
+        yield "kept", f"leased by {lease}"
 
 
 def _floats(opened: releasing.Release, view: str) -> str:

@@ -27,6 +27,7 @@ from kar.errors import AlreadyRunning, NotMade, StageError
 from kar.flow import Read, Stage
 from kar.settings import Settings
 from kar.store import Home, Inputs, Manifest, Output, Partition, file_sha, json_sha
+from kar.store.forgotten import nobody_is_forgotten
 from kar.tables import IdTypes
 
 _PACKAGES = ("duckdb", "pyarrow", "numpy", "torch", "sentence-transformers", "transformers", "deepctr-torch")
@@ -60,21 +61,30 @@ def run_stage(name: str, settings: Settings, home: Home, date: dt.date, as_of: d
 
     Raises:
         NotMade: an input has not been made yet.
-        AlreadyRunning: another process makes this partition.
+        AlreadyRunning: another process makes this partition, or `kar forget` is at work.
         KarError: whatever the stage itself raises; the partition is then as it was before.
     """
-    stage = flow.stage_named(name)
-    partition = home.partition(name, date)
-    with _locked(partition, name):
-        inputs = Inputs(stage, date, cutoff_of(date), as_of, home, id_types(settings), resolve(stage, settings, home, date))
-        module = importlib.import_module(f"kar.stages.{name}")
-        if hasattr(module, "facts"):
-            inputs = dataclasses.replace(inputs, facts=module.facts(settings, inputs))
-        recipe = _recipe(stage, module, settings, inputs)
-        if partition.exists() and (made := Manifest.read(partition.manifest_path)).recipe_sha == json_sha(recipe):
-            log.info(f"{name}: nothing to do", date=date, rows={t: v["rows"] for t, v in made.tables.items()})
-            return made
-        return _make(stage, module, settings, inputs, partition, recipe)
+    with nobody_is_forgotten(home), _locked(home.partition(name, date), name):
+        return run_held(name, settings, home, date, as_of)
+
+
+def run_held(name: str, settings: Settings, home: Home, date: dt.date, as_of: dt.datetime) -> Manifest:
+    """As `run_stage`, for a caller that holds the home's locks."""
+    stage, partition = flow.stage_named(name), home.partition(name, date)
+    inputs = inputs_of(stage, settings, home, date, as_of)
+    module = importlib.import_module(f"kar.stages.{name}")
+    if hasattr(module, "facts"):
+        inputs = dataclasses.replace(inputs, facts=module.facts(settings, inputs))
+    recipe = _recipe(stage, module, settings, inputs)
+    if partition.exists() and (made := Manifest.read(partition.manifest_path)).recipe_sha == json_sha(recipe):
+        log.info(f"{name}: nothing to do", date=date, rows={t: v["rows"] for t, v in made.tables.items()})
+        return made
+    return _make(stage, module, settings, inputs, partition, recipe)
+
+
+def inputs_of(stage: Stage, settings: Settings, home: Home, date: dt.date, as_of: dt.datetime) -> Inputs:
+    """What a stage gets to read for a date. Raises NotMade."""
+    return Inputs(stage, date, cutoff_of(date), as_of, home, id_types(settings), resolve(stage, settings, home, date))
 
 
 def resolve(stage: Stage, settings: Settings, home: Home, date: dt.date) -> dict[tuple[str, str], Partition | None]:

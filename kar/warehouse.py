@@ -49,7 +49,7 @@ def models(folder: Path = FOLDER) -> dict[str, Model]:
     Raises:
         StageError: the folder is not there, or a header lacks a line or names another model.
     """
-    paths = [path for path in sorted(folder.glob("*/*.sql")) if path.parent.name != "macros"]
+    paths = [path for path in sorted(folder.glob("*/*.sql")) if path.parent.name not in ("macros", "catalog")]
     if not paths:
         raise StageError(f"there are no SQL models in {folder}", "install kar from its repository: pip install -e .")
     return {path.stem: _model(path) for path in paths}

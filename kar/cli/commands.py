@@ -14,13 +14,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from kar import flow
-from kar.cli import batch, deadletters, ledger, release
+from kar.cli import batch, deadletters, features, ledger, release
 from kar.cli.backfill import backfill
 from kar.cli.browse import browse
 from kar.cli.evaluate import evaluate
+from kar.cli.export import export
+from kar.cli.forget import forget
 from kar.cli.metrics import metrics
 from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
 from kar.cli.rerank import rerank
+from kar.cli.sql import catalog, sql
 from kar.errors import KarError
 from kar.untrusted import shown
 
@@ -38,6 +41,7 @@ app = typer.Typer(
 )
 factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
 app.add_typer(release.app, name="release")
+app.add_typer(features.app, name="features")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(batch.app, name="batch")
 app.add_typer(deadletters.app, name="deadletters")
@@ -184,10 +188,14 @@ def fetch(
     say(str(known[what](home_root(home))))
 
 
+release.app.command("export")(export)
 app.command()(backfill)
 app.command()(metrics)
 app.command()(rerank)
 app.command()(evaluate)
+app.command()(sql)
+app.command()(catalog)
+app.command()(forget)
 app.command()(browse)
 
 

@@ -53,9 +53,12 @@ def import_(
 ) -> None:
     """Take in every row that is not there yet. Doing it twice adds nothing."""
     from kar.llm import ledger
+    from kar.store import read_forgotten
 
     place = open_scenario(settings, override, home)[1]
-    merged = ledger.merge(place.ledger, source)
+    merged = ledger.merge(place.ledger, source, read_forgotten(place).holds_request)
+    if merged.forgotten:
+        say(f"{merged.forgotten:,} rows left out: kar forget erased their requests")
     say(f"{merged.read:,} rows read, {merged.added:,} added, {merged.known:,} were there already")
     _warn("left out", merged.left_out)
 

@@ -173,11 +173,10 @@ def _turned(
     before: Release, after: Release, side: Side, view: str, kind: Kind, old_C: np.ndarray, new_C: np.ndarray, movers: int
 ) -> dict[str, Any]:
     """The figures of a `ViewDiff` that need vectors."""
-    old_NW, new_NW = before.matrix(view, kind), after.matrix(view, kind)
     cosine_C, is_changed_C = np.ones(len(old_C)), np.zeros(len(old_C), bool)
     for first in range(0, len(old_C), _CHUNK):
         part = slice(first, first + _CHUNK)
-        old_BW, new_BW = old_NW[old_C[part]].astype(np.float64), new_NW[new_C[part]].astype(np.float64)
+        old_BW, new_BW = before.gather(view, old_C[part], kind), after.gather(view, new_C[part], kind)
         is_changed_C[part] = (old_BW != new_BW).any(axis=1)
         cosine_C[part] = np.where(is_changed_C[part], _cosine(old_BW, new_BW), 1.0)
     changed = np.flatnonzero(is_changed_C)
@@ -194,6 +193,7 @@ def _turned(
 
 def _cosine(a_BW: np.ndarray, b_BW: np.ndarray) -> np.ndarray:
     """[B]; a vector of zeros is at right angles to every other."""
+    a_BW, b_BW = a_BW.astype(np.float64), b_BW.astype(np.float64)
     norms = np.linalg.norm(a_BW, axis=1) * np.linalg.norm(b_BW, axis=1)
     products: np.ndarray = np.einsum("bw,bw->b", a_BW, b_BW)
     cosines: np.ndarray = np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)

@@ -13,6 +13,7 @@ from kar.errors import ReleaseError
 Ids: TypeAlias = Any  # a sequence of ints or texts, a NumPy array, or an Arrow array, chunked or not
 _TABLE_FROM = 50_000  # ids asked at once from which a direct table pays for being built
 _TABLE_SPREAD = 4  # widest range of ids, in rows, that gets one
+_BLOCK = 65_536  # ids looked up at once in a direct table: what lies between stays in the cache
 
 
 class IdIndex:
@@ -37,10 +38,10 @@ class IdIndex:
         values = as_ids(wanted, self.ids.type, self._name)
         if self._numbers is None:
             return self._rows_of_texts(values)
-        is_null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
+        if not values.null_count:
+            return self._rows_of_numbers(self._numbers, values.to_numpy())
         rows = self._rows_of_numbers(self._numbers, values.fill_null(0).to_numpy())
-        if is_null is not None:
-            rows[is_null] = -1
+        rows[values.is_null().to_numpy(zero_copy_only=False)] = -1
         return rows
 
     def _rows_of_numbers(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -48,12 +49,16 @@ class IdIndex:
             return np.full(len(values), -1, np.int64)
         low, spread = int(numbers[0]), int(numbers[-1]) - int(numbers[0]) + 1
         if self._direct is None and len(values) >= _TABLE_FROM and spread <= _TABLE_SPREAD * len(numbers):
-            self._direct = np.full(spread, -1, np.int64)
+            self._direct = np.full(spread + 1, -1, np.int64)  # the last place answers whatever lies outside
             self._direct[numbers - low] = np.arange(len(numbers))
         if self._direct is not None:
-            inside = (values >= low) & (values <= int(numbers[-1]))
-            places = np.where(inside, values, low) - low
-            return np.where(inside, self._direct[places], -1)
+            rows = np.empty(len(values), np.int64)
+            for first in range(0, len(values), _BLOCK):
+                # as unsigned, an id below the lowest lies far above the highest: one comparison for both ends, and no overflow
+                places = (values[first : first + _BLOCK] - np.int64(low)).view(np.uint64)
+                np.minimum(places, np.uint64(spread), out=places)
+                np.take(self._direct, places.view(np.int64), out=rows[first : first + _BLOCK], mode="clip")
+            return rows
         places = np.minimum(np.searchsorted(numbers, values), len(numbers) - 1)
         return np.where(numbers[places] == values, places, -1)
 

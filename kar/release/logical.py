@@ -6,6 +6,7 @@ one piece row n has place n, and nothing is worked out at all.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import pyarrow.parquet as pq
 from kar.errors import ReleaseCorrupt, ReleaseNotFound
 from kar.release import hashes, layout, manifest
 from kar.release.ids import IdIndex, Ids, as_ids
-from kar.release.index import BASE_ROW, PartIndex
+from kar.release.index import PartIndex
 from kar.release.layout import Kind, Side
+from kar.release.overlay import Overlay
 
 _DO = "serve another: kar release rollback ID"
 _WHOLE_FROM = 4  # a question of more than 1 / so many of all ids is answered by one pass over them
@@ -37,6 +39,7 @@ class Logical:
         self._bucket_count = int(found["tables"][layout.table_name(side)].get("buckets", 1))
         self._indexes: dict[int, PartIndex] = {}
         self._matrices: dict[tuple[int, str, Kind], np.ndarray] = {}
+        self._masks: dict[str, pa.Array] = {}
         self._place_of_row: np.ndarray | None = None
         self._row_of_place: np.ndarray | None = None
         self._firsts = np.cumsum([0, *(part.rows for part in self.parts)])  # the place of each part's first row
@@ -78,7 +81,7 @@ class Logical:
         if self.is_plain:
             taken: np.ndarray = self.matrix(0, view, kind)[rows]
             return taken
-        places = self.places[rows]
+        places = self.places_of(rows)
         base, in_base = self.matrix(0, view, kind), self.parts[0].rows
         # nearly every row lies in the first part, as a rule: take all from there, then mend those that do not
         gathered: np.ndarray = (
@@ -117,13 +120,24 @@ class Logical:
         # taking rows of the plain array that lies over the map is a third faster than of the map itself
         return found if as_map else found.view(np.ndarray)
 
-    def mask(self, view: str) -> np.ndarray:
-        """bool [count]: true where nothing is known."""
+    def mask(self, view: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """bool [count], or [len(rows)]: true where nothing is known."""
         name = layout.column(view, "is_missing")
         if not self._has_layers:
-            values: np.ndarray = self.column(name).to_numpy(zero_copy_only=False)
-            return values
-        return self._live([self.index(number).numbers(name) for number in range(len(self.parts))])
+            if name not in self._masks:
+                self._masks[name] = self.column(name)
+            bits = self._masks[name] if rows is None else self._masks[name].take(pa.array(rows))
+        else:
+            if name not in self._masks:
+                found = [self.index(number).column(name) for number in range(len(self.parts))]
+                self._masks[name] = found[0] if len(found) == 1 else pa.concat_arrays(found)
+            bits = self._masks[name]
+            if rows is not None:
+                bits = bits.take(pa.array(self.places_of(rows)))
+            elif not self.is_plain:
+                bits = bits.take(pa.array(self.places))
+        values: np.ndarray = bits.to_numpy(zero_copy_only=False)
+        return values
 
     def column(self, name: str, *, as_dictionary: bool = False) -> pa.Array:
         """A column of the Parquet files.
@@ -158,63 +172,53 @@ class Logical:
     def places(self) -> np.ndarray:
         """int64 [count]: the place of each row."""
         if self._place_of_row is None:
-            self._place_of_row = np.arange(self.count) if self.is_plain else self._resolved()
+            self._place_of_row = self._all_places()
         return self._place_of_row
+
+    def places_of(self, rows: np.ndarray | slice) -> np.ndarray:
+        """int64 [len(rows)]: the place of some rows; of one bucket it is worked out for those alone."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(self.count))
+        if self.is_plain:
+            return rows
+        if self._place_of_row is not None or self._bucket_count > 1:
+            return self.places[rows]
+        return self._overlays[0].places(rows)
 
     def _rows_of_places(self, places: np.ndarray) -> np.ndarray:
         if self.is_plain:
             return places
+        if self._bucket_count == 1:
+            return self._overlays[0].rows(places)
         if self._row_of_place is None:
             self._row_of_place = np.full(self._firsts[-1], -1, np.int32)
             self._row_of_place[self.places] = np.arange(self.count, dtype=np.int32)
         rows: np.ndarray = self._row_of_place[places]
         return rows
 
-    def _resolved(self) -> np.ndarray:
-        live = [
-            self._live_places([n for n, part in enumerate(self.parts) if part.bucket == bucket])
-            for bucket in dict.fromkeys(part.bucket for part in self.parts)
-        ]
+    def _all_places(self) -> np.ndarray:
+        if self.is_plain:
+            return np.arange(self.count)
+        live = [overlay.places(np.arange(overlay.count)) for overlay in self._overlays]
+        if len(live) == 1:
+            return live[0]
         places = np.concatenate(live)
-        if len(places) != self.count:
-            raise ReleaseCorrupt(f"{self.folder / layout.table_name(self.side)}: rows should be {self.count}, found {len(places)}", _DO)
-        if len(live) > 1:
-            ids = self._ids_at(places)
-            places = places[np.argsort(ids.to_numpy(), kind="stable") if ids.type == pa.int64() else pc.sort_indices(ids).to_numpy()]
-        return places
+        ids = self._ids_at(places)
+        order = np.argsort(ids.to_numpy(), kind="stable") if ids.type == pa.int64() else pc.sort_indices(ids).to_numpy()
+        ordered: np.ndarray = places[order]
+        return ordered
 
-    def _live_places(self, numbers: list[int]) -> np.ndarray:
-        """Places of the live rows of one bucket, ids ascending.
-
-        Args:
-            numbers: of its parts, oldest layer first.
-        """
-        base, *layers = numbers
-        places = np.arange(self._firsts[base], self._firsts[base + 1])
-        if not layers:
-            return places
-        is_live = np.ones(len(places), bool)
-        added: list[tuple[np.ndarray, np.ndarray, pa.Array, np.ndarray]] = []
-        for number in layers:
-            index = self.index(number)
-            base_row, is_removed = index.numbers(BASE_ROW), index.numbers(layout.IS_REMOVED)
-            own = np.arange(self._firsts[number], self._firsts[number + 1])
-            known = base_row >= 0
-            if (base_row >= len(places)).any() or (base_row < -1 - len(places)).any():
-                raise ReleaseCorrupt(f"{index.path} is damaged: it names rows that its bucket does not have", _DO)
-            places[base_row[known]], is_live[base_row[known]] = own[known], ~is_removed[known]
-            new = np.flatnonzero(~known)
-            added.append((-1 - base_row[new], own[new], index.ids.take(pa.array(new)), is_removed[new]))
-        before, own, is_removed = (np.concatenate([entry[n] for entry in added]) for n in (0, 1, 3))
-        ids = pa.concat_arrays([entry[2] for entry in added])
-        order = pc.sort_indices(ids).to_numpy()  # stable: of one id the newest layer comes last
-        is_last = np.ones(len(order), bool)
-        if len(order) > 1:
-            is_last[:-1] = pc.not_equal(ids.take(pa.array(order[:-1])), ids.take(pa.array(order[1:]))).to_numpy(zero_copy_only=False)
-        order = order[is_last]
-        order = order[~is_removed[order]]
-        live_before = np.concatenate([[0], np.cumsum(is_live)])
-        return np.insert(places[is_live], live_before[before[order]], own[order])
+    @cached_property
+    def _overlays(self) -> list[Overlay]:
+        """Of each bucket."""
+        found = []
+        for bucket in range(self._bucket_count):
+            base, *layers = [number for number, part in enumerate(self.parts) if part.bucket == bucket]
+            told = [(int(self._firsts[number]), self.index(number)) for number in layers]
+            found.append(Overlay(int(self._firsts[base]), self.parts[base].rows, told))
+        if (count := sum(overlay.count for overlay in found)) != self.count:
+            raise ReleaseCorrupt(f"{self.folder / layout.table_name(self.side)}: rows should be {self.count}, found {count}", _DO)
+        return found
 
     def _whole_search(self) -> IdIndex:
         if self._search is None:
@@ -226,8 +230,5 @@ class Logical:
         ids = [self.index(number).ids for number in range(len(self.parts))]
         return ids[0] if self.is_plain else pa.concat_arrays(ids).take(pa.array(places))
 
-    def _live(self, values: list[np.ndarray]) -> np.ndarray:
-        return values[0] if self.is_plain else np.concatenate(values)[self.places]
-
     def _gone(self, error: FileNotFoundError) -> ReleaseNotFound:
-        return ReleaseNotFound(f"release {self._release} was deleted while it was open: {error}", "open the current one")
+        return ReleaseNotFound(f"release {self._release} was deleted while it was open: {error}", layout.GONE_DO)

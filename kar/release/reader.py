@@ -202,7 +202,7 @@ class Release:
             is_missing = np.ones(len(rows), bool)
             return np.tile(self.default(view, kind), (len(rows), 1)), is_missing
         places = np.maximum(rows, 0)
-        is_missing = self.is_missing(side, view)[places] | (rows < 0)
+        is_missing = self._side(side).mask(view, places) | (rows < 0)
         vectors_NW = self.gather(view, places, kind)
         vectors_NW[rows < 0] = self.default(view, kind)
         return vectors_NW, is_missing

@@ -12,6 +12,7 @@ rejects missing_id         a row without a user or item id
         after_cutoff       an event at or after the end of the partition date
         bad_rating         a rating that is missing, not a finite number, or outside the declared range; a click that is neither 0 nor 1
         bad_row            a line that the file's format cannot parse
+        forgotten          a row of a user or item that kar forget took away; shown nowhere
 
 One user's events are ordered by (event_at, tie_key, item_id) everywhere. `tie_key` = (second * 2654435761 + item * 40503) mod
 1000003, where item is the id, or for text ids the first 60 bits of its md5: ties within a second are broken by a hash,
@@ -24,11 +25,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from kar import flow
 from kar.errors import SourceError
 from kar.settings import Settings, SourcesSettings, SourceTable
 from kar.source import INTERACTIONS, ITEMS, USERS, Kind, find, load
-from kar.store import Inputs, Output
+from kar.store import Forgotten, Inputs, Output, read_forgotten
+from kar.store.forgotten import list_path
 from kar.warehouse import Warehouse
 
 _SHOWN_ROWS = 20
@@ -47,10 +51,11 @@ _DO = {
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     sources = settings.sources
+    forgotten = read_forgotten(inputs.home)
     with Warehouse(inputs.ids) as warehouse:
-        _read(warehouse, sources)
+        _read(warehouse, sources, forgotten)
         _judge(warehouse, inputs, sources)
-        _reject(warehouse, out, sources)
+        _reject(warehouse, out, sources, forgotten)
         warehouse.check("check_interaction_is_of_known_subjects", "check_interaction_is_before_cutoff", cutoff_at=inputs.cutoff_at)
         _report(warehouse, out)
         for name in inputs.stage.writes:
@@ -58,18 +63,22 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
 
 
 def files(settings: Settings, inputs: Inputs) -> list[Path]:
-    """The user's files; their digests join the recipe."""
-    return [path for kind, table in _given(settings.sources) if table is not None for path in find(kind.name, table, settings.sources)]
+    """The user's files, and the list of who was forgotten; their digests join the recipe."""
+    given = [path for kind, table in _given(settings.sources) if table is not None for path in find(kind.name, table, settings.sources)]
+    return given + [path for path in (list_path(inputs.home),) if path.is_file()]
 
 
 def _given(sources: SourcesSettings) -> list[tuple[Kind, SourceTable | None]]:
     return [(USERS, sources.users), (ITEMS, sources.items), (INTERACTIONS, sources.interactions)]
 
 
-def _read(warehouse: Warehouse, sources: SourcesSettings) -> None:
+def _read(warehouse: Warehouse, sources: SourcesSettings, forgotten: Forgotten) -> None:
     for kind, table in _given(sources):
         paths = [] if table is None else find(kind.name, table, sources)
         load(warehouse.connection, kind, table, paths, Path(sources.folder), sources.time_unit)
+    listed = sorted(forgotten.users | forgotten.items)
+    warehouse.view("raw_forgotten", pa.table({"digest": pa.array(listed, pa.string())}))
+    warehouse.make("stg_forgotten", salt=forgotten.salt, has_forgotten=bool(forgotten))
 
 
 def _judge(warehouse: Warehouse, inputs: Inputs, sources: SourcesSettings) -> None:
@@ -88,12 +97,14 @@ def _judge(warehouse: Warehouse, inputs: Inputs, sources: SourcesSettings) -> No
     warehouse.make("core_interaction", "user", "item", "user_attribute", "item_attribute", "interaction", **has)
 
 
-def _reject(warehouse: Warehouse, out: Output, sources: SourcesSettings) -> None:
+def _reject(warehouse: Warehouse, out: Output, sources: SourcesSettings, forgotten: Forgotten) -> None:
     """Count what was left out, and raise if so much of a table was that the settings must be wrong."""
     rejected = warehouse.run("report_rejected", shown_count=_SHOWN_ROWS).to_pylist()
     for row in rejected:
         shown = [
-            {"table": row["source"], "row": at, **json.loads(text)} for at, text in zip(row["source_rows"], row["shown_rows"], strict=True)
+            {"table": row["source"], "row": at, **json.loads(text)}
+            for at, text in zip(row["source_rows"], row["shown_rows"], strict=True)
+            if not forgotten.names_one(text)
         ]
         out.reject(row["reason"], row["row_count"], shown)
     for kind, table in _given(sources):
@@ -107,7 +118,7 @@ def _check_share(warehouse: Warehouse, kind: Kind, table: SourceTable, rejected:
     total = warehouse.count(kind.raw) + bad_rows
     if total == 0:
         raise SourceError(f"sources.{kind.name}: {table.path} holds no rows", "export the table again, or name another file")
-    faulty = [row for row in rejected if row["reason"] != "after_cutoff"]
+    faulty = [row for row in rejected if row["reason"] not in ("after_cutoff", "forgotten")]
     share = sum(row["row_count"] for row in faulty) / total
     if faulty and share > sources.max_rejected_share:
         worst = max(faulty, key=lambda row: row["row_count"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import kar.release
+from kar.release import pointer
 from kar.release.publish import publish
-from kar.release.rows import Pooled, SideRows
+from kar.release.rows import Pooled
 from tests.release import world
 
 JOB = Path(__file__).resolve().parents[2] / "examples" / "train_ctr.py"
-USERS, ITEMS, PER_USER = 240, 40, 16
 
 
 @pytest.fixture(scope="module")
@@ -32,32 +34,6 @@ def job() -> ModuleType:
     sys.modules["train_ctr"] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A published folder whose vectors know the answer: a user likes an item if the signs of their first numbers agree.
-
-    Every user of the test examples is new, so ids alone cannot know it. A fifth of the users has no knowledge.
-    """
-    folder = tmp_path_factory.mktemp("planted")
-    draw = np.random.default_rng(3)
-    taste, kind = draw.choice([-1.0, 1.0], USERS), draw.choice([-1.0, 1.0], ITEMS)
-    users = world.view_rows("user.preference", USERS, missing=set(range(0, USERS, 5)), newest=world.DAY)
-    items = world.view_rows("item.facts", ITEMS, missing=set(), newest=None)
-    for rows, sign in ((users, taste), (items, kind)):
-        rows.adapted[~rows.is_missing] = draw.normal(0, 0.1, (int((~rows.is_missing).sum()), world.A))
-        rows.adapted[~rows.is_missing, 0] += sign[~rows.is_missing]
-    sides = SideRows("user", pa.array(range(USERS)), (users,)), SideRows("item", pa.array([f"i{n:02d}" for n in range(ITEMS)]), (items,))
-    publish(folder / "published", sides, world.facts(published_at=world.day(2)))
-    user = np.repeat(np.arange(USERS), PER_USER)
-    item = draw.integers(0, ITEMS, len(user))
-    label = ((taste[user] == kind[item]) ^ (draw.random(len(user)) < 0.1)).astype(np.int32)
-    table = world.examples([world.day(3)] * len(user), user.tolist(), [f"i{n:02d}" for n in item])
-    split = np.where(user < 160, "train", np.where(user < 200, "valid", "test"))
-    table = table.append_column("label", pa.array(label)).append_column("split", pa.array(split))
-    pq.write_table(table, folder / "example.parquet")
-    return folder
 
 
 def _run(job: ModuleType, folder: Path, *more: str) -> int:
@@ -116,6 +92,54 @@ def test_missing_files_are_named(job: ModuleType, planted: Path, tmp_path: Path,
     assert "there is no file" in capsys.readouterr().err
     assert _run(job, planted, "--release", str(tmp_path / "no")) == 1
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_while_the_job_trains_a_lease_keeps_its_release_and_afterwards_none_is_left(job: ModuleType, planted: Path, tmp_path: Path) -> None:
+    shutil.copytree(planted / "published", tmp_path / "published")
+    held: list[str] = []
+
+    def watched(*of: object) -> None:
+        held.extend(json.loads(path.read_text())["release"] for path in (tmp_path / "published" / "leases").glob("*.json"))
+
+    compare, job.compare = job.compare, watched
+    try:
+        arguments = ["--release", str(tmp_path / "published"), "--examples", str(planted / "example.parquet"), "--clock", "evidence"]
+        assert job.main(arguments) == 0
+        assert held == [kar.release.open(tmp_path / "published").id]
+        assert job.main([*arguments, "--lease-s", "0"]) == 0
+    finally:
+        job.compare = compare
+    assert len(held) == 1
+    assert not list((tmp_path / "published" / "leases").glob("*.json"))
+
+
+def test_a_study_is_repeated_by_the_release_that_was_served_then(
+    job: ModuleType, planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (entry.release for entry in pointer.read_current(planted / "published").served)
+    for when, served in (("2026-11-02T20:00:00+00:00", first), ("2026-11-09T00:00:00+00:00", second)):
+        assert _run(job, planted, "--clock", "evidence", "--as-of", when, "--epochs", "1") == 0
+        assert f"release    {served}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--as-of", "2026-11-09T00:00:00+00:00"], "say --clock evidence"),
+        (["--as-of", "2026-11-09", "--clock", "evidence"], "invalid instant value"),
+    ],
+)
+def test_an_instant_that_cannot_be_meant_is_named(
+    job: ModuleType, planted: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    with pytest.raises(SystemExit):
+        _run(job, planted, *arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_before_anything_was_served_there_is_nothing_to_study(job: ModuleType, planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(job, planted, "--clock", "evidence", "--as-of", "2026-01-01T00:00:00+00:00") == 1
+    assert "served nothing at 2026-01-01" in capsys.readouterr().err
 
 
 def test_the_job_imports_nothing_of_kar_but_the_release_room() -> None:

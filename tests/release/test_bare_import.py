@@ -26,6 +26,19 @@ when = pa.array([dt.datetime(2026, 12, 1, tzinfo=dt.UTC)], pa.timestamp("us", tz
 joined = kar.release.join(sys.argv[1], pa.table({"user_id": [103], "item_id": ["i03"], "event_at": when}))
 assert joined.vectors("item", "item.facts")[0][0, 0] == 3.0
 kar.release.list_releases(sys.argv[1])
+assert kar.release.lookup(release, "item", ["i03", "none"])["facts_is_missing"].to_pylist() == [False, True]
+import pathlib, tempfile, pyarrow.parquet as pq
+with tempfile.TemporaryDirectory() as folder:
+    examples, out = pathlib.Path(folder, "e.parquet"), pathlib.Path(folder, "out.parquet")
+    pq.write_table(pa.table({"user_id": [103], "item_id": ["i03"], "event_at": when}), examples)
+    assert kar.release.join_files(sys.argv[1], examples, out).rows == 1
+    assert pq.read_table(out)["user_preference_adapted_vector"][0][0].as_py() == 1.0
+    (batch,) = kar.release.Stream(sys.argv[1], examples, columns=["user_id"], seed=1)
+    assert batch.vectors["item.facts"][0, 0] == 3.0 and batch.columns["user_id"].tolist() == [103]
+rows = kar.release.Rows(joined)
+assert rows[0].vectors["item.facts"][0, 0] == 3.0
+assert "kar_features(examples)" in kar.release.duckdb_macro(sys.argv[1])
+assert not {"torch", "duckdb"} & set(sys.modules)
 """
 
 _BLOCKED = """

@@ -27,12 +27,12 @@ for number in itertools.count(int(sys.argv[2])):
     print("published", flush=True)
 """
 
-# Python tells an audit hook about every open, mkdir, rename and remove before it happens; the n-th one kills the process.
+# Python tells an audit hook about every open, mkdir, link, rename and remove before it happens; the n-th one kills the process.
 _DIE_AT_EACH_STEP = """
 import os, pathlib, signal, sys
 from tests.release import world
 path = pathlib.Path(sys.argv[1])
-steps = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+steps = {"open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir"}
 deaths, stride = 0, int(sys.argv[2])
 while True:
     child = os.fork()

@@ -19,7 +19,9 @@ import kar.release
 from kar.errors import ReleaseCorrupt, ReleaseError
 from kar.release import layout, pointer
 from kar.release.publish import Published, publish
+from kar.release.reader import Release
 from kar.release.rows import Layering, SideRows
+from kar.release.verdicts import GateVerdict
 from tests.release import world
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -184,6 +186,70 @@ def test_newer_means_data_cutoff_then_date_then_original_then_publication(
     candidate: dict[str, object], current: dict[str, object], moves: bool
 ) -> None:
     assert pointer.promotes_over(candidate, current) is moves
+
+
+def _verdict(*, passed: bool, measured: float | None = 1.0) -> GateVerdict:
+    return GateVerdict("rows", measured, 2.0, passed, "said so")
+
+
+def test_the_gate_sees_the_verified_release_and_the_one_served_and_its_verdicts_are_in_the_manifest(
+    tmp_path: Path, night: Published
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def gate(new: Release, before: Release | None) -> list[GateVerdict]:
+        assert new.vectors("user", "user.preference", [103])[0][0, 0] == 1001.0
+        asked.append((new.id, before.id if before else None))
+        return [_verdict(passed=True), _verdict(passed=True, measured=float("nan"))]
+
+    done = world.publish_day(tmp_path, 1, gate=gate)
+    assert asked == [(done.path.name, night.path.name)]
+    assert done.is_promoted
+    assert [verdict.is_passed for verdict in done.gate] == [True, True]
+    on_disk = kar.release.verify(tmp_path)
+    assert [(entry["check"], entry["measured"]) for entry in on_disk["gate"]] == [("rows", 1.0), ("rows", None)]
+
+
+def test_one_verdict_that_fails_keeps_the_pointer_and_the_release(tmp_path: Path, night: Published) -> None:
+    done = world.publish_day(tmp_path, 1, gate=lambda *_: [_verdict(passed=True), _verdict(passed=False)])
+    assert (done.is_new, done.is_promoted) == (True, False)
+    assert kar.release.open(tmp_path).id == night.path.name
+    assert [entry["is_passed"] for entry in kar.release.verify(done.path)["gate"]] == [True, False]
+
+
+def test_what_the_gate_says_is_no_content_and_a_later_yes_promotes_the_same_release(tmp_path: Path, night: Published) -> None:
+    held = world.publish_day(tmp_path, 1, gate=lambda *_: [_verdict(passed=False)])
+    again = world.publish_day(tmp_path, 1, gate=lambda *_: [_verdict(passed=True)])
+    assert (again.path, again.is_new, again.is_promoted, again.written_bytes) == (held.path, False, True, 0)
+    assert again.manifest["gate"][0]["is_passed"] is False
+
+
+def test_the_gate_of_a_first_release_has_nothing_before_it(tmp_path: Path) -> None:
+    before = []
+    world.publish_day(tmp_path, 1, gate=lambda _, served: before.append(served) or [])
+    assert before == [None]
+
+
+def test_the_share_of_active_subjects_with_knowledge_is_told_and_no_content(tmp_path: Path) -> None:
+    users, items = world.sides()
+    is_active = np.zeros(world.USERS, bool)
+    is_active[[0, 1, 2, 5]] = True  # 0 and 5 have no knowledge
+    done = publish(tmp_path / "a", (replace(users, is_active=is_active), items), world.facts(active_days=30))
+    table = done.manifest["tables"]["user_knowledge"]
+    assert (table["active_count"], table["covered_active_share"], done.manifest["active_days"]) == (4, 0.5, 30)
+    assert done.manifest["tables"]["item_knowledge"]["covered_active_share"] is None
+    assert publish(tmp_path / "b", (users, items), world.facts()).path.name == done.path.name
+
+
+def test_the_age_of_texts_is_counted_in_days_before_the_date(tmp_path: Path) -> None:
+    users, items = world.sides()
+    asked = [None if n in (0, 5) else world.day(0) - dt.timedelta(days=n) + dt.timedelta(hours=3) for n in range(world.USERS)]
+    aged = replace(users.views[0], asked_at=pa.array(asked, layout.TIME))
+    done = publish(tmp_path, (replace(users, views=(aged,)), items), world.facts())
+    assert done.manifest["age"] == {
+        "user.preference": {"1": 1, "2": 1, "3": 1, "4": 1, "6": 1, "7": 5},
+        "item.facts": {"0": 5},
+    }
 
 
 def test_a_clock_that_goes_backwards_leaves_the_served_times_in_order(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from kar.release.publish import Published, publish
 from kar.release.rows import Facts, SideRows, ViewRows
+from kar.release.verdicts import Gate
 
 A, T = 4, 6
 DAY = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
@@ -84,10 +85,10 @@ def facts(date: dt.datetime = DAY, published_at: dt.datetime | None = None, **ch
     return Facts(**{**values, **changed})
 
 
-def publish_day(published: Path, number: int, *, promote: bool = True, **changed: Any) -> Published:
+def publish_day(published: Path, number: int, *, promote: bool = True, gate: Gate | None = None, **changed: Any) -> Published:
     """The release of day `number`: evidence up to its noon, published two hours after its end, vectors offset by 1000 × day."""
     rows = sides(newest=day(number + 0.5), offset=1000.0 * number)
-    return publish(published, rows, facts(day(number), **changed), promote=promote)
+    return publish(published, rows, facts(day(number), **changed), promote=promote, gate=gate)
 
 
 def examples(times: list[dt.datetime], users: list[Any], items: list[str]) -> pa.Table:

@@ -196,6 +196,41 @@ def test_a_row_says_what_it_has_seen_when_it_was_asked_and_who_wrote_it(scene: S
     assert items["Z"]["facts_evidence_newest_at"] is None
 
 
+def test_the_manifest_says_what_the_night_and_the_published_answers_cost(scene: Scene) -> None:
+    figures = {"calls": 2, "from_ledger": 1, "prompt_tokens": 90, "completion_tokens": 30, "lost_tokens": 4, "usd": 0.5}
+    partition = scene.home.partition("knowledge", DATE)
+    manifest = Manifest.read(partition.manifest_path)
+    manifest.figures |= {**figures, "usd_per_million_tokens": {"prompt": 1_000_000.0, "completion": 2_000_000.0}}
+    manifest.write(partition.path)
+    scene.publish()
+    cost = scene.release().manifest["cost"]
+    night = {"requests": 2, "from_ledger": 1, "prompt_tokens": 90, "completion_tokens": 30, "lost_tokens": 4, "usd": 0.5}
+    assert cost["night"] == night
+    assert cost["published"] == {"requests": 2, "prompt_tokens": 2, "completion_tokens": 2, "usd": 6.0}  # the import cost nothing
+
+
+def test_cost_that_nobody_told_is_null(scene: Scene) -> None:
+    scene.publish()
+    cost = scene.release().manifest["cost"]
+    assert set(cost["night"].values()) == {None}
+    assert cost["published"]["usd"] is None
+
+
+def test_active_subjects_are_those_with_an_interaction_in_the_last_days_before_the_cutoff(scene: Scene) -> None:
+    def event(user: int, item: str, days: float) -> dict[str, Any]:
+        at = CUTOFF - dt.timedelta(days=days)
+        return {"user_id": user, "item_id": item, "event_at": at, "tie_key": 1, "rating": 5.0, "click": None, "text": None}
+
+    known = {10, 2}  # of the users; of the items Z
+    scene.sources([event(10, "a", 1), event(7, "a", 29), event(2, "Z", 31), event(33, "Z", -0.5)])
+    _, out = scene.publish()
+    tables = scene.release().manifest["tables"]
+    users, items = tables["user_knowledge"], tables["item_knowledge"]
+    assert (users["active_count"], users["covered_active_share"]) == (2, len({10, 7} & known) / 2)
+    assert (items["active_count"], items["covered_active_share"]) == (1, 0.0)
+    assert out.figures["covered_active_share"] == {"user": 0.5, "item": 0.0}
+
+
 def test_a_text_that_the_budget_left_unrenewed_carries_its_age_into_the_release(scene: Scene) -> None:
     asked, seen = NOW - dt.timedelta(days=40), CUTOFF - dt.timedelta(days=41)
     old = _knowledge("user.preference", "2", seen, origin="last_good") | {"asked_at": asked}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ CUTOFF = dt.datetime(2026, 1, 10, tzinfo=dt.UTC)
 SNAPSHOT = dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
 PARAMETERS: dict[str, object] = {
     "time_unit": "s",
+    "salt": "",
+    "has_forgotten": True,
     "cutoff_at": CUTOFF,
     "snapshot_at": SNAPSHOT,
     "has_rating": True,
@@ -41,7 +44,7 @@ PARAMETERS: dict[str, object] = {
     "shown_count": 20,
 }
 ORDER = (
-    *("stg_user", "stg_item", "stg_interaction"),
+    *("stg_forgotten", "stg_user", "stg_item", "stg_interaction"),
     *("core_interaction", "user", "item", "user_attribute", "item_attribute", "interaction"),
     *("core_event", "core_history_event", "history", "item_profile"),
     *("core_label", "core_pooled_event", "sequence", "core_candidate", "core_evidence", "core_seen", "core_leak", "core_example"),
@@ -93,5 +96,6 @@ def filled(folder: Path) -> Warehouse:
     warehouse.view(
         "knowledge", knowledge([{"view": "user.preference", "subject_id": "1", "evidence_users": ["1"], "evidence_items": ["10"]}])
     )
+    warehouse.view("raw_forgotten", pa.table({"digest": [hashlib.sha256(b":user:3").hexdigest()]}))
     warehouse.make(*ORDER, **PARAMETERS)
     return warehouse

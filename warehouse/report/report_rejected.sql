@@ -49,8 +49,10 @@ select
     source,
     reason,
     count(*) as row_count,
-    list(source_row order by source_row) filter (where place <= $shown_count) as source_rows,
-    list(cast(shown as varchar) order by source_row) filter (where place <= $shown_count) as shown_rows
+    coalesce(list(source_row order by source_row) filter (where place <= $shown_count and reason <> 'forgotten'), []) as source_rows,
+    coalesce(
+        list(cast(shown as varchar) order by source_row) filter (where place <= $shown_count and reason <> 'forgotten'), []
+    ) as shown_rows
 from placed
 group by source, reason
 order by source, reason

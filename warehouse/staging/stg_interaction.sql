@@ -1,9 +1,21 @@
 -- name: stg_interaction
 -- grain: one row per row of the interactions file
 -- key: source_row
--- reads: raw_interaction
+-- reads: raw_interaction, stg_forgotten
 -- takes: time_unit, cutoff_at, has_rating, lowest_rating, highest_rating
-with typed as (
+with forgotten_user as (
+    select to_user_id(subject_id) as user_id
+    from stg_forgotten
+    where side = 'user'
+),
+
+forgotten_item as (
+    select to_item_id(subject_id) as item_id
+    from stg_forgotten
+    where side = 'item'
+),
+
+typed as (
     select
         source_row,
         user_id as user_text,
@@ -25,6 +37,8 @@ select
     *,
     case
         when id_fault is not null then id_fault
+        when user_id in (select forgotten_user.user_id from forgotten_user) then 'forgotten'
+        when item_id in (select forgotten_item.item_id from forgotten_item) then 'forgotten'
         when event_at is null then 'bad_time'
         when event_at >= $cutoff_at then 'after_cutoff'
         when $has_rating and (rating is null or not isfinite(rating)) then 'bad_rating'

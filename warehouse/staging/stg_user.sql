@@ -1,7 +1,13 @@
 -- name: stg_user
 -- grain: one row per row of the users file
 -- key: source_row
--- reads: raw_user
+-- reads: raw_user, stg_forgotten
+with forgotten as (
+    select to_user_id(subject_id) as user_id
+    from stg_forgotten
+    where side = 'user'
+)
+
 select
     source_row,
     user_id as user_text,
@@ -9,6 +15,7 @@ select
     attributes,
     coalesce(
         user_id_fault(user_id),
+        case when to_user_id(user_id) in (select forgotten.user_id from forgotten) then 'forgotten' end,
         case when row_number() over (partition by to_user_id(user_id) order by source_row) > 1 then 'duplicate_key' end
     ) as rejected
 from raw_user

@@ -16,6 +16,7 @@ from kar import log
 from kar.errors import ServerRefused, StageError
 from kar.llm import arrivals
 from kar.llm.batch.export import Part, export
+from kar.llm.batch.forgetting import drop_lines
 from kar.llm.batch.importing import Imported, take
 from kar.llm.batch.nights import Night, Nights, new_id, planned_requests
 from kar.llm.batch.planned import pending, stream
@@ -24,7 +25,7 @@ from kar.llm.batch.results import Results
 from kar.llm.ledger import Ledger
 from kar.llm.ledger.reading import Reading
 from kar.settings import LLMSettings
-from kar.store import Home
+from kar.store import Home, read_forgotten
 
 Open = Callable[[], contextlib.AbstractContextManager[BatchServer]]
 
@@ -164,6 +165,8 @@ def fetch(home: Home, settings: LLMSettings, server: Open, as_of: dt.datetime) -
                     if file_id:
                         opened.download(file_id, nights.results(night, kind))
                 made.imported.append((night, _take(home, night, nights, as_of)))
+                for kind in files:  # what came back of requests that `kar forget` erased meanwhile
+                    drop_lines(nights.results(night, kind), read_forgotten(home).holds_request)
                 night.is_open = False
                 nights.save(night)
     return made

@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from kar.errors import LedgerError
 from kar.llm.ledger.answer import SCHEMA
 from kar.llm.ledger.merging import in_key_order
 from kar.llm.ledger.parts import Part, name_of, write_rows
@@ -39,7 +40,7 @@ def compact(folder: Path, shard: Path, connection: sqlite3.Connection) -> int:
     """
     finish(folder, shard, connection)
     moved = _move(folder, shard, connection)
-    with _only_one(parts_folder(folder)) as is_mine:
+    with only_one(parts_folder(folder)) as is_mine:
         if is_mine:
             _grow(folder)
     return moved
@@ -47,7 +48,7 @@ def compact(folder: Path, shard: Path, connection: sqlite3.Connection) -> int:
 
 def finish(folder: Path, shard: Path, connection: sqlite3.Connection) -> None:
     """End or undo what a compaction of this shard left half done. The caller holds the shard's lock."""
-    _partial(folder, shard.name).unlink(missing_ok=True)
+    partial_path(folder, shard.name).unlink(missing_ok=True)
     with named(shard):
         for part, last_rowid in connection.execute("SELECT part, last_rowid FROM moving").fetchall():
             connection.execute("BEGIN IMMEDIATE")
@@ -57,12 +58,33 @@ def finish(folder: Path, shard: Path, connection: sqlite3.Connection) -> None:
             connection.execute("COMMIT")
 
 
+def scrub(shard: Path, connection: sqlite3.Connection) -> None:
+    """Write a shard's file anew, so that nothing of deleted rows is left in its free pages or its log. The caller holds its lock.
+
+    Raises:
+        LedgerError: a reader stands in the way.
+    """
+    with named(shard):
+        connection.execute("PRAGMA secure_delete = ON")
+        try:
+            connection.execute("VACUUM")
+            is_busy = bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) and "busy" not in str(error):
+                raise
+            is_busy = True
+        finally:
+            connection.execute("PRAGMA secure_delete = OFF")
+    if is_busy:
+        raise LedgerError(f"another process reads the ledger {shard}, so its free pages cannot be written anew", "end it, then run again")
+
+
 def _move(folder: Path, shard: Path, connection: sqlite3.Connection) -> int:
     with named(shard):
         last_rowid = connection.execute("SELECT max(rowid) FROM answer").fetchone()[0]
     if last_rowid is None:
         return 0
-    partial = _partial(folder, shard.name)
+    partial = partial_path(folder, shard.name)
     reader = Shard(shard)
     try:
         with _written(partial), reader.snapshot():
@@ -72,7 +94,7 @@ def _move(folder: Path, shard: Path, connection: sqlite3.Connection) -> int:
     name = name_of(partial)
     with named(shard):
         connection.execute("INSERT INTO moving VALUES (?, ?)", [name, last_rowid])
-    _place(partial, name)
+    place(partial, name)
     finish(folder, shard, connection)
     _shrink(connection)
     return rows
@@ -101,10 +123,10 @@ def _grow(folder: Path) -> None:
 
 
 def _merge(folder: Path, parts: list[Part]) -> None:
-    partial = _partial(folder, "merged")
+    partial = partial_path(folder, "merged")
     with _written(partial):
         write_rows(partial, in_key_order([p.stream(SCHEMA.names) for p in parts]), replaces=[p.path.name for p in parts])
-    _place(partial, name_of(partial))
+    place(partial, name_of(partial))
     for part in parts:
         part.path.unlink()
 
@@ -139,7 +161,7 @@ def _shrink(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA busy_timeout = 30000")
 
 
-def _partial(folder: Path, name: str) -> Path:
+def partial_path(folder: Path, name: str) -> Path:
     return parts_folder(folder) / f".{name}.partial"
 
 
@@ -155,7 +177,7 @@ def _written(partial: Path) -> Iterator[None]:
         raise
 
 
-def _place(partial: Path, name: str) -> None:
+def place(partial: Path, name: str) -> None:
     with named(partial):
         partial.rename(partial.with_name(name))
         handle = os.open(partial.parent, os.O_RDONLY)
@@ -166,7 +188,7 @@ def _place(partial: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(parts: Path) -> Iterator[bool]:
+def only_one(parts: Path) -> Iterator[bool]:
     """Whether this process may merge parts; if another one does, that is enough."""
     if not parts.exists():
         yield False

@@ -13,7 +13,7 @@ import orjson
 from kar.errors import AlreadyRunning, LedgerError
 from kar.llm.key import request_key
 from kar.llm.ledger.answer import Answer, order, stored, without_surrogates
-from kar.llm.ledger.compact import compact, finish
+from kar.llm.ledger.compact import compact, finish, scrub
 from kar.llm.ledger.places import MOUNTS, named, refuse_network, shard_path
 from kar.llm.ledger.reading import Reading
 from kar.llm.ledger.shard import opened
@@ -136,6 +136,15 @@ class Ledger:
         """
         self.flush()
         return compact(self._folder, self.path, self._connection)
+
+    def scrub(self) -> None:
+        """Leave no byte of a row that left this shard: free pages and the write-ahead log are written anew.
+
+        Raises:
+            LedgerError: somebody reads it at this moment.
+        """
+        self.flush()
+        scrub(self.path, self._connection)
 
     def close(self) -> None:
         """Commit what is waiting and let go of the file."""

@@ -134,7 +134,9 @@ class Shard:
 
     def _answers(self, where: str, keys: Sequence[str]) -> Iterator[tuple[Answer, bytes]]:
         for row in self._rows(f"SELECT {self._stored()} FROM answer {where}", keys):
-            yield self._read(row)
+            with named(self.path):
+                read = self._read(row)
+            yield read
 
     def _rows(self, sql: str, keys: Sequence[str]) -> list[Any]:
         with named(self.path):

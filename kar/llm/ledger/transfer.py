@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -50,12 +50,14 @@ class Merged:
         read: rows of the source.
         added: new to the ledger.
         known: there already.
+        forgotten: of requests that `kar forget` erased: they stay away.
         left_out: rows that fail their own check: not those that were once written, or under a key that is not theirs.
     """
 
     read: int = 0
     added: int = 0
     known: int = 0
+    forgotten: int = 0
     left_out: list[str] = field(default_factory=list)
 
 
@@ -86,10 +88,13 @@ def export(folder: Path, path: Path, format: Format | None = None) -> Exported: 
     return exported
 
 
-def merge(folder: Path, source: Path) -> Merged:
+def merge(folder: Path, source: Path, is_forgotten: Callable[[str], bool] = lambda key: False) -> Merged:
     """Take in every row that is not there yet, from an exported file, another ledger's folder, or a shard's SQLite file.
 
     Rows are told apart by all their fields, so it may be repeated, or broken off and repeated.
+
+    Args:
+        is_forgotten: whether a request was erased for good.
 
     Raises:
         LedgerError: nothing there, nothing that is known, damaged, no room.
@@ -104,6 +109,8 @@ def merge(folder: Path, source: Path) -> Merged:
             for answer, digest in batch:
                 if why := fault(answer, digest):
                     merged.left_out.append(f"key {answer.key[:16]}: {why}")
+                elif is_forgotten(answer.key) or is_forgotten(answer.retry_of):
+                    merged.forgotten += 1
                 elif digest in known:
                     merged.known += 1
                 else:

@@ -28,6 +28,7 @@ rejects empty                   the answer holds no text
         evidence_after_cutoff   imported text whose evidence is not in the user's events before the cutoff date
         missing_id              an imported row without a subject id
         bad_row                 an imported line that is not the expected JSON
+        forgotten               an imported text about a user or item that kar forget took away; shown nowhere
 
 The only stage that talks to a language model. A subject whose answer was refused keeps the last good knowledge of an
 earlier night, if there is any; so do the subjects that were not asked tonight. With `llm.provider = "batch"` nothing is
@@ -52,6 +53,7 @@ from kar.stages.knowledge.judging import FACTORS, Judged, judge_asked
 from kar.stages.knowledge.spool import spools
 from kar.stages.knowledge.writing import KNOWLEDGE, REFUSED, Written, write
 from kar.store import Inputs, Manifest, Output
+from kar.store.forgotten import list_path
 from kar.tables import from_rows
 from kar.text.imports import side_of
 from kar.text.quality import drift
@@ -60,9 +62,14 @@ _UNANSWERED = {"local": "over_budget", "openai": "over_budget", "batch": "awaits
 
 
 def files(settings: Settings, inputs: Inputs) -> list[Path]:
-    """The imported files, and the note of what came into the ledger since. Raises SettingsError if an import is not there."""
-    noted = arrivals_path(inputs.home, inputs.date)
-    return [*imported_files(settings).values(), *([noted] if noted.exists() else [])]
+    """The imported files and who is left out of them, and the note of what came into the ledger since.
+
+    Raises:
+        SettingsError: an import is not there.
+    """
+    imported = list(imported_files(settings).values())
+    noted = [arrivals_path(inputs.home, inputs.date), *([list_path(inputs.home)] if imported else [])]
+    return imported + [path for path in noted if path.exists()]
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -80,6 +87,8 @@ def _record(
     inputs: Inputs, out: Output, settings: Settings, asked: Asked, revision: str, judged: Judged, imported: Imported, written: Written
 ) -> None:
     """Rejections, figures and warnings for the manifest."""
+    if imported.forgotten:
+        out.reject("forgotten", imported.forgotten)
     for reason, examples in imported.rejected.items():
         out.reject(reason, len(examples), examples)
     if unanswered := sum(judged.unanswered.values()):

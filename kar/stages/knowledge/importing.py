@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from kar.errors import SettingsError
 from kar.settings import KnowledgeSettings, Settings
 from kar.stages.knowledge.judging import refused_row
-from kar.store import Inputs
+from kar.store import Inputs, read_forgotten
 from kar.tables import TABLES, IdTypes
 from kar.text import imports
 from kar.text.quality import Refusal, judge_import
@@ -28,6 +28,7 @@ class Imported:
         refused: rows of table refused, without `has_fallback`.
         repeated: reason → lines that say the same as another refused one: counted, not shown again.
         rejected: lines that never became a row, by reason.
+        forgotten: lines about somebody whom `kar forget` took away.
     """
 
     knowledge: list[pa.Table] = field(default_factory=list)
@@ -35,6 +36,7 @@ class Imported:
     repeated: Counter[str] = field(default_factory=Counter)
     rejected: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     warnings: list[str] = field(default_factory=list)
+    forgotten: int = 0
 
     def refuse(self, view: str, rows: pa.Table, reason: str, detail: str) -> None:
         for row in rows.to_pylist():
@@ -72,10 +74,13 @@ def import_all(inputs: Inputs, settings: Settings) -> Imported:
 def _import_view(view: str, path: Path, inputs: Inputs, settings: KnowledgeSettings, found: Imported) -> None:
     side = imports.side_of(view)
     lines = imports.read_imports(path, side, inputs.ids)
+    forgotten = read_forgotten(inputs.home)
     for reason, examples in lines.rejected.items():
-        found.rejected[reason].extend(examples)
+        found.rejected[reason].extend({"line": one["line"]} if forgotten.names_one(one["shown"]) else one for one in examples)
     subjects = inputs.table("history" if side == "user" else "item_profile").select(["subject_id", "cutoff_at"])
-    rows, later = imports.first_of_each(lines.rows)
+    is_kept = [not forgotten.holds(side, subject) for subject in lines.rows.column("subject_id").to_pylist()]
+    found.forgotten += is_kept.count(False)
+    rows, later = imports.first_of_each(lines.rows.filter(pa.array(is_kept, pa.bool_())))
     found.refuse(view, later, "duplicate_key", "an earlier line is about the same subject")
     place = pc.index_in(rows.column("subject_id"), value_set=subjects.column("subject_id").combine_chunks())
     found.refuse(view, rows.filter(pc.is_null(place)), "unknown_subject", f"no such {side} before the cutoff")

@@ -1,0 +1,187 @@
+"""The order of forgetting; see `kar.forget`."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kar import log
+from kar import run as runner
+from kar.errors import AlreadyRunning, SourceError
+from kar.forget import journal as journals
+from kar.forget import partitions, remains
+from kar.forget.gather import STAGES, Gathered, gather
+from kar.forget.partitions import Work
+from kar.forget.receipt import Receipt
+from kar.forget.subjects import SIDES, Subjects
+from kar.llm.batch.forgetting import erase as erase_from_batches
+from kar.llm.batch.nights import Nights
+from kar.llm.ledger import forget as ledger
+from kar.llm.ledger.ledger import Ledger
+from kar.release import forget as releases
+from kar.settings import Settings
+from kar.store import Forgotten, Home, read_forgotten
+from kar.store.forgotten import Side, alone
+
+_NAMED = 10
+
+
+def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime, *, is_dry: bool = False) -> Receipt:
+    """Take every byte about the subjects out of the home, and keep them out.
+
+    Args:
+        now: the clock, UTC; leases run out by it.
+        is_dry: say what would be touched; nothing is written but locks.
+
+    Returns:
+        What was done; written to `<home>/<scenario>/forgotten/receipts/` too, unless it was dry.
+
+    Raises:
+        SourceError: an id that nothing in the home knows; nothing was touched.
+        AlreadyRunning: a stage, a batch command or another writer of the ledger is at work.
+        StageError: an earlier, unfinished run was about others; a table cannot be read.
+        LedgerError, ReleaseError: as these rooms raise. The same command goes on where it stopped.
+    """
+    started = time.monotonic()
+    with _all_locks(home) as shards:
+        if not is_dry:
+            partitions.recover(home)
+        listed = read_forgotten(home)
+        gathered = gather(home, subjects)
+        held, _ = releases.holding(home.published, _by_side(subjects))
+        _refuse_unknown(home, subjects, gathered, listed)
+        with_them = listed.plus(users=subjects.users, items=subjects.items)
+        journal = journals.open_journal(home, with_them, subjects.users, subjects.items, now.isoformat())
+        work = Work(home, runner.id_types(settings), subjects, gathered, journal, now, is_dry)
+        receipt = Receipt(home.scenario, journal.users, journal.items, now.isoformat(), is_dry=is_dry)
+        doomed = ledger.doomed_rows(home.ledger, gathered.keys, gathered.kept, gathered.quotes.are_in if gathered.quotes else None)
+        if not is_dry:
+            with_them.plus(requests=doomed.keys).write(home)  # first of all: from now on nobody reads them again
+            partitions.note_manifests(home, journal)
+            partitions.note_replays(work, settings)
+            journal.write(home)
+        _ledger_and_batches(work, shards, doomed)
+        made = _releases(work, held)
+        partitions.rewrite(work)
+        if is_dry:
+            remains.count(work)
+        else:
+            partitions.reseal(work, settings)
+            remains.clear(work, settings)
+            if made.new_ids:
+                releases.collect_old(home.published, made, now)
+        _fill(receipt, journal, made)
+        receipt.seconds = round(time.monotonic() - started, 3)
+        if not is_dry:
+            receipt.write(home, f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}")
+            journals.path_of(home).unlink()
+    log.info("forgotten" if not is_dry else "would be forgotten", subjects=len(subjects), seconds=receipt.seconds)
+    return receipt
+
+
+@contextlib.contextmanager
+def _all_locks(home: Home) -> Iterator[list[Ledger]]:
+    """Nobody else writes below the home. Raises AlreadyRunning, naming the stage that runs where it is known."""
+    with contextlib.ExitStack() as stack:
+        _refuse_running_stage(home)
+        stack.enter_context(alone(home))
+        if (home.path / "batches").is_dir():
+            stack.enter_context(Nights(home).locked())
+        yield stack.enter_context(ledger.held_shards(home.ledger)) if home.ledger.is_dir() else []
+
+
+def _refuse_running_stage(home: Home) -> None:
+    """Raises AlreadyRunning, with its name and date, if a stage holds its lock: also one that an older kar runs."""
+    for stage in STAGES:
+        for path in sorted((home.path / stage).glob(".date=*.lock")):
+            with path.open("w") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    date = path.name.removeprefix(".date=").removesuffix(".lock")
+                    raise AlreadyRunning(
+                        f"{stage} is running for {date} in {home.path}", "wait for it, or stop it; nothing was forgotten"
+                    ) from error
+
+
+def _refuse_unknown(home: Home, subjects: Subjects, gathered: Gathered, listed: Forgotten) -> None:
+    """Raises SourceError for ids that no table and no release holds and that were not forgotten before."""
+    unknown = [
+        f"{side} {one}"
+        for side, one in subjects.pairs()
+        if one not in gathered.met[side]
+        and not listed.holds(side, one)
+        and not releases.holding(home.published, {side: frozenset({one})})[0]
+    ]
+    if unknown:
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        raise SourceError(
+            f"nothing in {home.path} is about {', '.join(unknown[:_NAMED])}{more}; nobody was forgotten",
+            "look for the id as the source writes it: kar show user ID; leave out those that are not there",
+        )
+
+
+def _ledger_and_batches(work: Work, shards: list[Ledger], doomed: ledger.Doomed) -> None:
+    journal, home = work.journal, work.home
+    journal.add("ledger", rows_removed=len(doomed.digests), of_others_that_quote=doomed.quoting)
+    if work.gathered.kept:
+        journal.note(f"{len(work.gathered.kept)} requests stay in the ledger: others asked them in the very same words")
+    if not work.is_dry and home.ledger.is_dir():
+        ledger.erase(home.ledger, shards, doomed)
+        journal.write(home)
+    if (home.path / "batches").is_dir():
+        erased = erase_from_batches(Nights(home), doomed.keys, is_dry=work.is_dry)
+        journal.add("batches", requests_removed=erased.requests, lines_removed=erased.lines)
+        if erased.sent:
+            journal.note(f"the provider of batches {', '.join(erased.sent)} was sent requests of the forgotten: ask it to delete the files")
+
+
+def _releases(work: Work, held: dict[str, int]) -> releases.Rewritten:
+    """Publish anew; what a killed run has published so far is remembered."""
+    if work.is_dry:
+        work.journal.add("releases", rows_removed=sum(held.values()), releases_published_anew=len(held))
+        return releases.Rewritten()
+    made = releases.publish_anew(work.home.published, _by_side(work.subjects), _active(work))
+    fresh = {old: new for old, new in made.new_ids.items() if old not in work.journal.releases}
+    work.journal.releases |= made.new_ids
+    work.journal.add("releases", rows_removed=made.rows if fresh else 0, releases_published_anew=len(fresh))
+    work.journal.write(work.home)
+    return made
+
+
+def _active(work: Work) -> releases.Active:
+    """Who had done something in the days before a release's cutoff, by the interactions of its date."""
+
+    def active(found: dict[str, Any], side: Side, ids: pa.Array) -> np.ndarray | None:
+        date, days = dt.date.fromisoformat(found["date"]), found.get("active_days")
+        path = work.home.partition("sources", date).table("interaction")
+        if days is None or not path.is_file():
+            return None
+        end = runner.cutoff_of(date)
+        lately = [("event_at", ">=", end - dt.timedelta(days=days)), ("event_at", "<", end)]
+        recent = pq.read_table(path, columns=[f"{side}_id"], filters=lately).column(0)
+        found_ids: np.ndarray = pc.is_in(ids, value_set=pc.unique(recent)).to_numpy(zero_copy_only=False)
+        return found_ids
+
+    return active
+
+
+def _fill(receipt: Receipt, journal: journals.Journal, made: releases.Rewritten) -> None:
+    receipt.places, receipt.releases = journal.counts, journal.releases
+    receipt.still_leased = made.still_leased
+    receipt.not_done += journal.notes
+    receipt.not_done += [f"release {name} cannot be read and may hold the forgotten: {why}" for name, why in made.damaged.items()]
+
+
+def _by_side(subjects: Subjects) -> dict[Side, frozenset[str]]:
+    return {side: subjects.of(side) for side in SIDES}
