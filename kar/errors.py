@@ -23,6 +23,7 @@ done and only the promotion is missing, is exit code 3.
     ├── FetchError             a file the user asked for could not be fetched or unpacked
     ├── CatalogError           a question to the catalogue: bad SQL, a write, a file that is not the catalogue's
     ├── ModelError             vectors, checkpoints, training data that do not fit
+    ├── BrowseError            the local web page: a library is missing, the port is taken
     └── ReleaseError           publishing and reading releases
         ├── ReleaseNotFound
         ├── ReleaseBusy        another process publishes, or moved CURRENT meanwhile; the message says which
@@ -125,6 +126,10 @@ class CatalogError(KarError):
 
 
 class ModelError(KarError):
+    pass
+
+
+class BrowseError(KarError):
     pass
 
 

@@ -62,13 +62,13 @@ def build(
     for name, made in facts(settings, home).items():
         if is_all or f"facts.{name}" in names:
             _keep(connection, f"facts.{name}", made())
-    has_shards = has_shards and (is_all or _ANSWER in names)
-    if has_shards:
+    needs_ledger = is_all or _ANSWER in names
+    if needs_ledger and has_shards:
         _keep(connection, "facts.shard_answer", places.shard_rows(home))
     needs_release = is_all or any(name.startswith(("files.release_", "files.served")) for name in names)
     bases = {
         **places.tables(settings, home),
-        **places.ledger(home, has_rows_of_shards=has_shards),
+        **(places.ledger(home, has_rows_of_shards=has_shards) if needs_ledger else {}),
         **places.release(current_release(home) if needs_release else None),
     }
     chosen = {name: base for name, base in bases.items() if is_all or name in names}

@@ -17,6 +17,7 @@ import typer
 from kar import flow
 from kar.cli import batch, deadletters, features, ledger, release
 from kar.cli.backfill import backfill
+from kar.cli.browse import browse
 from kar.cli.evaluate import evaluate
 from kar.cli.export import export
 from kar.cli.forget import forget
@@ -200,6 +201,7 @@ app.command()(evaluate)
 app.command()(sql)
 app.command()(catalog)
 app.command()(forget)
+app.command()(browse)
 
 
 @factors_app.command("suggest")

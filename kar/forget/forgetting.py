@@ -68,6 +68,7 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
         if not is_dry:
             with_them.plus(requests=doomed.keys).write(home)  # first of all: from now on nobody reads them again
             partitions.note_manifests(home, journal)
+            partitions.note_replays(work, settings)
             journal.write(home)
         _ledger_and_batches(work, shards, doomed)
         made = _releases(work, held)
@@ -75,7 +76,7 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
         if is_dry:
             remains.count(work)
         else:
-            partitions.reseal(work)
+            partitions.reseal(work, settings)
             remains.clear(work, settings)
             if made.new_ids:
                 releases.collect_old(home.published, made, now)

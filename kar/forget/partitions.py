@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -16,10 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kar import flow
+from kar import run as runner
+from kar.errors import NotMade
 from kar.forget.gather import STAGES, Gathered
 from kar.forget.journal import Journal
 from kar.forget.rows import Cut, Gone, is_gone, left_of, quoting
 from kar.forget.subjects import Subjects, named_in
+from kar.settings import Settings
+from kar.stages import prompts
 from kar.store import Home, Manifest, Partition, file_sha, json_sha, write_whole
 from kar.store.forgotten import list_path
 from kar.store.stream import StreamWriter
@@ -248,13 +253,30 @@ def note_manifests(home: Home, journal: Journal) -> None:
             journal.manifests.setdefault(str(partition.manifest_path.relative_to(home.path)), file_sha(partition.manifest_path))
 
 
-def reseal(work: Work) -> None:
+def note_replays(work: Work, settings: Settings) -> None:
+    """Write down what each night's plan says of replays; a run that goes on keeps what the first one wrote."""
+    for partition in work.home.partitions("prompts"):
+        if (sha := _replayed(work, partition, settings)) is not None:
+            work.journal.facts.setdefault(partition.path.name, sha)
+
+
+def _replayed(work: Work, partition: Partition, settings: Settings) -> str | None:
+    """None where what the plan was made from is no longer there."""
+    with contextlib.suppress(NotMade):
+        return prompts.replayed_sha(runner.inputs_of(flow.PROMPTS, settings, work.home, partition.date, work.now))
+    return None
+
+
+def reseal(work: Work, settings: Settings) -> None:
     """Let every recipe name the tables and files as they are now, so that a rerun of the night does nothing."""
     for stage in STAGES:
         for partition in work.home.partitions(stage):
             manifest = Manifest.read(partition.manifest_path)
             before = json_sha([manifest.recipe, manifest.figures])
             _reseal_one(work, stage, partition, manifest)
+            facts = manifest.recipe.get("facts", {})
+            if stage == "prompts" and facts.get("replayed_sha", "") == work.journal.facts.get(partition.path.name):
+                facts["replayed_sha"] = _replayed(work, partition, settings)
             if json_sha([manifest.recipe, manifest.figures]) != before:
                 manifest.recipe_sha = json_sha(manifest.recipe)
                 _write_manifest(manifest, partition)

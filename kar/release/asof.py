@@ -175,7 +175,7 @@ def join(releases_path: str | Path, examples: pa.Table, clock: Clock = "publishe
     """Join examples to the releases of a published folder, each as of its own time.
 
     Args:
-        releases_path: a published folder.
+        releases_path: a published folder; by clock evidence also one release in it, `…/releases/<id>`.
         examples: columns user_id, item_id (of the releases' id types) and event_at (timestamp with time zone, no null).
         clock: see the module's docstring.
 
@@ -193,7 +193,7 @@ class Timeline:
     """Which release was served from when on, as CURRENT says when this is made. CURRENT is read once, here.
 
     Args:
-        releases_path: a published folder.
+        releases_path: as `join`.
 
     Raises:
         ReleaseNotFound: nothing is published.
@@ -204,8 +204,12 @@ class Timeline:
         if clock not in CLOCKS:
             raise ReleaseError(f"there is no clock {clock!r}", "join with clock='published' or clock='evidence'")
         self.path, self.clock = Path(releases_path), clock
-        served = pointer.read_current(self.path).served
-        self.served = served if clock == "published" else served[-1:]
+        if clock == "evidence" and (self.path / layout.MANIFEST).is_file():
+            self.served: tuple[pointer.Served, ...] = (pointer.Served(self.path.name, dt.datetime.min.replace(tzinfo=dt.UTC)),)
+            self.path = self.path.parent.parent
+        else:
+            served = pointer.read_current(self.path).served
+            self.served = served if clock == "published" else served[-1:]
         since_us = [_us(entry.since) for entry in self.served] if clock == "published" else [_NEVER]
         self._since_us = np.array(since_us, np.int64)
 

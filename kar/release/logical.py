@@ -231,4 +231,4 @@ class Logical:
         return ids[0] if self.is_plain else pa.concat_arrays(ids).take(pa.array(places))
 
     def _gone(self, error: FileNotFoundError) -> ReleaseNotFound:
-        return ReleaseNotFound(f"release {self._release} was deleted while it was open: {error}", "open the current one")
+        return ReleaseNotFound(f"release {self._release} was deleted while it was open: {error}", layout.GONE_DO)

@@ -73,8 +73,13 @@ def facts(settings: Settings, inputs: Inputs) -> dict[str, object]:
         "model_revision": served.revision,
         "server_version": served.server_version,
         "judged_alike": _judged_alike(settings, inputs),
-        "replayed_sha": json_sha(sorted(_replayed(inputs, _refused_rows(inputs)))),
+        "replayed_sha": replayed_sha(inputs),
     }
+
+
+def replayed_sha(inputs: Inputs) -> str:
+    """Digest over the requests whose refused answers were asked again since last night."""
+    return json_sha(sorted(_replayed(inputs, _refused_rows(inputs))))
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:

@@ -19,6 +19,7 @@ from kar.errors import ReleaseError
 from kar.page import Chosen, Facts
 from kar.page.drift import Drift
 from kar.page.nights import MOST as NIGHTS
+from kar.release import pointer
 from kar.release.reader import open_release
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output
@@ -80,13 +81,13 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
 
 def _drift(inputs: Inputs) -> Drift | None:
     """From the release that was served before to this date's; None if either is not there (any more)."""
-    ids = inputs.table("release").column("release_id").to_pylist()
-    folder = inputs.home.published / "releases"
+    there = set(pointer.ids(inputs.home.published))
+    ours = [name for name in inputs.table("release").column("release_id").to_pylist() if name in there]
     try:
-        new = open_release(folder / ids[0]) if ids else None
-        if new is None or not new.manifest["parent"]:
+        new = open_release(pointer.folder_of(inputs.home.published, ours[0])) if ours else None
+        if new is None or new.manifest["parent"] not in there:
             return None
-        return page.measure(new, open_release(folder / new.manifest["parent"]))
+        return page.measure(new, open_release(pointer.folder_of(inputs.home.published, new.manifest["parent"])))
     except ReleaseError:
         return None
 

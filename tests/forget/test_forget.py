@@ -451,3 +451,33 @@ def test_what_is_no_number_is_refused_where_ids_are_numbers_and_a_list_of_nobody
         ids_in(tmp_path / "empty.txt")
     with pytest.raises(SourceError, match="cannot be read"):
         ids_in(tmp_path / "none.txt")
+
+
+def test_a_night_after_a_replay_of_the_forgotten_stays_a_no_op(tmp_path: Path) -> None:
+    home, data = begin(tmp_path)
+    second = DAY + dt.timedelta(days=1)
+    refused = pq.read_table(home.partition("knowledge", DAY).table("refused")).to_pylist()
+    own = next(row for row in refused if row["subject_id"] == ITEM)
+    asked = request_of(home, ITEM)
+    replayed = Answer(
+        **dict.fromkeys(("finish_reason", "model", "template_version", "detail"), ""),
+        **dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "lost_tokens"), 0),
+        **{name: NOW + dt.timedelta(hours=2) for name in ("asked_at", "started_at", "ended_at")},
+        key=own["request_key"],
+        body=asked["body"],
+        text="asked once more",
+        revision=asked["revision"],
+        attempts=1,
+        status="ok",
+    )
+    with Ledger.open(home.ledger) as opened:
+        opened.put(replayed)
+    chosen = settings(data)
+    with loopback() as server:
+        asking = settings(data, server.base_url)
+        assert runner.run_all(asking, home, second, lambda: LATER, ["prompts"])[0].made_at == LATER.isoformat()  # the replay is news
+        made = Manifest.read(home.partition("prompts", second).manifest_path)
+        forget(chosen, home, THE_ITEM, LATER)
+        again = runner.run_all(asking, home, second, lambda: LATER + dt.timedelta(hours=1), ["prompts"])[0]
+    assert again.made_at == LATER.isoformat()
+    assert again.recipe["facts"]["replayed_sha"] != made.recipe["facts"]["replayed_sha"]

@@ -17,6 +17,7 @@ import pytest
 import kar.release
 from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import durable, manifest, pins, pointer, shelf
+from kar.release.publish import publish
 from tests.release import world
 
 
@@ -194,6 +195,18 @@ def test_a_publisher_that_waited_in_vain_says_who_publishes(tmp_path: Path) -> N
     with durable.publisher_lock(tmp_path, 0):  # the kernel let go when it died
         assert json.loads((tmp_path / ".publish.lock").read_bytes())["pid"] == os.getpid()
     assert (tmp_path / ".publish.lock").read_bytes() == b""
+
+
+def test_nothing_is_published_or_promoted_beside_a_publisher_that_does_not_finish(tmp_path: Path) -> None:
+    first, second = world.publish_day(tmp_path, 0), world.publish_day(tmp_path, 1)
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    with durable.publisher_lock(tmp_path):
+        with pytest.raises(ReleaseBusy, match=rf"process {os.getpid()} .* waited 0.1 s"):
+            publish(tmp_path, world.sides(newest=world.day(2.5)), world.facts(world.day(2)), wait_s=0.1)
+        with pytest.raises(ReleaseBusy, match="has been publishing since"):
+            kar.release.rollback(tmp_path, first.path.name, wait_s=0)
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+    assert kar.release.open(tmp_path).id == second.path.name
 
 
 def test_what_is_wrong_with_the_folder_is_listed_beside_the_releases(tmp_path: Path) -> None:
