@@ -340,6 +340,7 @@ def assert_as_if_never_killed(home: Home, data: Path, folder: Path) -> None:
     assert holding(home.path, USER, BEGINNING) == {USER: [], BEGINNING: []}
     assert tables(home) == tables(twin)
     assert receipt.releases == wanted.releases
+    assert {k: v for k, v in receipt.places.items() if "remains" not in k} == wanted.places  # what the kill left half written is more
     with loopback() as server:
         runner.run_all(settings(data, server.base_url), home, DAY, lambda: LATER)
         assert server.calls == 0
@@ -460,8 +461,8 @@ def test_a_night_after_a_replay_of_the_forgotten_stays_a_no_op(tmp_path: Path) -
     own = next(row for row in refused if row["subject_id"] == ITEM)
     asked = request_of(home, ITEM)
     replayed = Answer(
-        **{name: "" for name in ("finish_reason", "model", "template_version", "detail")},
-        **{name: 0 for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "lost_tokens")},
+        **dict.fromkeys(("finish_reason", "model", "template_version", "detail"), ""),
+        **dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "lost_tokens"), 0),
         **{name: NOW + dt.timedelta(hours=2) for name in ("asked_at", "started_at", "ended_at")},
         key=own["request_key"],
         body=asked["body"],
