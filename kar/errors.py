@@ -29,7 +29,8 @@ done and only the promotion is missing, is exit code 3.
         ├── ReleaseBusy        another process publishes, or moved CURRENT meanwhile; the message says which
         ├── ReleaseCorrupt     a digest, a row count or a schema differs from the manifest
         ├── SpaceMismatch      vectors of two spaces were about to be mixed
-        └── GateFailed         a release is published, but a check of the promotion gate keeps the last one served
+        ├── GateFailed         a release is published, but a check of the promotion gate keeps the last one served
+        └── StoreError         the object store does not answer, refuses, or cannot be written from here
 """
 
 from __future__ import annotations
@@ -155,3 +156,7 @@ class SpaceMismatch(ReleaseError):
 
 class GateFailed(ReleaseError):
     exit_code = 3
+
+
+class StoreError(ReleaseError):
+    pass

@@ -38,7 +38,7 @@ def finished(home: Home, date: dt.date) -> str:
         failed = Manifest.read(features.manifest_path).figures.get("gate_failed") or []
         why = f"not promoted, failed: {', '.join(failed)}" if failed else "not promoted"
         current = "CURRENT" if row["is_promoted"] else why
-        lines.append(f"release  {home.published / 'releases' / row['release_id']}  ({current})")
+        lines.append(f"release  {home.releases_at}/releases/{row['release_id']}  ({current})")
     return "\n".join(lines)
 
 
@@ -160,7 +160,7 @@ def _in_release(home: Home, side: Side, subject_id: object) -> str:
     from kar import release as releasing
 
     try:
-        opened = releasing.open(home.published)
+        opened = releasing.open(home.releases_at)
     except ReleaseError:
         return "release: none is published"
     parts = []

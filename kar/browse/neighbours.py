@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kar.release import Release
-from kar.release.layout import Kind, side_of
+from kar.release.layout import Kind, side_of, table_name
 
 COUNT = 10
 _ROWS_AT_ONCE = 2_048  # of 384 floats: three megabytes, which stay in the processor's cache
@@ -48,14 +48,21 @@ def nearest(release: Release, view: str, row: int, count: int = COUNT, rows_at_o
     rows, cosines = np.empty(0, np.int64), np.empty(0, np.float32)
     for first in range(0, len(is_missing), rows_at_once):
         numbers = np.arange(first, min(first + rows_at_once, len(is_missing)))
-        part_NW, is_out = release.vectors_at(view, numbers, kind)
+        part_NW = _part(release, view, numbers, kind)
         # one pass of one thread: as fast as memory gives; BLAS would start threads for each part, which fight on a busy machine
         found_N = np.einsum("nw,w->n", part_NW, wanted_W)
         if not is_unit:
             found_N = found_N / np.maximum(np.sqrt(np.einsum("nw,nw->n", part_NW, part_NW)), np.finfo(np.float32).tiny)
-        found_N = np.where(is_out | (numbers == row), -np.inf, found_N)
+        found_N = np.where(is_missing[numbers] | (numbers == row), -np.inf, found_N)
         rows, cosines = _best(rows, cosines, numbers, found_N, count)
     return [Near(int(r), float(np.clip(c, -1, 1))) for r, c in zip(rows, cosines, strict=True) if np.isfinite(c)]
+
+
+def _part(release: Release, view: str, numbers: np.ndarray, kind: Kind) -> np.ndarray:
+    """float32 [N, W] of consecutive rows: a piece of the map where one file holds them all, else gathered."""
+    if len(release.manifest["tables"][table_name(side_of(view))]["files"]) == 1:
+        return np.asarray(release.matrix(view, kind)[numbers[0] : numbers[-1] + 1])
+    return release.vectors_at(view, numbers, kind)[0]
 
 
 def cosine(one_W: np.ndarray, other_W: np.ndarray) -> float | None:

@@ -36,7 +36,12 @@ class Uplift:
 
 @dataclass(frozen=True)
 class Detail:
-    """A release, ready to print. `more` holds what the manifest tells in pairs beside all that (cost, ages)."""
+    """A release, ready to print.
+
+    Args:
+        ages: per view, (lower end of a class in days, texts), youngest first.
+        more: what the manifest tells in pairs beside all that (cost, adaptor).
+    """
 
     entry: Listed
     manifest: dict[str, Any]
@@ -44,6 +49,7 @@ class Detail:
     uplift: list[Uplift]
     gate: list[dict[str, Any]]
     files: list[tuple[str, int]]
+    ages: list[tuple[str, list[tuple[str, int]]]]
     more: list[tuple[str, list[tuple[str, Any]]]]
 
     @property
@@ -62,7 +68,10 @@ def detail(entry: Listed) -> Detail:
         uplift=_uplift(manifest),
         gate=[verdict for verdict in gate if isinstance(verdict, dict)],
         files=sorted((path, told["bytes"]) for path, told in bound_files(manifest).items()),
-        more=[(name, pairs) for name in ("cost", "age", "adaptor") if (pairs := _pairs(manifest.get(name)))],
+        ages=[
+            (view, sorted(classes.items(), key=lambda c: int(c[0]))) for view, classes in sorted(manifest.get("age", {}).items()) if classes
+        ],
+        more=[(name, pairs) for name in ("cost", "adaptor") if (pairs := _pairs(manifest.get(name)))],
     )
 
 

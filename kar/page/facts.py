@@ -37,7 +37,7 @@ class Facts:
         date: the partition date.
         as_of: when the page is made, UTC.
         settings: today's. What a stage ran with is asked of its manifest first (`ran_with`).
-        published: the folder that holds CURRENT and releases/.
+        published: the folder, or the uri in a store, that holds CURRENT and releases/.
         manifests: stage → its manifest; a stage that has none is absent.
         metric, comparison, calibration, gate_weight, view_use, epoch, release: whole tables, as declared.
         example: columns split, label, user_id, has_user_knowledge, has_item_knowledge.
@@ -57,7 +57,7 @@ class Facts:
     date: dt.date
     as_of: dt.datetime
     settings: Settings
-    published: Path
+    published: Path | str
     manifests: dict[str, Manifest]
     metric: pa.Table
     comparison: pa.Table

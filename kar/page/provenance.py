@@ -133,7 +133,7 @@ def released(facts: Facts) -> Released | None:
     return Released(
         release_id=row["release_id"],
         space_id=row["space_id"],
-        path=str(facts.published / "releases" / row["release_id"]),
+        path=f"{facts.published}/releases/{row['release_id']}",
         published=str(facts.published),
         data_cutoff=_instant(row["data_cutoff"]),
         published_at=_instant(row["published_at"]),

@@ -564,6 +564,12 @@ class PromotionSettings(Section):
 class FeaturesSettings(Section):
     """[features]"""
 
+    published: str = Field(
+        "",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#@\s]+)*)?$",
+        description="s3://bucket/prefix: publish there instead of in the scenario's folder (needs kar[s3]); credentials and endpoint come from "
+        "AWS_ variables or AWS's own files, never from here",
+    )
     promote: bool = Field(True, description="move CURRENT when the release's data_cutoff is newer")
     require_uplift: bool = Field(
         False,

@@ -35,8 +35,9 @@ from kar.release.gate import Refused, Told, Uplift, judge
 from kar.release.layout import TIME, Side, pooled_view, side_of, whole
 from kar.release.limits import Limits
 from kar.release.pointer import folder_of, ids, maybe_current, promotes_over
-from kar.release.publish import Published, publish
+from kar.release.publish import Published
 from kar.release.reader import Release
+from kar.release.remote import looking, publish
 from kar.release.rows import Facts, Layering, Pooled, SideRows, ViewRows
 from kar.release.verdicts import Gate, GateVerdict
 from kar.settings import Settings
@@ -113,7 +114,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
     users, items = _with_active((users, items), inputs, settings.features.active_days)
     uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone, settings.adaptor.published_base)
     published = publish(
-        inputs.home.published,
+        inputs.home.releases_at,
         (users, items),
         _facts(inputs, settings, checkpoint, knowledge, uplift),
         promote=settings.features.promote,
@@ -353,8 +354,9 @@ def _warn(published: Published, inputs: Inputs, settings: Settings, out: Output)
 
 def _is_newer(home: Home, found: dict[str, Any]) -> bool:
     """Whether a release is newer than the one that is served."""
-    current = maybe_current(home.published)
-    return current is None or promotes_over(found, manifest.read(folder_of(home.published, current.release)))
+    with looking(home.releases_at) as published:
+        current = maybe_current(published)
+        return current is None or promotes_over(found, manifest.read(folder_of(published, current.release)))
 
 
 def held_back(home: Home, made: Manifest) -> GateFailed | None:
@@ -367,8 +369,11 @@ def held_back(home: Home, made: Manifest) -> GateFailed | None:
     """
     failed = made.figures.get("gate_failed") or []
     release = str(made.figures.get("release_id"))
-    if not failed or release not in ids(home.published) or not _is_newer(home, manifest.read(folder_of(home.published, release))):
+    if not failed:
         return None
+    with looking(home.releases_at) as published:
+        if release not in ids(published) or not _is_newer(home, manifest.read(folder_of(published, release))):
+            return None
     why = {verdict["check"]: verdict["why"] for verdict in made.figures["gate"]}
     told = "; ".join(f"{check}: {why[check]}" for check in failed)
     return GateFailed(

@@ -53,7 +53,7 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         date=inputs.date,
         as_of=inputs.as_of,
         settings=settings,
-        published=inputs.home.published,
+        published=inputs.home.releases_at,
         manifests={stage: Manifest.read(path) for stage, path in _manifest_paths(inputs).items()},
         metric=inputs.table("metric"),
         comparison=inputs.table("comparison"),
@@ -81,12 +81,12 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
 def _drift(inputs: Inputs) -> Drift | None:
     """From the release that was served before to this date's; None if either is not there (any more)."""
     ids = inputs.table("release").column("release_id").to_pylist()
-    folder = inputs.home.published / "releases"
+    folder = f"{inputs.home.releases_at}/releases"
     try:
-        new = open_release(folder / ids[0]) if ids else None
+        new = open_release(f"{folder}/{ids[0]}") if ids else None
         if new is None or not new.manifest["parent"]:
             return None
-        return page.measure(new, open_release(folder / new.manifest["parent"]))
+        return page.measure(new, open_release(f"{folder}/{new.manifest['parent']}"))
     except ReleaseError:
         return None
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from kar import flow
 from kar.release.publish import publish
 from kar.release.rows import Facts, SideRows, ViewRows
+from kar.release.verdicts import GateVerdict
 from kar.settings import Settings, parse
 from kar.store import Home, Manifest, Output, text_sha
 from kar.tables import TABLES, IdTypes
@@ -237,7 +238,9 @@ def _publish(home: Home, world: World, night: dt.date) -> None:
         times = pa.array([None if m else _at(night) for m in is_missing], pa.timestamp("us", tz="UTC"))
         adapted = np.where(is_missing[:, None], default, vectors).astype(np.float32)
         rows = ViewRows(view, is_missing, adapted, vectors, default, times, times, words, words)
-        sides.append(SideRows("user" if side == "user" else "item", pa.array([ids[n] for n in order]), (rows,)))
+        sides.append(
+            SideRows("user" if side == "user" else "item", pa.array([ids[n] for n in order]), (rows,), np.arange(len(order)) % 2 == 0)
+        )
     uplift = [
         {"base": "rich", "backbone": "fibinet", "arm_a": "knowledge", "arm_b": arm, "slice": "all", "metric": metric, "difference": value, "low": value - 0.002, "high": value + 0.002}
         for arm, value in (("base", 0.0041), ("text", 0.0017), ("permuted", -0.0003)) for metric in ("auc", "gauc")
@@ -246,8 +249,16 @@ def _publish(home: Home, world: World, night: dt.date) -> None:
     facts = Facts(
         "planted", night, _at(night, 26), False, "hash-3", {"sha": "a" * 64, "backbone": "fibinet"}, "l2",
         templates={"item.facts": {"item.facts@1:0123456789ab": 7}}, models=models, uplift=uplift, code_version="0.1.0",
+        cost={"night": {"prompt_tokens": 40, "completion_tokens": 30, "usd": 0.0123}, "published": {"tokens": 910}}, active_days=30,
     )  # fmt: skip
-    publish(home.published, (sides[0], sides[1]), facts)
+    publish(home.published, (sides[0], sides[1]), facts, gate=_gate if night == NIGHTS[2] else None)
+
+
+def _gate(new: object, before: object) -> list[GateVerdict]:
+    return [
+        GateVerdict("rows item", 8.0, 4.0, True, "8 items, at least 4.0"),
+        GateVerdict("collapse item.facts", 0.4, 0.9, True, "mean cosine 0.40, at most 0.90"),
+    ]
 
 
 def _at(night: dt.date, hours: int = 0) -> dt.datetime:

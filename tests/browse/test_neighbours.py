@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,15 @@ class Vectors:
 
     vectors: np.ndarray
     missing: np.ndarray
-    manifest: dict[str, Any] = field(default_factory=lambda: {"space": {"normalisation": "none"}})
+    files: int = 1
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return {"space": {"normalisation": "none"}, "tables": {"item_knowledge": {"files": [{}] * self.files}}}
+
+    def matrix(self, view: str, kind: str) -> np.ndarray:
+        assert self.files == 1, "several files make no map"
+        return self.vectors
 
     def is_pooled(self, view: str) -> bool:
         return False
@@ -43,7 +51,7 @@ def test_the_nearest_are_those_of_a_plain_sort_however_the_rows_are_cut(rows: in
     missing = draw.random(rows) < 0.3
     row = int(draw.integers(rows))
     missing[row] = False
-    release: Any = Vectors(vectors, missing)
+    release: Any = Vectors(vectors, missing, files=1 + seed % 2)
     whole = nearest(release, "item.facts", row, count)
     cut = nearest(release, "item.facts", row, count, rows_at_once=7)
     assert whole is not None

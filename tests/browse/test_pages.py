@@ -174,7 +174,17 @@ def test_a_release_s_page_shows_what_it_binds_its_coverage_and_its_uplift(client
     assert shown.one("section", id="uplift").one("table").rows[0][:3] == ["knowledge − base", "AUC", "+0.0041"]
     assert [row[0] for row in shown.one("section", id="coverage").one("table").rows] == ["item.facts", "user.preference"]
     assert "hash-3" in shown.one("section", id="binds").words
-    assert "holds no verdicts" in shown.one("section", id="gate").words
+    assert [row[:2] for row in shown.one("section", id="gate").one("table").rows] == [
+        ["rows item", "passed"],
+        ["collapse item.facts", "passed"],
+    ]
+    # numbers 0, 2, 4 … did something, and all of them are known by now
+    assert "100 % of 3 users" in shown.one("section", id="coverage").words
+    assert "100 % of 4 items" in shown.one("section", id="coverage").words
+    assert "7 on the day" in shown.one("section", id="age").words
+    assert "night usd 0.0123" in shown.one("section", id="binds").words
+    older = get(client, get(client, "/releases").one("table").all("a")[1].attributes["href"])
+    assert "holds no verdicts" in older.one("section", id="gate").words
 
 
 def test_verdicts_of_a_gate_are_shown_failed_ones_first(home: Home, tmp_path: Path) -> None:
