@@ -10,8 +10,8 @@ import numpy as np
 
 from kar import release as releasing
 from kar.errors import ReleaseError, ReleaseNotFound
-from kar.release import Listed, Release
-from kar.release.layout import Kind, Side, releases_folder
+from kar.release import Listed, Release, remote
+from kar.release.layout import Kind, Side
 from kar.release.shelf import problems
 from kar.store import Home
 
@@ -22,7 +22,7 @@ class Shelf:
     """Opens releases by id. May be asked from several threads. A release that was deleted is let go at the next question."""
 
     def __init__(self, home: Home) -> None:
-        self._published = home.published
+        self._published = home.releases_at
         self._opened: OrderedDict[str, Release] = OrderedDict()
         self._turn = threading.Lock()
 
@@ -36,7 +36,7 @@ class Shelf:
 
     def troubles(self) -> list[str]:
         """What is wrong with the published folder itself: CURRENT, pins, leases. Sentences."""
-        return [f"The releases: {error.what}" for error in problems(self._published)]
+        return [f"The releases: {error.what}" for error in remote.looked(self._published, problems)]
 
     def current(self, listed: list[Listed]) -> Listed | None:
         return next((entry for entry in listed if entry.is_current), None)
@@ -55,7 +55,7 @@ class Shelf:
             raise ReleaseError(entry.problem, "serve another: kar release rollback ID")
         with self._turn:
             if entry.id not in self._opened:
-                self._opened[entry.id] = releasing.open(releases_folder(self._published) / entry.id)
+                self._opened[entry.id] = releasing.open(f"{self._published}/releases/{entry.id}")
                 while len(self._opened) > _KEPT:
                     self._opened.popitem(last=False)
             self._opened.move_to_end(entry.id)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, say
+from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, releases_of, say
 
 
 def sql(
@@ -46,7 +46,8 @@ def sql(
         raise CatalogError(f"there is no question {ask!r}", f"the questions are {', '.join(library())}")
     text = library()[ask].sql if ask is not None else sys.stdin.read() if statement == "-" else statement or ""
     parameters = library()[ask].parameters(given) if ask is not None else given
-    with Asking(*open_scenario(settings, override, home), text) as asking:
+    loaded, place = open_scenario(settings, override, home)
+    with releases_of(place, files=True) as at, Asking(loaded, at, text) as asking:
         for line in printed(asking.answer(parameters), form, rows):
             say(line)
 
@@ -72,7 +73,14 @@ def catalog(
 ) -> None:
     """Write the catalogue as a DuckDB file of views, for notebooks and the duckdb command. It copies no text; write it again after a night."""
     from kar.catalog import write
+    from kar.errors import CatalogError
 
-    written = write(*open_scenario(settings, override, home), out, is_relative=relative)
+    loaded, place = open_scenario(settings, override, home)
+    if place.published_uri:
+        raise CatalogError(
+            f"the catalogue would name files of {place.published_uri}, which lie in no folder",
+            "ask by kar sql, or export: kar release export",
+        )
+    written = write(loaded, place, out, is_relative=relative)
     say(f"{written.path}: {written.views} views over {written.files:,} files")
     say(f"open it with DuckDB 2: duckdb -readonly {written.path}")

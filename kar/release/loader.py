@@ -72,6 +72,7 @@ class Stream:
         space_id: the space the model was trained in; None: any, but one.
         seed: shuffle the pieces and the examples in each, otherwise in every epoch; None: in order.
         share: (n, of): every of-th piece only, from the n-th on; for ranks of a distributed training.
+        lease_s: lease the releases for as long as this stream lives, so that none is collected under it; None: no lease.
 
     Raises:
         ReleaseError: as `join_files` for the examples, or no such column.
@@ -92,7 +93,9 @@ class Stream:
         space_id: str | None = None,
         seed: int | None = None,
         share: tuple[int, int] = (0, 1),
+        lease_s: float | None = None,
     ) -> None:
+        self._lease_s = lease_s
         self._files = ExampleFiles(examples)
         if absent := [name for name in columns if name not in self._files.schema.names]:
             raise ReleaseError(f"the examples hold no columns {absent}; they hold {self._files.schema.names}", "name others")
@@ -143,7 +146,7 @@ class Stream:
 
     def _opened(self) -> AsOf:
         if self._as_of is None:
-            self._as_of = AsOf(self._timeline, self._used)
+            self._as_of = AsOf(self._timeline, self._used, self._lease_s)
         return self._as_of
 
     def __getstate__(self) -> dict[str, Any]:

@@ -460,8 +460,8 @@ def test_a_night_after_a_replay_of_the_forgotten_stays_a_no_op(tmp_path: Path) -
     own = next(row for row in refused if row["subject_id"] == ITEM)
     asked = request_of(home, ITEM)
     replayed = Answer(
-        **{name: "" for name in ("finish_reason", "model", "template_version", "detail")},
-        **{name: 0 for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "lost_tokens")},
+        **dict.fromkeys(("finish_reason", "model", "template_version", "detail"), ""),
+        **dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "lost_tokens"), 0),
         **{name: NOW + dt.timedelta(hours=2) for name in ("asked_at", "started_at", "ended_at")},
         key=own["request_key"],
         body=asked["body"],
