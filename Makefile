@@ -17,7 +17,7 @@ PROTOCOL_time := --set scenario.name=movielens-1m-time --set histories.mode=time
   --set examples.window_days=820 --set examples.valid_share=0.15 --set examples.test_share=0.15
 PROTOCOL_cold_items := --set scenario.name=movielens-1m-cold_items --set examples.held_out_items=0.15 --set adaptor.item_id_dropout=0.15
 
-.PHONY: help setup demo backfill test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train lock clean
+.PHONY: help setup demo backfill test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train bench-release lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -88,6 +88,9 @@ bench-vllm: $(READY) $(VLLM_READY) ## measure it against a real vLLM server besi
 bench-train: $(READY) ## measure the training loop beside deepctr-torch, FuxiCTR and the arithmetic floor: [OUT=file.json] [ONLY="base knowledge …"] [PEERS_PYTHON=…]
 	$(BIN)/python -m benchmarks.train $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY)) $(if $(PEERS_PYTHON),--peers-python $(PEERS_PYTHON))
 
+bench-release: $(READY) ## measure releases beside DuckDB, polars and pandas: publishing, joins, streams, opening: [OUT=file.json] [SECTIONS="join stream …"] [SCALE=0.1]
+	$(BIN)/python -m benchmarks.release $(if $(OUT),--out $(OUT)) $(if $(SECTIONS),--only $(SECTIONS)) $(if $(SCALE),--scale $(SCALE))
+
 bench-quality: $(READY) ## measure the quality gate on your texts about MovieLens-1M, false alarms and planted faults: DATA=dir [OUT=file.json]
 	@test -n "$(DATA)" || { echo "say where movies.dat and the texts lie: make bench-quality DATA=dir [OUT=file.json]" >&2; exit 2; }
 	$(BIN)/python -m benchmarks.quality_gate "$(DATA)" $(if $(OUT),--out $(OUT))
@@ -102,7 +105,7 @@ check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template
 	$(BIN)/python -m pytest tests/docs
 
 lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch, its CUDA parts and the peers stay out of it
-	uv pip compile pyproject.toml $(foreach extra,pipeline local airflow doors dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
+	uv pip compile pyproject.toml $(foreach extra,pipeline local browse s3 airflow doors dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
 	  $$(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z]+|triton)' .lock-left-out | sed 's/^/--no-emit-package /') -o requirements.lock
 
 clean: ## remove .venv and caches; data and paid answers stay

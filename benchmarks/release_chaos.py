@@ -32,7 +32,7 @@ from kar.release.layout import Side
 from kar.release.publish import publish
 from kar.release.rows import Facts, SideRows, ViewRows
 
-READERS, USERS, WIDTH = 4, 20_000, 16
+READERS, USERS, WIDTH = 4, 5_000, 16
 MUST_BE_ZERO = (
     "reads that failed", "reads of two nights at once", "files missing under a lease", "kills after which CURRENT did not open and verify",
     "collections that failed",
@@ -40,7 +40,7 @@ MUST_BE_ZERO = (
 LEASE_S = 30.0
 _FIRST = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 _TIME = pa.timestamp("us", tz="UTC")
-_LONGEST_LIFE_S = 1.0  # of a publisher that is killed: some nights
+_LONGEST_LIFE = 3.0  # of a publisher that is killed, in nights as long as those of the first run
 
 
 def publish_night(published: Path, number: int, users: int) -> None:
@@ -139,13 +139,15 @@ def _say(line: str) -> None:
 
 def rows(seconds: float, folder: Path, users: int = USERS, seed: int = 1) -> Iterator[Row]:
     """Both runs, `seconds` each."""
-    for is_killed in (False, True):
-        published = folder / ("killed" if is_killed else "whole")
-        publish_night(published, 0, users)
-        yield from _run(published, seconds, is_killed, users, random.Random(seed))
+    for name in ("whole", "killed"):
+        publish_night(folder / name, 0, users)
+    yield from _run(folder / "whole", seconds, users)
+    night_s = seconds / _next_night(folder / "whole")
+    yield from _run(folder / "killed", seconds, users, random.Random(seed), _LONGEST_LIFE * night_s)
 
 
-def _run(published: Path, seconds: float, is_killed: bool, users: int, generator: random.Random) -> Iterator[Row]:
+def _run(published: Path, seconds: float, users: int, killed: random.Random | None = None, longest_life_s: float = 0.0) -> Iterator[Row]:
+    """One run; `killed` draws how long each publisher lives, None: one lives through it all."""
     watching = [_started("read", published, seed) for seed in range(READERS)] + [_started("collect", published)]
     publishers = [_started("publish", published, users)]
     for process in [*watching, *publishers]:
@@ -154,14 +156,14 @@ def _run(published: Path, seconds: float, is_killed: bool, users: int, generator
     for process in watching:
         _go(process, until)
     kills = bad = 0
-    if is_killed:
+    if killed:
         while time.time() < until:
             publisher = publishers.pop()
             if kills:
                 _await(publisher)
             _go(publisher, until + 60)
             publishers.append(_started("publish", published, users))  # the next one imports while this one publishes
-            time.sleep(generator.uniform(0, _LONGEST_LIFE_S))
+            time.sleep(killed.uniform(0, longest_life_s))
             _kill(publisher)
             kills += 1
             bad += not _opens_and_verifies(published)
@@ -170,7 +172,7 @@ def _run(published: Path, seconds: float, is_killed: bool, users: int, generator
         _go(publishers[0], until)
     told = [_ended(process) for process in [*watching, *publishers]]
     readers, collector = told[:READERS], told[READERS]
-    what = f"four readers, a publisher{' that is killed at random' if is_killed else ''} and a collector, {seconds:g} s"
+    what = f"four readers, a publisher{' that is killed at random' if killed else ''} and a collector, {seconds:g} s"
     for name, label in (
         ("failed", "reads that failed"),
         ("mixed", "reads of two nights at once"),
@@ -178,7 +180,7 @@ def _run(published: Path, seconds: float, is_killed: bool, users: int, generator
     ):
         yield Row(f"{label}: {what}", "kar", float(sum(one[name] for one in readers)), "count")
     yield Row(f"collections that failed: {what}", "kar", float(collector["failed"]), "count")
-    if is_killed:
+    if killed:
         yield Row(f"kills after which CURRENT did not open and verify: {what}", "kar", float(bad), "count")
         yield Row(f"kills: {what}", "kar", float(kills), "count")
     yield Row(f"releases published: {what}", "kar", float(_next_night(published) - 1), "count")

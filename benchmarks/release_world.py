@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
+from kar.release import layout
 from kar.release.rows import Facts, Pooled, SideRows, ViewRows
 
 FIRST_NIGHT = dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
 DAY_US = 86_400_000_000
 WIDTH = 32
 _RANK = 16
+_DEFAULT = np.full(WIDTH, 0.01, np.float32)
 _LATE_US = 6 * 3_600_000_000  # a release of a day is served six hours after its end
 
 
@@ -53,24 +56,33 @@ def side(name: str, rows: int, seed: int, *, text: bool = False, knowledge: int 
     numbers = np.sort(rng.choice(rows * 4 // 3 + 1, rows, replace=False)).astype(np.int64)
     ids = pa.array(numbers) if not text else pa.array(np.sort(np.char.add(f"{name}-", numbers.astype(str)))).cast(pa.string())
     is_missing = rng.random(rows) < (0.2 if name == "user" else 0.05)
-    default = np.full(WIDTH, 0.01, np.float32)
     adapted, known = vectors(rows, WIDTH, seed), vectors(rows, knowledge, seed + 1)
-    adapted[is_missing], known[is_missing] = default, 0
+    adapted[is_missing], known[is_missing] = _DEFAULT, 0
     asked_us = us(FIRST_NIGHT) - rng.integers(0, 3 * 3_600_000_000, rows)
     seen_us = us(FIRST_NIGHT) - 1 - (rng.exponential(9.0, rows) * DAY_US).astype(np.int64)
-    view = ViewRows(
-        view={"user": "user.preference" if knowledge else "user.liked_facts", "item": "item.facts"}[name],
+    told = {
+        "evidence_newest_at": _instants(seen_us, is_missing if name == "user" else np.ones(rows, bool)),
+        "asked_at": _instants(asked_us, is_missing),
+        "origin": _words(["tonight", "before"], rng.integers(0, 2, rows), is_missing),
+        "model": _words(["a-model", "a-newer-model"], rng.integers(0, 2, rows), is_missing),
+    }
+    return SideRows("user" if name == "user" else "item", ids, (_view(name, is_missing, adapted, known, told),))
+
+
+def _view(name: str, is_missing: np.ndarray, adapted: np.ndarray, known: np.ndarray, told: dict[str, pa.Array]) -> ViewRows:
+    pooled = Pooled("item.facts", "liked", 30) if not known.shape[1] else None
+    return ViewRows(
+        view={"user": "user.preference" if pooled is None else "user.liked_facts", "item": "item.facts"}[name],
         is_missing=is_missing,
         adapted=adapted,
         knowledge=known,
-        default=default,
-        evidence_newest_at=_instants(seen_us, is_missing if name == "user" else np.ones(rows, bool)),
-        asked_at=_instants(asked_us, is_missing),
-        origin=_words(["tonight", "before"], rng.integers(0, 2, rows), is_missing),
-        model=_words(["a-model", "a-newer-model"], rng.integers(0, 2, rows), is_missing),
-        pooled_from=None if knowledge else Pooled("item.facts", "liked", 30),
+        default=_DEFAULT,
+        evidence_newest_at=told["evidence_newest_at"],
+        asked_at=told["asked_at"],
+        origin=told["origin"],
+        model=told["model"],
+        pooled_from=pooled,
     )
-    return SideRows("user" if name == "user" else "item", ids, (view,))
 
 
 def changed(before: SideRows, share: float, day: int, seed: int) -> SideRows:
@@ -97,6 +109,39 @@ def changed(before: SideRows, share: float, day: int, seed: int) -> SideRows:
     return replace(before, views=(newer,))
 
 
+def save(side: SideRows, folder: Path) -> None:
+    """Write a drawn side down, so that another process can have it memory-mapped: what is drawn does not count as what publishing needs."""
+    view = side.views[0]
+    told = {name: getattr(view, name) for name in ("evidence_newest_at", "asked_at", "origin", "model")}
+    feather.write_feather(pa.table({"id": side.ids, "is_missing": view.is_missing, **told}), folder / f"{side.side}.arrow", "uncompressed")
+    for kind in layout.KINDS:
+        np.save(folder / f"{side.side}.{kind}.npy", view.adapted if kind == "adapted" else view.knowledge)
+
+
+def load(name: str, folder: Path) -> SideRows:
+    """A side that `save` wrote. Its vectors and columns are maps of the files."""
+    table = feather.read_table(folder / f"{name}.arrow", memory_map=True).combine_chunks()
+    columns = {one: table.column(one).chunk(0) for one in table.column_names}
+    adapted, known = (np.load(folder / f"{name}.{kind}.npy", mmap_mode="r" if kind == "adapted" else None) for kind in layout.KINDS)
+    view = _view(name, columns.pop("is_missing").to_numpy(zero_copy_only=False), adapted, known, columns)
+    return SideRows("user" if name == "user" else "item", columns["id"], (view,))
+
+
+def versions(releases: list[dt.datetime], ids: pa.Array) -> pa.Table:
+    """What the peers' as-of joins take: user_id, published_at, row; every release holds the same ids. In order of ids, then of time.
+
+    `row` numbers the rows of one release.
+    """
+    count, nights = len(ids), len(releases)
+    return pa.table(
+        {
+            "user_id": ids.take(pa.array(np.repeat(np.arange(count), nights))),
+            "published_at": pa.array(np.tile([us(at) for at in releases], count)).cast(pa.timestamp("us", tz="UTC")),
+            "row": pa.array(np.repeat(np.arange(count), nights)),
+        }
+    )
+
+
 def facts(day: int) -> Facts:
     """Of the night whose data end at the first night's midnight plus so many days."""
     at = FIRST_NIGHT + dt.timedelta(days=day)
@@ -111,16 +156,18 @@ def facts(day: int) -> Facts:
     )
 
 
-def examples(count: int, users: pa.Array, items: pa.Array, days: int, seed: int) -> pa.Table:
-    """Examples in order of time: user_id, item_id, event_at, label. A tenth of them lie before the first release.
+def examples(count: int, users: pa.Array, items: pa.Array, days: int, seed: int, start: dt.timedelta = dt.timedelta(0)) -> pa.Table:
+    """Examples in order of time: user_id, item_id, event_at, label. A tenth of them lie before the first release, if `start` is 0.
 
     Args:
         days: releases, one a day; the last example is a day after the last.
+        start: after the first release.
     """
     rng = np.random.default_rng([seed, 5])
-    first_us = us(FIRST_NIGHT) + _LATE_US
+    first_us = us(FIRST_NIGHT + start) + _LATE_US
     span = days * DAY_US
-    event_us = np.sort(first_us - span // 9 + rng.integers(0, span + span // 9, count))
+    early = 0 if start else span // 9
+    event_us = np.sort(first_us - early + rng.integers(0, span + early, count))
     return pa.table(
         {
             "user_id": users.take(pa.array(_popular(rng, len(users), count))),

@@ -28,14 +28,14 @@ def main() -> None:
     joined = kar.release.join(sys.argv[1], examples, clock="evidence")
     split, label = examples.column("split").to_numpy(), examples.column("label").to_numpy()
     _, user_place, user_count = np.unique(examples.column("user_id").to_numpy(), return_inverse=True, return_counts=True)
-    base, columns = [np.log1p(user_count[user_place])[:, None]], []
-    for side in ("user", "item"):
-        for view in joined.views(side):
-            vectors, is_missing = joined.vectors(side, view)
-            columns.append(np.where(is_missing[:, None], np.nan, vectors))  # LightGBM has a branch of its own for what is missing
-    same = [(u, i) for u in columns for i in columns if u is not i and u.shape == i.shape]
-    columns += [(u * i) for n, (u, i) in enumerate(same) if n < 1]  # products of a user's and an item's vector: what trees cannot multiply
-    for name, parts in (("without", base), ("with", base + columns)):
+    base = [np.log1p(user_count[user_place])[:, None]]
+    found = [joined.vectors(side, view) for side in ("user", "item") for view in joined.views(side)]
+    # LightGBM has a branch of its own for what is missing
+    knowledge = [np.where(is_missing[:, None], np.nan, vectors) for vectors, is_missing in found]
+    user, item = knowledge[0], knowledge[-1]
+    if user.shape == item.shape:
+        knowledge.append(user * item)  # trees cannot multiply
+    for name, parts in (("without", base), ("with", base + knowledge)):
         x = np.hstack(parts).astype(np.float32)
         train, valid = (lgb.Dataset(x[split == part], label[split == part]) for part in ("train", "valid"))
         settings = {

@@ -1,7 +1,8 @@
 """Every error kar raises on purpose, in one tree.
 
 A message says what is wrong, where, and what to do. Whatever is raised from here ends as exit code 1 and one
-paragraph on stderr, never as a traceback; wrong usage of the command line is exit code 2.
+paragraph on stderr, never as a traceback; wrong usage of the command line is exit code 2; GateFailed, where all work is
+done and only the promotion is missing, is exit code 3.
 
     KarError
     ├── SettingsError          the settings file: unknown key, wrong type, missing file, bad label rule
@@ -22,14 +23,19 @@ paragraph on stderr, never as a traceback; wrong usage of the command line is ex
     ├── FetchError             a file the user asked for could not be fetched or unpacked
     ├── CatalogError           a question to the catalogue: bad SQL, a write, a file that is not the catalogue's
     ├── ModelError             vectors, checkpoints, training data that do not fit
+    ├── BrowseError            the local web page: a library is missing, the port is taken
     └── ReleaseError           publishing and reading releases
         ├── ReleaseNotFound
         ├── ReleaseBusy        another process publishes, or moved CURRENT meanwhile; the message says which
         ├── ReleaseCorrupt     a digest, a row count or a schema differs from the manifest
-        └── SpaceMismatch      vectors of two spaces were about to be mixed
+        ├── SpaceMismatch      vectors of two spaces were about to be mixed
+        ├── GateFailed         a release is published, but a check of the promotion gate keeps the last one served
+        └── StoreError         the object store does not answer, refuses, or cannot be written from here
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 
 class KarError(Exception):
@@ -39,6 +45,8 @@ class KarError(Exception):
         what: one sentence: what is wrong, and where.
         do: one sentence: what the reader can do about it; printed after "do:". Empty if there is nothing to do.
     """
+
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, do: str = "") -> None:
         self.what = what
@@ -122,6 +130,10 @@ class ModelError(KarError):
     pass
 
 
+class BrowseError(KarError):
+    pass
+
+
 class ReleaseError(KarError):
     pass
 
@@ -139,4 +151,12 @@ class ReleaseCorrupt(ReleaseError):
 
 
 class SpaceMismatch(ReleaseError):
+    pass
+
+
+class GateFailed(ReleaseError):
+    exit_code = 3
+
+
+class StoreError(ReleaseError):
     pass

@@ -224,6 +224,7 @@ FEATURES = Stage(
         Read("sources", "item"),
         Read("sources", "interaction"),
         Read("knowledge", "knowledge"),
+        Read("knowledge", "refused", "previous"),
         Read("vectors", "knowledge_vector"),
         Read("adaptor", "comparison", "latest"),
     ),

@@ -146,7 +146,7 @@ def _uplift(said: Said, partition: Partition) -> None:
 
 def _release(said: Said, home: Home) -> None:
     try:
-        listed = list_releases(home.published)
+        listed = list_releases(home.releases_at)
     except ReleaseError:
         return  # a damaged or an empty folder: no release is said, which is what an alarm waits for
     said("kar_releases", len(listed))

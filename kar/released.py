@@ -39,7 +39,7 @@ def listing(home: Home, now: dt.datetime) -> str:
     found = releasing.list_releases(home.published, now)
     wrong = shelf.problems(home.published, now) if found else []
     if not found:
-        return f"no release is published in {home.published}"
+        return f"no release is published in {home.releases_at}"
     table = [("", "release", "data cutoff", "published", "users", "items", "MB", "uplift", "notes")]
     for entry in found:
         table.append(
@@ -109,13 +109,12 @@ def _notes(entry: Listed) -> Iterator[str]:
 
 def shown(home: Home, text: str | None, now: dt.datetime) -> str:
     """What a release binds, readable."""
-    path = pointer.named(home.published, text)
-    opened = releasing.open(path)
+    opened = releasing.open(pointer.named(home.published, text))
     entry = next(one for one in releasing.list_releases(home.published, now) if one.id == opened.id)
     served = f"served since {entry.served_since:%Y-%m-%d %H:%M} UTC" if entry.is_current else "not served now"
     if not entry.is_current and entry.served_since:
         served += f"; last from {entry.served_since:%Y-%m-%d %H:%M} UTC"
-    lines = [f"release {opened.id}, {served}", f"  in {path}", ""]
+    lines = [f"release {opened.id}, {served}", f"  in {home.releases_at}/releases/{opened.id}", ""]
     lines += _labelled(
         [*_clocks(opened), *_tables(opened), *_sources(opened.manifest), *_judged(opened.manifest), *_kept(opened.manifest, entry)]
     )
@@ -202,9 +201,10 @@ def manifest_json(home: Home, text: str | None) -> str:
 
 def verified(home: Home, text: str | None) -> str:
     """Recompute a release. Raises ReleaseCorrupt at the first difference."""
-    opened = pointer.named(home.published, text)
+    where = home.releases_at
+    name = releasing.remote.looked(where, lambda folder: pointer.named(folder, text).name)
     # no name: CURRENT, with the digest of the manifest that it gives
-    found = releasing.verify(home.published if text is None else opened)
+    found = releasing.verify(where if text is None else f"{where}/releases/{name}")
     return f"{found['release']}: every digest, row count and schema is as its manifest says"
 
 

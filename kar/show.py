@@ -35,8 +35,10 @@ def finished(home: Home, date: dt.date) -> str:
     features = home.partition("features", date)
     if features.exists():
         row = pq.read_table(features.table("release")).to_pylist()[0]
-        current = "CURRENT" if row["is_promoted"] else "not promoted"
-        lines.append(f"release  {home.published / 'releases' / row['release_id']}  ({current})")
+        failed = Manifest.read(features.manifest_path).figures.get("gate_failed") or []
+        why = f"not promoted, failed: {', '.join(failed)}" if failed else "not promoted"
+        current = "CURRENT" if row["is_promoted"] else why
+        lines.append(f"release  {home.releases_at}/releases/{row['release_id']}  ({current})")
     return "\n".join(lines)
 
 
@@ -158,14 +160,22 @@ def _in_release(home: Home, side: Side, subject_id: object) -> str:
     from kar import release as releasing
 
     try:
-        opened = releasing.open(home.published)
+        opened = releasing.open(home.releases_at)
     except ReleaseError:
         return "release: none is published"
     parts = []
     for view in opened.views(side):
         _, is_missing = opened.vectors(side, view, [subject_id])
         parts.append(f"{view} {'is_missing' if is_missing[0] else 'present'}")
-    return f"release {opened.id}: {', '.join(parts)}"
+    return f"release {opened.id}: {', '.join(parts)}{_held_back(home)}"
+
+
+def _held_back(home: Home) -> str:
+    """A line about the newest night's release, if a check of the gate kept it from being served."""
+    newest = home.partitions("features")[-1:]
+    figures = Manifest.read(newest[0].manifest_path).figures if newest else {}
+    failed = figures.get("gate_failed")
+    return f"\nnot served: release {figures['release_id']}, failed: {', '.join(failed)}" if failed else ""
 
 
 def made(home: Home, stage: str, date: dt.date) -> Partition:

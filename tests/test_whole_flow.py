@@ -68,6 +68,9 @@ def test_a_night_without_new_events_asks_nothing_and_publishes_the_same_bytes(se
         nightly = [name for name in flow.NAMES if name not in flow.TRAINING]
         runner.run_all(at(settings, server.base_url), home, tomorrow, lambda: NOW + dt.timedelta(days=1), nightly)
         assert server.calls == asked
+    page = (home.partition("report", tomorrow).path / "index.html").read_text()
+    assert "checks were passed" in page
+    assert "40 users are in both, 0 came, 0 went; 20 items are in both, 0 came, 0 went." in page
     first, second = (pq.read_table(home.partition("features", day).table("release")).to_pylist()[0] for day in (DAY, tomorrow))
     folder = home.published / "releases"
     one, two = digest(folder / first["release_id"]), digest(folder / second["release_id"])

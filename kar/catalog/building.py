@@ -12,7 +12,7 @@ from kar.catalog import places
 from kar.catalog.facts import facts
 from kar.catalog.library import views
 from kar.errors import CatalogError
-from kar.release import Release, pointer
+from kar.release import Release, pointer, remote
 from kar.release import open as open_release
 from kar.settings import Settings
 from kar.store import Home
@@ -24,7 +24,7 @@ _MEND = "a file is damaged or was made by another version: kar status shows the 
 
 def current_release(home: Home) -> Release | None:
     """The release that is served now; None before the first. Raises ReleaseError for a damaged one."""
-    return open_release(home.published) if pointer.maybe_current(home.published) else None
+    return open_release(home.releases_at) if remote.looked(home.releases_at, pointer.maybe_current) else None
 
 
 def wanted(sql: str | None) -> set[str]:
@@ -62,13 +62,13 @@ def build(
     for name, made in facts(settings, home).items():
         if is_all or f"facts.{name}" in names:
             _keep(connection, f"facts.{name}", made())
-    has_shards = has_shards and (is_all or _ANSWER in names)
-    if has_shards:
+    needs_ledger = is_all or _ANSWER in names
+    if needs_ledger and has_shards:
         _keep(connection, "facts.shard_answer", places.shard_rows(home))
     needs_release = is_all or any(name.startswith(("files.release_", "files.served")) for name in names)
     bases = {
         **places.tables(settings, home),
-        **places.ledger(home, has_rows_of_shards=has_shards),
+        **(places.ledger(home, has_rows_of_shards=has_shards) if needs_ledger else {}),
         **places.release(current_release(home) if needs_release else None),
     }
     chosen = {name: base for name, base in bases.items() if is_all or name in names}

@@ -85,7 +85,7 @@ def release(opened: Release | None) -> dict[str, Base]:
 
 def _side(opened: Release, side: layout.Side) -> Base:
     entry = opened.manifest["tables"][layout.table_name(side)]
-    files = [opened.path / file["path"] for file in entry["files"]]
+    files = [opened.file(file["path"]) for file in entry["files"]]
     key = layout.id_column(side)
     if "layer" not in {column["name"] for column in entry["schema"]}:
         return Base(tuple(files), lambda named: f"select * from {_read(files, named)}")
@@ -110,16 +110,17 @@ def _view(view: str, side: layout.Side) -> str:
 def ledger(home: Home, *, has_rows_of_shards: bool) -> dict[str, Base]:
     """`files.answer`: the parts, and (where `facts.shard_answer` holds them) the rows that still lie in SQLite."""
     files = part_files(home)
-    selects: list[Callable[[Named], str]] = []
     names = ", ".join(ANSWER.names)
-    if files:
-        selects.append(lambda named: f"select {names} from {_read(files, named)}")
-    if has_rows_of_shards:
-        known = f" where digest not in ({selects[0](str_of)})".replace(f"select {names}", "select digest") if files else ""
-        selects.append(lambda named: f"select {names} from facts.shard_answer{known}")
-    if not selects:
-        return {"files.answer": Base((), lambda named: _nothing({field.name: field.type for field in ANSWER}))}
-    return {"files.answer": Base(tuple(files), lambda named: " union all ".join(select(named) for select in selects))}
+
+    def sql(named: Named) -> str:
+        selects = [f"select {names} from {_read(files, named)}"] if files else []
+        if has_rows_of_shards:
+            # a row that was moved by hand from a copied ledger may lie in both
+            known = f" where digest not in (select digest from {_read(files, named)})" if files else ""
+            selects.append(f"select {names} from facts.shard_answer{known}")
+        return " union all ".join(selects) or _nothing({field.name: field.type for field in ANSWER})
+
+    return {"files.answer": Base(tuple(files), sql)}
 
 
 def part_files(home: Home) -> list[Path]:

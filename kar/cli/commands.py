@@ -1,4 +1,5 @@
-"""The command line: arguments in, exit code out. 0 done · 1 a named error · 2 wrong usage.
+"""The command line: arguments in, exit code out. 0 done · 1 a named error · 2 wrong usage ·
+3 published, but not promoted: a check of the promotion gate failed.
 
 Nothing is computed here and nothing heavy is imported at the top: `kar --help` answers at once.
 """
@@ -16,6 +17,7 @@ import typer
 from kar import flow
 from kar.cli import batch, deadletters, features, ledger, release
 from kar.cli.backfill import backfill
+from kar.cli.browse import browse
 from kar.cli.evaluate import evaluate
 from kar.cli.export import export
 from kar.cli.forget import forget
@@ -58,15 +60,19 @@ def run(
     """Run one stage, or the whole flow, for one date. A stage whose recipe has not changed does nothing."""
     from kar import run as runner
     from kar.show import finished
+    from kar.stages.features import held_back
 
     known = (*flow.NAMES, *flow.ASIDE_NAMES)
     if stage != "all" and stage not in known:
         raise typer.BadParameter(f"{stage!r} is no stage; say all, or one of {', '.join(known)}", param_hint="STAGE")
     loaded, place = open_scenario(settings, override, home)
     on = day(date)
-    runner.run_all(loaded, place, on, now, None if stage == "all" else [stage])
+    made = runner.run_all(loaded, place, on, now, None if stage == "all" else [stage])
     if stage == "all":
         say(finished(place, on))
+    for manifest in made:
+        if manifest.stage == "features" and (failed := held_back(place, manifest)):
+            raise failed
 
 
 @app.command()
@@ -195,6 +201,7 @@ app.command()(evaluate)
 app.command()(sql)
 app.command()(catalog)
 app.command()(forget)
+app.command()(browse)
 
 
 @factors_app.command("suggest")
@@ -237,7 +244,7 @@ def _lead() -> None:
         app()
     except KarError as error:
         print(f"kar: {shown(str(error), _MOST_CHARS)}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_code) from None
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, say
+from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, releases_of, say
 
 
 def export(
@@ -32,7 +32,8 @@ def export(
     from kar.release.export import export as write
 
     place = open_scenario(settings, override, home)[1]
-    opened = releasing.open(pointer.named(place.published, release_id))
-    written = write(opened, out, layout.SIDES if side is None else (side,), files=files, clock=clock, overwrite=overwrite)
+    with releases_of(place) as at:
+        opened = releasing.open(pointer.named(at.published, release_id))
+        written = write(opened, out, layout.SIDES if side is None else (side,), files=files, clock=clock, overwrite=overwrite)
     rows = ", ".join(f"{count:,} {name}s" for name, count in written.rows.items())
     say(f"release  {opened.id}\nwritten  {rows} in {written.files} files, {written.bytes / 1e6:,.1f} MB\nfolder   {written.path}")

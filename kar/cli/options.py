@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +35,19 @@ def open_scenario(path: Path, overrides: list[str] | None, root: Path | None) ->
     from kar.store import Home
 
     loaded = load(path, overrides)
-    return loaded, Home.of(loaded.scenario.name, root)
+    return loaded, Home.of(loaded.scenario.name, root, loaded.features.published)
+
+
+@contextmanager
+def releases_of(place: Home, *, files: bool = False) -> Iterator[Home]:
+    """The home with its releases where functions of folders find them, to be read; `files`: by path, not only by opening them."""
+    from kar.release import remote
+
+    if not place.published_uri:
+        yield place
+        return
+    with remote.looking(place.published_uri, files=files) as folder:
+        yield replace(place, looked_at=folder)
 
 
 def day(text: str | None, option: str = "--date") -> dt.date:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, day, now, open_scenario, say
+from kar.cli.options import Overrides, Root, SettingsPath, day, now, open_scenario, releases_of, say
 
+if TYPE_CHECKING:
+    from kar.store import Home
+
+T = TypeVar("T")
 app = typer.Typer(
     help="Published releases: list, show, compare, verify; promote and roll back; pin and collect.\n\n"
     "A release is named by its id, or by as much of its beginning as no other shares, such as its date.",
@@ -28,7 +32,7 @@ def list_releases(settings: SettingsPath, as_json: AsJson = False, override: Ove
     from kar.released import listing, listing_json
 
     place = open_scenario(settings, override, home)[1]
-    say(listing_json(place, now()) if as_json else listing(place, now()))
+    say(_asked(place, lambda at: listing_json(at, now()) if as_json else listing(at, now())))
 
 
 @app.command("show")
@@ -39,7 +43,7 @@ def show(
     from kar.released import manifest_json, shown
 
     place = open_scenario(settings, override, home)[1]
-    say(manifest_json(place, release_id) if as_json else shown(place, release_id, now()))
+    say(_asked(place, lambda at: manifest_json(at, release_id) if as_json else shown(at, release_id, now())))
 
 
 @app.command("diff")
@@ -56,7 +60,7 @@ def diff(
     from kar.compared import compared, compared_json
 
     place = open_scenario(settings, override, home)[1]
-    say((compared_json if as_json else compared)(place, before, after, movers))
+    say(_asked(place, lambda at: (compared_json if as_json else compared)(at, before, after, movers)))
 
 
 @app.command("verify")
@@ -76,24 +80,24 @@ def promote(
     home: Root = None,
 ) -> None:
     """Serve a release with newer data than the one served, after verifying it."""
-    from kar.release import promote, shelf
+    from kar.release import promote
 
     loaded, place = open_scenario(settings, override, home)
-    name = _named(place.published, release_id)
-    was = shelf.served_now(place.published)
-    promote(place.published, name, now(), despite_gate=despite_gate, wait_s=loaded.features.publisher_wait_s)
+    name = _named(place, release_id)
+    was = _served_now(place)
+    promote(place.releases_at, name, now(), despite_gate=despite_gate, wait_s=loaded.features.publisher_wait_s)
     say(f"{name} is served" + (f"; before it was {was}" if was not in ("", name) else " already" if was == name else ""))
 
 
 @app.command("rollback")
 def rollback(release_id: ReleaseId, settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
     """Serve an earlier release again, after verifying it; also mends a CURRENT that is damaged or points nowhere."""
-    from kar.release import rollback, shelf
+    from kar.release import rollback
 
     loaded, place = open_scenario(settings, override, home)
-    name = _named(place.published, release_id)
-    was = shelf.served_now(place.published)
-    rollback(place.published, name, now(), wait_s=loaded.features.publisher_wait_s)
+    name = _named(place, release_id)
+    was = _served_now(place)
+    rollback(place.releases_at, name, now(), wait_s=loaded.features.publisher_wait_s)
     say(f"{name} is served" + (f"; before it was {was}" if was else ""))
 
 
@@ -107,15 +111,16 @@ def pin(
     home: Root = None,
 ) -> None:
     """Keep a release for good, or the one that a report names: collect leaves it alone."""
-    from kar.release import pins
+    from kar.release import pins, remote
     from kar.released import of_report
 
     place = open_scenario(settings, override, home)[1]
     if report is not None and release_id is not None:
         raise typer.BadParameter("name a release, or a report's date, not both", param_hint="--report")
     date = day(report).isoformat() if report is not None else ""
-    name = of_report(place, day(report)) if report is not None else _named(place.published, release_id)
-    say(f"{name} is {pins.add(place.published, name, why, date, now())}")
+    name = of_report(place, day(report)) if report is not None else _named(place, release_id)
+    pinned = remote.changed(place.releases_at, lambda folder: pins.add(folder, name, why, date, now()))
+    say(f"{name} is {pinned}")
 
 
 @app.command("unpin")
@@ -127,15 +132,15 @@ def unpin(
     home: Root = None,
 ) -> None:
     """Let a release go that was pinned, or what was pinned with a report; collect judges it as any other then."""
-    from kar.release import pins
+    from kar.release import pins, remote
 
     place = open_scenario(settings, override, home)[1]
     if (report is None) == (release_id is None):
         raise typer.BadParameter("name a release, or a report's date", param_hint="RELEASE_ID")
     if report is not None:
-        gone = pins.remove(place.published, report_date=day(report).isoformat())
+        gone = remote.changed(place.releases_at, lambda folder: pins.remove(folder, report_date=day(report).isoformat()))
     else:
-        gone = pins.remove(place.published, pins.named(place.published, str(release_id)))
+        gone = remote.changed(place.releases_at, lambda folder: pins.remove(folder, pins.named(folder, str(release_id))))
     for one in gone:
         say(f"{one.release} is no longer {one}")
 
@@ -156,10 +161,22 @@ def collect(
 
     loaded, place = open_scenario(settings, override, home)
     wait_s = loaded.features.publisher_wait_s
-    say(collected(collect(place.published, keep or loaded.features.keep, at=now(), dry_run=dry_run, wait_s=wait_s)))
+    say(collected(collect(place.releases_at, keep or loaded.features.keep, at=now(), dry_run=dry_run, wait_s=wait_s)))
 
 
-def _named(published: Path, text: str | None) -> str:
+def _asked(place: Home, question: Callable[[Home], T]) -> T:
+    """Ask something of the releases, wherever they lie."""
+    with releases_of(place) as at:
+        return question(at)
+
+
+def _named(place: Home, text: str | None) -> str:
     from kar.release import pointer
 
-    return pointer.named(published, text).name
+    return _asked(place, lambda at: pointer.named(at.published, text).name)
+
+
+def _served_now(place: Home) -> str:
+    from kar.release import shelf
+
+    return _asked(place, lambda at: shelf.served_now(at.published))

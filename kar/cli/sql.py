@@ -72,7 +72,14 @@ def catalog(
 ) -> None:
     """Write the catalogue as a DuckDB file of views, for notebooks and the duckdb command. It copies no text; write it again after a night."""
     from kar.catalog import write
+    from kar.errors import CatalogError
 
-    written = write(*open_scenario(settings, override, home), out, is_relative=relative)
+    loaded, place = open_scenario(settings, override, home)
+    if place.published_uri:
+        raise CatalogError(
+            f"the catalogue would name files of {place.published_uri}, which lie in no folder",
+            "ask by kar sql, or export: kar release export",
+        )
+    written = write(loaded, place, out, is_relative=relative)
     say(f"{written.path}: {written.views} views over {written.files:,} files")
     say(f"open it with DuckDB 2: duckdb -readonly {written.path}")

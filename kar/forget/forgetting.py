@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from kar import log
 from kar import run as runner
-from kar.errors import AlreadyRunning, SourceError
+from kar.errors import AlreadyRunning, ReleaseError, SourceError
 from kar.forget import journal as journals
 from kar.forget import partitions, remains
 from kar.forget.gather import STAGES, Gathered, gather
@@ -53,6 +53,11 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
         StageError: an earlier, unfinished run was about others; a table cannot be read.
         LedgerError, ReleaseError: as these rooms raise. The same command goes on where it stopped.
     """
+    if home.published_uri:
+        raise ReleaseError(
+            f"releases lie in {home.published_uri}, and kar forget takes people out of releases in folders only; nothing was touched",
+            "without features.published it takes them out of all else; then publish the next night, promote it and collect the others there",
+        )
     started = time.monotonic()
     if not home.path.is_dir():
         raise SourceError(f"there is no {home.path}, so nothing to forget", "check --home and the settings' scenario.name")

@@ -9,7 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from kar.page.drift import Drift
 from kar.page.factors import ByFactor
+from kar.page.item_map import ItemMap
+from kar.page.nights import Nights
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Manifest
 
@@ -34,7 +37,7 @@ class Facts:
         date: the partition date.
         as_of: when the page is made, UTC.
         settings: today's. What a stage ran with is asked of its manifest first (`ran_with`).
-        published: the folder that holds CURRENT and releases/.
+        published: the folder, or the uri in a store, that holds CURRENT and releases/.
         manifests: stage → its manifest; a stage that has none is absent.
         metric, comparison, calibration, gate_weight, view_use, epoch, release: whole tables, as declared.
         example: columns split, label, user_id, has_user_knowledge, has_item_knowledge.
@@ -46,12 +49,15 @@ class Facts:
         item_count: items.
         chosen: what is printed in full.
         by_factor: what the texts say factor by factor.
+        drift: since the last release; None: there is none to compare with.
+        nights: what the nights up to this one cost.
+        item_map: the most popular items by their knowledge.
     """
 
     date: dt.date
     as_of: dt.datetime
     settings: Settings
-    published: Path
+    published: Path | str
     manifests: dict[str, Manifest]
     metric: pa.Table
     comparison: pa.Table
@@ -70,6 +76,9 @@ class Facts:
     item_count: int
     chosen: Chosen
     by_factor: ByFactor = field(default_factory=ByFactor)
+    drift: Drift | None = None
+    nights: Nights = field(default_factory=lambda: Nights([], [], []))
+    item_map: ItemMap = field(default_factory=ItemMap)
 
     def ran_with(self, stage: str, section: str, key: str) -> Any:
         """A setting as the stage's recipe recorded it, else as the settings say now."""

@@ -133,7 +133,7 @@ def released(facts: Facts) -> Released | None:
     return Released(
         release_id=row["release_id"],
         space_id=row["space_id"],
-        path=str(facts.published / "releases" / row["release_id"]),
+        path=f"{facts.published}/releases/{row['release_id']}",
         published=str(facts.published),
         data_cutoff=_instant(row["data_cutoff"]),
         published_at=_instant(row["published_at"]),
@@ -168,7 +168,7 @@ def _record(facts: Facts, stage: flow.Stage) -> StageRecord:
         recipe_sha=made.recipe_sha,
         tables=[(name, t.get("rows", 0), t.get("bytes", 0), str(t.get("sha", ""))) for name, t in sorted(made.tables.items())],
         settings=_json(made.recipe.get("settings", {})),
-        figures=_json(made.figures),
+        figures=_json({name: value for name, value in made.figures.items() if name != "gate"}),  # it has a section of its own
         packages=made.packages,
     )
 

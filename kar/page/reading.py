@@ -179,7 +179,7 @@ class _Shelf:
             view=view,
             text=shown(known["text"], _TEXT_CHARS) if known else "",
             source=_source(known) if known else _why_missing(planned, refusal),
-            messages=_messages(request["body"]) if request else [],
+            messages=messages(request["body"]) if request else [],
             refused=(refusal["reason"], shown(refusal["detail"], 300), shown(refusal["answer"], 1_200)) if refusal else None,
         )
 
@@ -222,7 +222,7 @@ def _why_missing(planned: dict[str, Any] | None, refusal: dict[str, Any] | None)
     return "It was not asked."
 
 
-def _messages(body: str) -> list[Message]:
+def messages(body: str) -> list[Message]:
     """The messages of a request body; a body that holds none is shown as it is."""
     try:
         found = json.loads(body)["messages"]

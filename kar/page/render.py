@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kar.page import arms, cost, coverage, factors, numbers, pace, protocol, provenance, reading, templates, turned_away
+from kar.page import arms, cost, coverage, factors, numbers, pace, promotion, protocol, provenance, reading, templates, turned_away
 from kar.page.facts import Facts
 from kar.untrusted import shown
 from kar.verdict import Verdict, verdict
@@ -72,7 +72,7 @@ def _finalize(value: object) -> object:
 
 
 def _sections(facts: Facts) -> dict[str, Any]:
-    backbones = arms.backbones(facts)
+    backbones, checks = arms.backbones(facts), promotion.checks(facts)
     return {
         "facts": facts,
         "verdict": judge(facts),
@@ -108,6 +108,11 @@ def _sections(facts: Facts) -> dict[str, Any]:
         "provider": facts.ran_with("knowledge", "llm", "provider"),
         "evidence": provenance.evidence(facts),
         "release": provenance.released(facts),
+        "checks": checks,
+        "failed": promotion.failed(checks),
+        "drift": facts.drift,
+        "nights": facts.nights,
+        "item_map": facts.item_map,
         "records": provenance.records(facts),
         "warnings": provenance.warnings(facts),
     }

@@ -3,6 +3,8 @@
     release = kar.release.open("…/published")
     vectors, is_missing = release.vectors("item", "item.facts", item_ids)      # float32 [N, A], bool [N]
 
+    release = kar.release.open("s3://bucket/prefix")                           # credentials and endpoint: AWS_… in the environment
+
     joined = kar.release.join("…/published", examples)                         # each example as of its own time
     vectors, is_missing = joined.vectors("user", "user.preference")
 
@@ -13,9 +15,8 @@ This room writes, verifies, lists and reads releases. It trains nothing, encodes
 """
 
 from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound, SpaceMismatch
-from kar.release.asof import Joined, join
-from kar.release.audit import verify
-from kar.release.collect import Collected, collect
+from kar.release.asof import Joined
+from kar.release.collect import Collected
 from kar.release.diff import Diff, diff
 from kar.release.filejoin import JoinedFile, join_files
 from kar.release.leases import Lease
@@ -23,7 +24,8 @@ from kar.release.loader import Batch, Rows, Stream, collate, lookup, torch_datas
 from kar.release.macro import duckdb_macro
 from kar.release.reader import Release
 from kar.release.reader import open_release as open  # noqa: A004  (read as kar.release.open)
-from kar.release.shelf import Listed, list_releases, promote, rollback
+from kar.release.remote import collect, join, list_releases, promote, rollback, verify
+from kar.release.shelf import Listed
 
 __all__ = [
     "Batch",

@@ -171,13 +171,14 @@ class Joined:
             raise ReleaseError(f"the releases joined hold no view {view!r} of {side}s", f"they hold {self.views(side)}")
 
 
-def join(releases_path: str | Path, examples: pa.Table, clock: Clock = "published") -> Joined:
+def join(releases_path: str | Path, examples: pa.Table, clock: Clock = "published", lease_s: float | None = None) -> Joined:
     """Join examples to the releases of a published folder, each as of its own time.
 
     Args:
-        releases_path: a published folder.
+        releases_path: a published folder; by clock evidence also one release in it, `…/releases/<id>`.
         examples: columns user_id, item_id (of the releases' id types) and event_at (timestamp with time zone, no null).
         clock: see the module's docstring.
+        lease_s: lease the releases that serve the examples, as `open`, for as long as they are held; None: no lease.
 
     Raises:
         ReleaseNotFound: nothing is published, or a release that served some of the examples is gone.
@@ -186,14 +187,14 @@ def join(releases_path: str | Path, examples: pa.Table, clock: Clock = "publishe
     timeline = Timeline(releases_path, clock)
     check_columns(examples.schema)
     event_us = times(examples.column("event_at"))
-    return AsOf(timeline, timeline.used(timeline.entries(event_us))).join(examples)
+    return AsOf(timeline, timeline.used(timeline.entries(event_us)), lease_s).join(examples)
 
 
 class Timeline:
     """Which release was served from when on, as CURRENT says when this is made. CURRENT is read once, here.
 
     Args:
-        releases_path: a published folder.
+        releases_path: as `join`.
 
     Raises:
         ReleaseNotFound: nothing is published.
@@ -204,8 +205,12 @@ class Timeline:
         if clock not in CLOCKS:
             raise ReleaseError(f"there is no clock {clock!r}", "join with clock='published' or clock='evidence'")
         self.path, self.clock = Path(releases_path), clock
-        served = pointer.read_current(self.path).served
-        self.served = served if clock == "published" else served[-1:]
+        if clock == "evidence" and (self.path / layout.MANIFEST).is_file():
+            self.served: tuple[pointer.Served, ...] = (pointer.Served(self.path.name, dt.datetime.min.replace(tzinfo=dt.UTC)),)
+            self.path = self.path.parent.parent
+        else:
+            served = pointer.read_current(self.path).served
+            self.served = served if clock == "published" else served[-1:]
         since_us = [_us(entry.since) for entry in self.served] if clock == "published" else [_NEVER]
         self._since_us = np.array(since_us, np.int64)
 
@@ -232,16 +237,17 @@ class AsOf:
     Args:
         timeline: of the published folder.
         used: places in `timeline.served` that any of the examples will need; with none, the first stands in.
+        lease_s: as `join`.
 
     Raises:
         ReleaseNotFound: a release that served some of the examples is gone.
     """
 
-    def __init__(self, timeline: Timeline, used: Iterable[int]) -> None:
+    def __init__(self, timeline: Timeline, used: Iterable[int], lease_s: float | None = None) -> None:
         self._timeline = timeline
         served = timeline.served
         names = list(dict.fromkeys(served[entry].release for entry in sorted(used) or [0]))
-        self.releases = tuple(_opened(timeline.path, name) for name in names)
+        self.releases = tuple(_opened(timeline.path, name, lease_s) for name in names)
         place = {name: number for number, name in enumerate(names)}
         # a release that nobody said would be used has no number; the last place answers entry -1: before the first release
         self._number_of = np.array([*(place.get(entry.release, -2) for entry in served), -1], np.int32)
@@ -317,9 +323,9 @@ def check_columns(schema: pa.Schema) -> None:
         raise ReleaseError(f"event_at of the examples is {event_type}, not an instant with a time zone", "cast it to timestamp[us, tz=UTC]")
 
 
-def _opened(path: Path, release: str) -> Release:
+def _opened(path: Path, release: str, lease_s: float | None) -> Release:
     try:
-        return open_release(layout.releases_folder(path) / release)
+        return open_release(layout.releases_folder(path) / release, lease_s=lease_s)
     except ReleaseNotFound as error:
         raise ReleaseNotFound(
             f"release {release}, which was served at the time of some examples, is gone from {path}{pointer.gone(path, release)}",

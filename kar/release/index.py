@@ -61,7 +61,7 @@ class PartIndex:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
         except FileNotFoundError as error:
-            raise ReleaseNotFound(f"{path.parent.name} was deleted while it was open: {error}", "open the current one") from error
+            raise ReleaseNotFound(f"{path.parent.name} was deleted while it was open: {error}", layout.GONE_DO) from error
         except (pa.ArrowException, OSError) as error:
             raise ReleaseCorrupt(f"{path} cannot be read as an index: {error}", _DO) from error
         if table.num_rows != rows or table.schema.names[:2] != [ID, layout.IS_REMOVED]:

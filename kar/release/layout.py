@@ -50,6 +50,7 @@ KINDS: tuple[Kind, ...] = ("adapted", "knowledge")
 
 MANIFEST = "manifest.json"
 STATS = "stats.json"
+GONE_DO = "open the one served now; to keep one from being collected while you read: release.lease(…), or open(…, lease_s=600)"
 ROW_GROUP = 131_072
 LAYER, IS_REMOVED = "layer", "is_removed"
 TIME = pa.timestamp("us", tz="UTC")

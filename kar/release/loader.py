@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from kar.errors import ReleaseError
-from kar.release import layout
+from kar.release import layout, remote
 from kar.release.asof import AsOf, Clock, Joined, Timeline
 from kar.release.examplefiles import ExampleFiles
 from kar.release.filejoin import vector_array
@@ -64,7 +64,7 @@ class Stream:
     """Examples in Parquet files, in batches; iterate over it once per epoch.
 
     Args:
-        releases_path: a published folder; CURRENT is read once, here, so that every epoch and every worker sees the same releases.
+        releases_path: a published folder or `s3://bucket/prefix`; CURRENT is read once, here, so that every epoch and every worker sees the same releases.
         examples: a Parquet file or a folder of them, with user_id, item_id and event_at.
         columns: of the examples, to come with each batch.
         views: None: all that the releases hold with such vectors.
@@ -72,6 +72,7 @@ class Stream:
         space_id: the space the model was trained in; None: any, but one.
         seed: shuffle the pieces and the examples in each, otherwise in every epoch; None: in order.
         share: (n, of): every of-th piece only, from the n-th on; for ranks of a distributed training.
+        lease_s: lease the releases for as long as this stream lives, so that none is collected under it; None: no lease.
 
     Raises:
         ReleaseError: as `join_files` for the examples, or no such column.
@@ -92,14 +93,17 @@ class Stream:
         space_id: str | None = None,
         seed: int | None = None,
         share: tuple[int, int] = (0, 1),
+        lease_s: float | None = None,
     ) -> None:
+        self._lease_s = lease_s
         self._files = ExampleFiles(examples)
         if absent := [name for name in columns if name not in self._files.schema.names]:
             raise ReleaseError(f"the examples hold no columns {absent}; they hold {self._files.schema.names}", "name others")
         if batch_rows < 1 or not 0 <= share[0] < share[1]:
             raise ReleaseError(f"batches of {batch_rows} rows, share {share}", "batch_rows from 1 on; share (n, of) with 0 <= n < of")
         self._columns, self._kind, self._batch_rows, self._seed, self._share = list(columns), kind, batch_rows, seed, share
-        self._timeline = Timeline(releases_path, clock)
+        with remote.reading(releases_path) as folder:
+            self._timeline = Timeline(folder, clock)
         self._used = self._files.served_by(self._timeline)
         self._as_of: AsOf | None = None
         self._epoch = 0
@@ -143,7 +147,7 @@ class Stream:
 
     def _opened(self) -> AsOf:
         if self._as_of is None:
-            self._as_of = AsOf(self._timeline, self._used)
+            self._as_of = AsOf(self._timeline, self._used, self._lease_s)
         return self._as_of
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ one piece row n has place n, and nothing is worked out at all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ _WHOLE_FROM = 4  # a question of more than 1 / so many of all ids is answered by
 class Logical:
     """One side of a release's folder; every array it gives has one entry per live subject, in id order."""
 
-    def __init__(self, folder: Path, found: dict[str, Any], side: Side) -> None:
+    def __init__(self, folder: Path, found: dict[str, Any], side: Side, fetch: Callable[[str], Path] | None = None) -> None:
         self.side, self.folder = side, folder
+        self._file = fetch or folder.joinpath  # where a file lies; one of a store is fetched when it is first asked for
         self.parts = manifest.parts(found, side)
         self.count = int(found["tables"][layout.table_name(side)]["rows"])
         self._release = str(found["release"])
@@ -109,7 +111,7 @@ class Logical:
         """
         key = (number, view, kind)
         if key not in self._matrices:
-            path = self.folder / self.parts[number].matrix(view, kind)
+            path = self._file(self.parts[number].matrix(view, kind))
             try:
                 self._matrices[key] = np.load(path, mmap_mode="r" if path.stat().st_size > 128 else None, allow_pickle=False)
             except FileNotFoundError as error:
@@ -151,7 +153,7 @@ class Logical:
     def read(self, columns: list[str] | None = None, dictionaries: list[str] | None = None) -> pa.Table:
         """Columns of the table; None: all but `layer` and `is_removed`."""
         try:
-            files = [pq.ParquetFile(self.folder / part.path, read_dictionary=dictionaries) for part in self.parts]
+            files = [pq.ParquetFile(self._file(part.path), read_dictionary=dictionaries) for part in self.parts]
             if columns is None:
                 columns = [name for name in files[0].schema_arrow.names if name not in (layout.LAYER, layout.IS_REMOVED)]
             table = pa.concat_tables([file.read(columns) for file in files])
@@ -165,7 +167,7 @@ class Logical:
         """The index of one part. Not in formats 1 and 2."""
         if number not in self._indexes:
             part = self.parts[number]
-            self._indexes[number] = PartIndex(self.folder / part.index, part.rows)
+            self._indexes[number] = PartIndex(self._file(part.index), part.rows)
         return self._indexes[number]
 
     @property
@@ -231,4 +233,4 @@ class Logical:
         return ids[0] if self.is_plain else pa.concat_arrays(ids).take(pa.array(places))
 
     def _gone(self, error: FileNotFoundError) -> ReleaseNotFound:
-        return ReleaseNotFound(f"release {self._release} was deleted while it was open: {error}", "open the current one")
+        return ReleaseNotFound(f"release {self._release} was deleted while it was open: {error}", layout.GONE_DO)

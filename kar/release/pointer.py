@@ -60,26 +60,38 @@ def read_current(published: Path) -> Current:
     """
     if not published.is_dir():
         raise ReleaseNotFound(f"there is no folder {published}", "name a published folder, $KAR_HOME/<scenario>/published")
+    current = _parsed(published)
+    folder = layout.releases_folder(published) / current.release
+    if not (folder / layout.MANIFEST).is_file():
+        raise ReleaseNotFound(
+            f"{layout.current_path(published)} points at release {current.release}, which is not in {folder.parent}"
+            f"{gone(published, current.release)}",
+            _MEND,
+        )
+    if current.served:
+        return current
+    since = manifest.from_text(manifest.read(folder)["published_at"])
+    return Current(current.release, current.manifest_sha256, (Served(current.release, since),))
+
+
+def _parsed(published: Path) -> Current:
+    """What CURRENT says, whether or not its releases are there."""
     path = layout.current_path(published)
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise ReleaseNotFound(f"{published} serves no release: there is no CURRENT in it", "publish one: kar run all") from error
+    except OSError as error:
+        raise ReleaseError(f"{path} cannot be opened: {error}", "give the right to read it") from error
     try:
-        data = json.loads(text)
-        release, sha = str(data["release"]), str(data["manifest_sha256"])
+        told = json.loads(data)
         served = tuple(
-            Served(str(e["release"]), manifest.in_utc(manifest.from_text(e["since"])), str(e.get("by", ""))) for e in data.get("served", [])
+            Served(str(e["release"]), manifest.in_utc(manifest.from_text(e["since"])), str(e.get("by", ""))) for e in told.get("served", [])
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = "is empty" if not text.strip() else f"cannot be read: {error!r}"
+        return Current(str(told["release"]), str(told["manifest_sha256"]), served)
+    except (ValueError, KeyError, TypeError, AttributeError, ReleaseError) as error:
+        what = "is empty" if not data.strip() else f"cannot be read: {error!r}"
         raise ReleaseCorrupt(f"{path} {what}", _MEND) from error
-    folder = layout.releases_folder(published) / release
-    if not (folder / layout.MANIFEST).is_file():
-        raise ReleaseNotFound(f"{path} points at release {release}, which is not in {folder.parent}{gone(published, release)}", _MEND)
-    if not served:
-        served = (Served(release, manifest.from_text(manifest.read(folder)["published_at"])),)
-    return Current(release, sha, served)
 
 
 def maybe_current(published: Path) -> Current | None:
@@ -105,10 +117,7 @@ def swap(published: Path, release: str, at: dt.datetime, expected: str | None = 
     Raises:
         ReleaseBusy: CURRENT is not what it was then; says who moved it.
     """
-    try:
-        before = maybe_current(published)
-    except (ReleaseCorrupt, ReleaseNotFound):
-        before = None  # a damaged pointer is what a rollback mends; its list of served releases is lost
+    before = _before(published)
     if expected is not None and digest(published) != expected:
         _lost_to(published, release, before)
     served = before.served if before else ()
@@ -118,6 +127,16 @@ def swap(published: Path, release: str, at: dt.datetime, expected: str | None = 
     current = Current(release, sha, (*served, Served(release, since, by)))
     durable.replace(layout.current_path(published), to_bytes(current))
     return current
+
+
+def _before(published: Path) -> Current | None:
+    """CURRENT for who replaces it. One that points nowhere still says what was served when; of a damaged one that is lost."""
+    try:
+        return maybe_current(published)
+    except ReleaseNotFound:
+        return _parsed(published)
+    except ReleaseCorrupt:
+        return None
 
 
 def _lost_to(published: Path, release: str, winner: Current | None) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from kar.errors import ReleaseError, ReleaseNotFound, SpaceMismatch
-from kar.release import audit, layout, leases, manifest, pointer
+from kar.release import audit, layout, leases, manifest, pointer, remote, remote_checkout, remote_lease
 from kar.release.content import instants
 from kar.release.ids import Ids
 from kar.release.layout import Kind, Side
@@ -24,7 +25,7 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
     CURRENT is read once: whatever is published later, this object stays with the release it found.
 
     Args:
-        path: a published folder, or the folder of one release.
+        path: a published folder or `s3://bucket/prefix`, or one release in it (`…/releases/<id>`).
         as_of: the release that a published folder served at this instant (with its time zone); None: now.
         verify: recompute every digest first (about a second per million rows). Sizes are checked in any case.
         lease_s: take a lease of so many seconds before anything is opened (`kar.release.leases`); it is renewed, and given back when
@@ -35,6 +36,8 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
         ReleaseCorrupt: CURRENT, the manifest or a file is not what it should be.
         ReleaseError: a newer kar wrote it.
     """
+    if remote.is_remote(path):
+        return remote.open_release(path, as_of, verify=verify, lease_s=lease_s)
     path = Path(path)
     while True:
         before = pointer.digest(path)
@@ -47,7 +50,7 @@ def open_release(path: str | Path, as_of: dt.datetime | None = None, *, verify: 
 
 def _open_once(path: Path, as_of: dt.datetime | None, verify: bool, lease_s: float | None) -> Release:
     folder, expected_sha = _resolved(path, as_of)
-    lease = None if lease_s is None else leases.Lease(leases.published_of(folder), folder.name, lease_s)
+    lease = None if lease_s is None else remote_lease.take(leases.published_of(folder), folder.name, lease_s)
     try:
         release = _opened(folder, manifest.read(folder, expected_sha), verify)
     except ReleaseError:
@@ -76,18 +79,20 @@ def _resolved(path: Path, as_of: dt.datetime | None) -> tuple[Path, str | None]:
 
 
 def _opened(folder: Path, found: dict[str, Any], verify: bool) -> Release:
+    fetch = remote_checkout.fetcher(folder)
     if verify:
         audit.verify(folder)
-    else:
+    elif fetch is None:
         audit.check_sizes(folder, found)
-    return Release(folder, found)
+    return Release(folder, found, fetch)
 
 
 class Release:
     """One published release, immutable. Columns are read when first asked for; matrices are memory-mapped."""
 
-    def __init__(self, path: Path, found: dict[str, Any]) -> None:
+    def __init__(self, path: Path, found: dict[str, Any], fetch: Callable[[str], Path] | None = None) -> None:
         self.path = path
+        self._fetch = fetch
         self.manifest = found
         self._sides: dict[Side, Logical] = {}
         self._matrices: dict[tuple[str, Kind], np.ndarray] = {}
@@ -215,6 +220,10 @@ class Release:
                 "train on this release, or open one of that space",
             )
 
+    def file(self, name: str) -> Path:
+        """Where one of the release's files, as its manifest names it, lies on this machine; one of a store is fetched and verified."""
+        return self._fetch(name) if self._fetch else self.path / name
+
     def lease(self, seconds: float = 600.0, reader: str = "") -> leases.Lease:
         """Keep this release from being collected while a `with` block runs; a thread renews the lease (`kar.release.leases`).
 
@@ -226,7 +235,7 @@ class Release:
             ReleaseNotFound: it was collected already.
             ReleaseError: the lease cannot be written, or the release lies in no published folder.
         """
-        return leases.Lease(leases.published_of(self.path), self.id, seconds, reader)
+        return remote_lease.take(leases.published_of(self.path), self.id, seconds, reader)
 
     def _table(self, side: Side) -> dict[str, Any]:
         if side not in layout.SIDES:
@@ -244,5 +253,5 @@ class Release:
     def _side(self, side: Side) -> Logical:
         if side not in self._sides:
             self._table(side)
-            self._sides[side] = Logical(self.path, self.manifest, side)
+            self._sides[side] = Logical(self.path, self.manifest, side, self._fetch)
         return self._sides[side]

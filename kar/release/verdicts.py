@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,3 +32,23 @@ class GateVerdict:
 
 Gate = Callable[["Release", "Release | None"], Sequence[GateVerdict]]
 """Judges a release that is written and verified but not in place yet, against the one that is served now (None: there is none)."""
+
+
+def at_least(check: str, measured: float, limit: float, what: str) -> GateVerdict:
+    """A verdict that is passed from the limit on; NaN is not."""
+    return GateVerdict(check, _plain(measured), limit, measured >= limit, f"{what}: {measured:.5g}, at least {limit:.5g} is wanted")
+
+
+def at_most(check: str, measured: float, limit: float, what: str) -> GateVerdict:
+    """A verdict that is passed up to the limit; NaN is not."""
+    return GateVerdict(check, _plain(measured), limit, measured <= limit, f"{what}: {measured:.5g}, at most {limit:.5g} is allowed")
+
+
+def unmeasured(check: str, why: str) -> GateVerdict:
+    """There was nothing to measure, and so nothing to hold against the release."""
+    return GateVerdict(check, None, None, True, why)
+
+
+def _plain(measured: float) -> float | None:
+    """A number that JSON can hold, six digits."""
+    return float(f"{measured:.6g}") if math.isfinite(measured) else None

@@ -66,6 +66,9 @@ def _apply(data: dict[str, Any], override: str) -> None:
     data[path[-1]] = value
 
 
+_UNTOLD = {"features.published"}  # a wrong value may hold credentials, which are not repeated
+
+
 def _fault(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
@@ -73,7 +76,8 @@ def _fault(error: Any) -> str:
         return f"unknown key {place}" + (f" (did you mean {near[0]}?)" if near else "")
     if error["type"] == "missing":
         return f"missing key {place}"
-    return f"{place}: {error['msg']}" + (f" (got {error['input']!r})" if not isinstance(error["input"], dict) else "")
+    is_told = place not in _UNTOLD and not isinstance(error["input"], dict)
+    return f"{place}: {error['msg']}" + (f" (got {error['input']!r})" if is_told else "")
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:

@@ -523,9 +523,53 @@ class RerankSettings(Section):
         return self
 
 
+class PromotionSettings(Section):
+    """[features.gate]: what a release must show before CURRENT moves to it (kar/release/gate.py). "Last" is the release that is served."""
+
+    min_sample: int = Field(30, ge=2, description="a statistic of fewer subjects, or answers, is not measured")
+    min_rows_share: float = Field(0.9, ge=0, le=1, description="rows of a side, as a share of the last release's")
+    max_rows_share: float = Field(10.0, ge=1, description="the same upwards")
+    min_kept_share: float = Field(0.9, ge=0, le=1, description="share of the last release's ids that must still be there")
+    max_norm_change: float = Field(
+        0.25, gt=0, description="how far a view's mean vector length may move from the last release's, as a share of it"
+    )
+    max_norm_spread: float = Field(50.0, ge=1, description="the longest vector of a view, in median lengths")
+    min_effective_rank: float = Field(
+        1.05,
+        ge=0,
+        description="of a view's vectors; all on one line is 1. Real releases' adapted vectors had 2.5 to 5.3, of an adaptor trained for two small "
+        "epochs 1.25 to 1.9",
+    )
+    min_effective_rank_share: float = Field(0.5, ge=0, le=1, description="the same, as a share of the last release's in the same space")
+    max_mean_cosine: float = Field(
+        0.9999,
+        gt=0,
+        le=1,
+        description="of two different subjects of a view; all alike is 1. Real releases' adapted vectors had 0.86 to 0.98, of an adaptor trained for "
+        "two small epochs, whose bias is most of every vector, up to 0.9992",
+    )
+    min_unchanged_cosine: float = Field(
+        0.9999,
+        gt=0,
+        le=1,
+        description="of every subject whose text is the last release's, in the same space: 1, but for the last digits of another machine's arithmetic",
+    )
+    min_changed_cosine: float = Field(0.2, ge=-1, le=1, description="mean over the subjects whose text changed")
+    min_coverage: float = Field(0.0, ge=0, le=1, description="share of a side's rows that each of its views must cover")
+    max_coverage_drop: float = Field(0.05, ge=0, le=1, description="how far a view's coverage may fall below the last release's")
+    max_rejected_share: float = Field(0.8, gt=0, le=1, description="of tonight's answers in a view; a very small model was seen at 0.64")
+    max_reason_rise: float = Field(0.25, gt=0, le=1, description="how far one reason's share of the answers may rise over the night before")
+
+
 class FeaturesSettings(Section):
     """[features]"""
 
+    published: str = Field(
+        "",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#@\s]+)*)?$",
+        description="s3://bucket/prefix: publish there instead of in the scenario's folder (needs kar[s3]); credentials and endpoint come from "
+        "AWS_ variables or AWS's own files, never from here",
+    )
     promote: bool = Field(True, description="move CURRENT when the release's data_cutoff is newer")
     require_uplift: bool = Field(
         False,
@@ -550,6 +594,7 @@ class FeaturesSettings(Section):
     publisher_wait_s: float = Field(
         600.0, ge=0, description="how long to wait for another publisher of the same folder", json_schema_extra=_NOT_IN_RECIPE
     )
+    gate: PromotionSettings = PromotionSettings()
 
 
 class ReportSettings(Section):

@@ -1,8 +1,11 @@
 """features: adapt the newest vectors, verify them and publish a release.
 
-reads   user, item, interaction, knowledge, knowledge_vector, comparison (newest training)
+reads   user, item, interaction, knowledge, refused (previous), knowledge_vector, comparison (newest training)
 writes  release
 rejects nothing: every user and item of the sources gets a row, without knowledge as missing
+
+The release is published in any case. CURRENT moves to it if it is newer and passes every check of the promotion gate (`kar.release.gate`);
+`held_back` says of a finished night that it did not.
 
 The checkpoint is the one the adaptor stage marked for publication: arm knowledge of `adaptor.published_backbone`.
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,14 +27,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import kar
-from kar.errors import ModelError, NotMade, SpaceMismatch
+from kar.errors import GateFailed, ModelError, NotMade, SpaceMismatch
 from kar.model.bases import base_of, seen
 from kar.model.pooled import NEVER, History, Items, Means, means
+from kar.release import manifest
+from kar.release.gate import Refused, Told, Uplift, judge
 from kar.release.layout import TIME, Side, pooled_view, side_of, whole
-from kar.release.publish import Published, publish
+from kar.release.limits import Limits
+from kar.release.pointer import folder_of, ids, maybe_current, promotes_over
+from kar.release.publish import Published
+from kar.release.reader import Release
+from kar.release.remote import looking, publish
 from kar.release.rows import Facts, Layering, Pooled, SideRows, ViewRows
+from kar.release.verdicts import Gate, GateVerdict
 from kar.settings import Settings
-from kar.store import Inputs, Manifest, Output, file_sha
+from kar.store import Home, Inputs, Manifest, Output, file_sha
 from kar.tables.conform import subject_ids
 from kar.verdict import verdict
 from kar.warehouse import Warehouse
@@ -103,21 +113,18 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         users = replace(users, views=(*users.views, *_pooled_views(inputs, settings, users.ids, items)))
     users, items = _with_active((users, items), inputs, settings.features.active_days)
     uplift = _uplift(inputs.table("comparison"), settings.adaptor.published_backbone, settings.adaptor.published_base)
-    may_promote = settings.features.promote and _passes_gate(inputs, settings, out)
     published = publish(
-        inputs.home.published,
+        inputs.home.releases_at,
         (users, items),
         _facts(inputs, settings, checkpoint, knowledge, uplift),
-        promote=may_promote,
+        promote=settings.features.promote,
+        gate=_gate(inputs, settings, uplift),
         wait_s=settings.features.publisher_wait_s,
         layering=Layering(compact_at=settings.features.compact_at),
     )
-    if may_promote and not published.is_promoted:
-        out.warn(
-            f"release {published.path.name} is published but CURRENT serves a newer one; to serve it: kar release rollback {published.path.name}"
-        )
+    _warn(published, inputs, settings, out)
     out.write("release", _row(published))
-    _record(out, published)
+    _record(out, published, promote=settings.features.promote)
     return published
 
 
@@ -299,16 +306,80 @@ def _uplift(comparison: pa.Table, backbone: str, base: str) -> list[dict[str, An
     ]
 
 
-def _passes_gate(inputs: Inputs, settings: Settings, out: Output) -> bool:
-    """Whether the verdict on the published backbone is that knowledge helps, where the settings ask for it."""
-    if not settings.features.require_uplift:
-        return True
+def _gate(inputs: Inputs, settings: Settings, uplift: list[dict[str, Any]]) -> Gate:
+    """The promotion gate with tonight's settings and counts; a backfill is not held against the newer release that is served."""
+    limits = Limits(**settings.features.gate.model_dump())
+    told = Told(
+        refused=_refused(_knowledge_figures(inputs, "knowledge").get("quality", {})),
+        refused_before=_refused(_knowledge_figures(inputs, "refused").get("last_judged", {})),
+        uplift=_judged_uplift(inputs, settings, uplift) if settings.features.require_uplift else None,
+    )
+
+    def gate(new: Release, before: Release | None) -> tuple[GateVerdict, ...]:
+        is_older = before is not None and before.id != new.id and not promotes_over(new.manifest, before.manifest)
+        return judge(new, None if is_older else before, limits, told)
+
+    return gate
+
+
+def _knowledge_figures(inputs: Inputs, table: str) -> dict[str, Any]:
+    """The figures of the knowledge stage: of tonight (table knowledge), of the night before (table refused); empty on the first."""
+    partition = inputs.partitions[("knowledge", table)]
+    return {} if partition is None else Manifest.read(partition.manifest_path).figures
+
+
+def _refused(quality: dict[str, Any]) -> dict[str, Refused]:
+    return {view: Refused(found["judged"], found["refused_share"]) for view, found in quality.items()}
+
+
+def _judged_uplift(inputs: Inputs, settings: Settings, uplift: list[dict[str, Any]]) -> Uplift:
+    """The verdict on the published backbone; positive only if knowledge helps."""
     ours = settings.adaptor
     both = seen(ours.published_base, ours, settings.histories.cap)
     judged = verdict(inputs.table("comparison").to_pylist(), ours.published_backbone, ours.published_base, both)
-    if not judged.is_positive:
-        out.warn(f"published but not promoted: {judged.sentence}")
-    return judged.is_positive
+    lows = [row["low"] for row in uplift if row["slice"] == "all"]
+    return Uplift(judged.is_positive, None if not lows or None in lows else min(lows), judged.sentence)
+
+
+def _warn(published: Published, inputs: Inputs, settings: Settings, out: Output) -> None:
+    if not settings.features.promote or published.is_promoted:
+        return
+    name = published.path.name
+    if not _is_newer(inputs.home, published.manifest):
+        out.warn(f"release {name} is published but CURRENT serves a newer one; to serve it: kar release rollback {name}")
+        return
+    for failed in (v for v in published.gate if not v.is_passed):
+        out.warn(f"published but not promoted: {failed.check}: {failed.why}")
+
+
+def _is_newer(home: Home, found: dict[str, Any]) -> bool:
+    """Whether a release is newer than the one that is served."""
+    with looking(home.releases_at) as published:
+        current = maybe_current(published)
+        return current is None or promotes_over(found, manifest.read(folder_of(published, current.release)))
+
+
+def held_back(home: Home, made: Manifest) -> GateFailed | None:
+    """What to end with after a night whose release is published but not promoted, although that was asked for; None: all is well.
+
+    Asked again, it says so again, until a release that is at least as new is served.
+
+    Args:
+        made: the manifest of this stage's partition.
+    """
+    failed = made.figures.get("gate_failed") or []
+    release = str(made.figures.get("release_id"))
+    if not failed:
+        return None
+    with looking(home.releases_at) as published:
+        if release not in ids(published) or not _is_newer(home, manifest.read(folder_of(published, release))):
+            return None
+    why = {verdict["check"]: verdict["why"] for verdict in made.figures["gate"]}
+    told = "; ".join(f"{check}: {why[check]}" for check in failed)
+    return GateFailed(
+        f"release {release} is published, but not promoted: {len(failed)} of {len(why)} checks failed: {told}",
+        f"look at the report; mend the cause and run again, or change [features.gate], or serve it as it is: kar release promote --despite-gate {release}",
+    )
 
 
 def _facts(inputs: Inputs, settings: Settings, checkpoint: Adapting, knowledge: pa.Table, uplift: list[dict[str, Any]]) -> Facts:
@@ -367,7 +438,7 @@ def _row(published: Published) -> pa.Table:
     return pa.Table.from_pylist([row])
 
 
-def _record(out: Output, published: Published) -> None:
+def _record(out: Output, published: Published, *, promote: bool) -> None:
     found = published.manifest
     coverage = {view: share for table in found["tables"].values() for view, share in table["coverage"].items()}
     active = {name.removesuffix("_knowledge"): table["covered_active_share"] for name, table in found["tables"].items()}
@@ -376,6 +447,8 @@ def _record(out: Output, published: Published) -> None:
         space_id=found["space_id"],
         is_new=published.is_new,
         is_promoted=published.is_promoted,
+        gate=[asdict(verdict) for verdict in published.gate],
+        gate_failed=[v.check for v in published.gate if not v.is_passed] if promote and not published.is_promoted else [],
         covered_share={view: coverage[view] for view in sorted(coverage, key=lambda v: (side_of(v), v))},
         covered_active_share=active,
         release_bytes=sum(found["bytes"].values()),

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kar import page
+from kar.errors import ReleaseError
 from kar.page import Chosen, Facts
+from kar.page.drift import Drift
+from kar.page.nights import MOST as NIGHTS
+from kar.release.reader import open_release
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output
+
+_USERS_MET = 200_000
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -30,7 +37,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
 
 def files(settings: Settings, inputs: Inputs) -> list[Path]:
     """The manifests: their figures are on the page, so a changed one makes a new page."""
-    return [path for path in _manifest_paths(inputs).values() if path.is_file()]
+    return [path for path in dict.fromkeys([*_manifest_paths(inputs).values(), *_night_paths(inputs)]) if path.is_file()]
 
 
 def gather(inputs: Inputs, settings: Settings) -> Facts:
@@ -46,7 +53,7 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         date=inputs.date,
         as_of=inputs.as_of,
         settings=settings,
-        published=inputs.home.published,
+        published=inputs.home.releases_at,
         manifests={stage: Manifest.read(path) for stage, path in _manifest_paths(inputs).items()},
         metric=inputs.table("metric"),
         comparison=inputs.table("comparison"),
@@ -65,7 +72,77 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         item_count=len(items),
         chosen=_chosen(inputs, settings, users, items, knowledge),
         by_factor=_by_factor(inputs, knowledge),
+        drift=_drift(inputs),
+        nights=page.nights(Manifest.read(path) for path in _night_paths(inputs)),
+        item_map=_item_map(inputs, settings),
     )
+
+
+def _drift(inputs: Inputs) -> Drift | None:
+    """From the release that was served before to this date's; None if either is not there (any more)."""
+    ids = inputs.table("release").column("release_id").to_pylist()
+    folder = f"{inputs.home.releases_at}/releases"
+    try:
+        new = open_release(f"{folder}/{ids[0]}") if ids else None
+        if new is None or not new.manifest["parent"]:
+            return None
+        return page.measure(new, open_release(f"{folder}/{new.manifest['parent']}"))
+    except ReleaseError:
+        return None
+
+
+def _night_paths(inputs: Inputs) -> list[Path]:
+    """The manifests of the knowledge stage up to this date, the newest of them."""
+    made = [partition for partition in inputs.home.partitions("knowledge") if partition.date <= inputs.date]
+    return [partition.manifest_path for partition in made[-NIGHTS:]]
+
+
+def _item_map(inputs: Inputs, settings: Settings) -> page.ItemMap:
+    """The most popular items that have a vector in the first view of items, with what is written about them and who met them."""
+    view = next(iter(settings.adaptor.item_views), "")
+    is_view = pc.field("view") == view
+    known = pq.read_table(inputs.path("knowledge_vector"), columns=["subject_id"], filters=is_view).column("subject_id")
+    profile = _columns(inputs, "item_profile", ["subject_id", "title", "event_count"])
+    profile = profile.filter(pc.is_in(profile.column("subject_id"), value_set=known.combine_chunks()))
+    shown = profile.sort_by([("event_count", "descending"), ("subject_id", "ascending")]).slice(0, page.MAPPED_ITEMS)
+    subjects = shown.column("subject_id").combine_chunks()
+    if not len(subjects):
+        return page.ItemMap()
+    its = pc.field("subject_id").isin(subjects)
+    vectors = _in_order(pq.read_table(inputs.path("knowledge_vector"), columns=["subject_id", "vector"], filters=is_view & its), subjects)
+    is_told = (pc.field("view") == view.partition(":")[0]) & its
+    told = _in_order(pq.read_table(inputs.path("knowledge"), columns=["subject_id", "text"], filters=is_told), subjects)
+    column = vectors.column("vector").combine_chunks()
+    return page.item_map(
+        view,
+        len(known),
+        column.flatten().to_numpy().reshape(len(column), -1),
+        shown.column("event_count").to_numpy(),
+        [name or f"Item {subject}" for name, subject in zip(shown.column("title").to_pylist(), subjects.to_pylist(), strict=True)],
+        [text or "" for text in told.column("text").to_pylist()],
+        _met(inputs, subjects),
+    )
+
+
+def _in_order(rows: pa.Table, subjects: pa.Array) -> pa.Table:
+    """One row for each subject, in their order; null where there is none."""
+    return rows.take(pc.index_in(subjects, value_set=rows.column("subject_id").combine_chunks()))
+
+
+def _met(inputs: Inputs, subjects: pa.Array) -> np.ndarray:
+    """How much the same users met two of these items, by the newest histories of at most so many users."""
+    users, items, count = [], [], 0
+    for part in inputs.stream("history", ["item_ids"]):
+        lists = part.column("item_ids").combine_chunks()
+        places = pc.index_in(lists.flatten().cast(pa.string()), value_set=subjects)
+        is_shown = places.is_valid().to_numpy(zero_copy_only=False)
+        users.append(pc.list_parent_indices(lists).to_numpy()[is_shown] + count)
+        items.append(places.drop_null().to_numpy())
+        count += part.num_rows
+        if count >= _USERS_MET:
+            break
+    none = np.zeros(0, np.int64)
+    return page.met_together(np.concatenate([none, *users]), np.concatenate([none, *items]), len(subjects))
 
 
 def _by_factor(inputs: Inputs, knowledge: pa.Table) -> page.ByFactor:

@@ -43,14 +43,18 @@ class Home:
     Args:
         root: `$KAR_HOME`, or `.kar` in the working directory.
         scenario: the settings' `scenario.name`.
+        published_uri: the settings' `features.published`; empty: releases lie in the scenario's folder.
+        looked_at: a folder that stands for what lies at the uri, while something is asked of it.
     """
 
     root: Path
     scenario: str
+    published_uri: str = ""
+    looked_at: Path | None = None
 
     @classmethod
-    def of(cls, scenario: str, root: Path | None = None) -> Home:
-        return cls(home_root(root), scenario)
+    def of(cls, scenario: str, root: Path | None = None, published_uri: str = "") -> Home:
+        return cls(home_root(root), scenario, published_uri)
 
     @property
     def path(self) -> Path:
@@ -63,7 +67,13 @@ class Home:
 
     @property
     def published(self) -> Path:
-        return self.path / "published"
+        """Where releases lie as files: the scenario's folder, or what stands for a store while it is looked at."""
+        return self.looked_at or self.path / "published"
+
+    @property
+    def releases_at(self) -> Path | str:
+        """Where this scenario's releases are published and read: its folder, or the uri of an object store."""
+        return self.published_uri or self.published
 
     @property
     def models(self) -> Path:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kar.catalog import FORMATS, Asking, printed
+from kar.catalog import FORMATS, Answered, Asking, printed
 from kar.errors import CatalogError
 from kar.settings import Settings
 from kar.store import Home
@@ -24,8 +28,8 @@ def lines(shop: Shop, sql: str, form: str = "table", rows: int = 100) -> list[st
         return list(printed(asking.answer(), form, rows))
 
 
-def bytes_under(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+def state_of(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -58,11 +62,11 @@ def bytes_under(folder: Path) -> dict[Path, bytes]:
 )
 def test_what_would_write_is_refused_and_nothing_changes(shop: Shop, sql: str) -> None:
     home = shop[1].path
-    before = bytes_under(home)
+    before = state_of(home)
     parquet = next(home.glob("sources/*/user.parquet"))
     with pytest.raises(CatalogError, match=r"read-only|opens its own files"):
         lines(shop, sql.format(home=home, parquet=parquet))
-    assert bytes_under(home) == before
+    assert state_of(home) == before
 
 
 @pytest.mark.parametrize(
@@ -87,8 +91,6 @@ def test_no_file_but_the_catalogue_s_own_is_opened(shop: Shop, tmp_path: Path, s
 
 
 def test_variables_of_the_process_are_no_tables(shop: Shop) -> None:
-    import pyarrow as pa
-
     secret = pa.table({"a": [1]})
     with pytest.raises(CatalogError, match=r"secret does not exist"):
         lines(shop, "select * from secret")
@@ -143,6 +145,19 @@ def test_hostile_words_do_nothing_in_any_format(shop: Shop, form: str) -> None:
 
 def test_a_newline_in_a_title_makes_no_row_of_a_table(shop: Shop) -> None:
     assert len(lines(shop, "select title from items where item_id = 1")) == 3  # names, one row, the count
+
+
+@given(texts=st.lists(st.text(), max_size=5))
+def test_whatever_the_words_are_a_table_has_a_line_a_row_and_nothing_invisible(texts: list[str]) -> None:
+    printable = [text.encode("utf-8", "replace").decode() for text in texts]  # Arrow holds no half surrogates
+    batch = pa.record_batch({"t": pa.array(printable, pa.string())})
+    shown = {form: list(printed(Answered(["t"], iter([batch])), form, 0)) for form in FORMATS}
+    assert len(shown["table"]) == len(texts) + 2
+    assert [json.loads(line)["t"] for line in shown["json"]] == printable
+    kept = {"\n", "\t", "\u00ad", "\u200c", "\u200d"}
+    for form in FORMATS:
+        hiding = {char for line in shown[form] for char in line if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co")}
+        assert hiding <= (kept if form in ("records", "csv") else kept - {"\n"})
 
 
 def test_json_gives_the_words_back_exactly(shop: Shop) -> None:

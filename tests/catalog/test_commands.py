@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import duckdb
@@ -15,6 +16,7 @@ from kar.store import Home
 from tests.catalog.filled import OLDEST_USER
 from tests.cli.in_process import kar
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = """
 [scenario]
 name = "fake-films"
@@ -93,3 +95,12 @@ def test_a_release_is_exported_by_name_and_by_side(desk: Path) -> None:
     again = kar(desk, "release", "export", "-s", "films.toml", "--out", "plain")
     assert (again.returncode, "exists already" in again.stderr) == (1, True)
     assert kar(desk, "release", "export", "-s", "films.toml", "--out", "x", "--release", "nowhere").returncode == 1
+
+
+def test_every_statement_that_the_readme_shows_runs(desk: Path) -> None:
+    statements = re.findall(r'^kar sql "([^"]+)"', (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(statements) == 3
+    for statement in statements:
+        done = kar(desk, "sql", "-s", "films.toml", statement)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) >= 3

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kar.release import pointer
+from kar.release import durable, pointer
 from kar.release.leases import Lease
 from kar.store import Home, Manifest
 from tests.cli.in_process import kar as run_kar
@@ -176,6 +177,16 @@ def test_a_damaged_current_is_said_beside_the_list_and_mended_by_a_rollback(home
         assert (code, "CURRENT is empty" in complaint) == (1, True), verb
     assert kar(home, "rollback", "2026-11-03")[1] == f"{ids(home)[2]} is served\n"
     assert kar(home, "verify")[0] == 0
+
+
+def test_whoever_publishes_meanwhile_is_named_to_those_who_do_not_wait(home: Home) -> None:
+    soon = ("--set", "features.publisher_wait_s=0")
+    with durable.publisher_lock(home.published):
+        for verb in (["collect"], ["promote", "2026-11-02"], ["rollback", "2026-11-01"]):
+            code, _, complaint = kar(home, *verb, *soon)
+            told = f"kar: process {os.getpid()} on {os.uname().nodename} has been publishing since 20"
+            assert (code, complaint[: len(told)]) == (1, told), verb
+        assert kar(home, "list")[0] == kar(home, "pin")[0] == kar(home, "collect", "--dry-run")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -52,3 +52,26 @@ def test_the_page_never_scrolls_sideways(tmp_path: Path, width: int) -> None:
     found = re.search(r"<title>(\d+) of (\d+)</title>", dom)
     assert found is not None, dom[:200]
     assert int(found.group(1)) <= int(found.group(2)) == width
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
+def test_arrow_keys_walk_the_map_and_the_text_of_the_item_stands_below_it(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    path = tmp_path / "page.html"
+    path.write_text(fake_home.page(tmp_path / "home", Plan(users=30, items=40)))
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(path.as_uri())
+        assert page.locator("#map .tip:visible").count() == 0
+        page.locator("#map input").first.focus()
+        seen = []
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+            (tip,) = page.locator("#map .tip:visible").all_inner_texts()
+            seen.append(tip)
+        browser.close()
+    titles = [text.split(")")[0] for text in seen]
+    assert len(set(titles)) == 3
+    assert all("moves slowly and looks closely" in text for text in seen)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import json
 import os
 import shutil
 import threading
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import kar.release
 from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import durable, leases, manifest, pins, pointer
 from kar.release.collect import judge, remove
+from kar.release.loader import Stream
 from tests.release import world
 
 LATER = world.day(1000)
@@ -121,6 +124,27 @@ def test_a_join_that_needs_a_collected_release_names_collect_and_what_to_keep(sh
         kar.release.open(shelf, as_of=world.day(2.5))
     recent = world.examples([world.day(6.5)], [103], ["i03"])
     assert kar.release.join(shelf, recent).user_rows.tolist() == [1]
+
+
+def test_a_leased_join_keeps_every_release_that_serves_it_until_it_is_dropped(shelf: Path) -> None:
+    asked = world.examples([world.day(1.5), world.day(2.5)], [103, 103], ["i03", "i03"])
+    joined = kar.release.join(shelf, asked, lease_s=300)
+    kar.release.collect(shelf, keep=1)
+    assert nights(shelf) == [0, 1, 3, 5]
+    assert joined.vectors("item", "item.facts")[0][:, 0].tolist() == [3.0, 1003.0]
+    del joined
+    gc.collect()
+    kar.release.collect(shelf, keep=1)
+    assert nights(shelf) == [3, 5]
+
+
+def test_a_leased_stream_keeps_its_releases_over_all_epochs(shelf: Path, tmp_path: Path) -> None:
+    pq.write_table(world.examples([world.day(1.5), world.day(2.5)], [103, 103], ["i03", "i03"]), tmp_path / "e.parquet")
+    stream = Stream(shelf, tmp_path / "e.parquet", lease_s=300)
+    kar.release.collect(shelf, keep=1)
+    assert nights(shelf) == [0, 1, 3, 5]
+    for _ in range(2):
+        assert [batch.vectors["item.facts"][:, 0].tolist() for batch in stream] == [[3.0, 1003.0]]
 
 
 def test_a_pin_made_for_a_report_goes_with_that_report_alone(shelf: Path) -> None:

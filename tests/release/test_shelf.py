@@ -17,6 +17,7 @@ import pytest
 import kar.release
 from kar.errors import ReleaseBusy, ReleaseCorrupt, ReleaseError, ReleaseNotFound
 from kar.release import durable, manifest, pins, pointer, shelf
+from kar.release.publish import publish
 from tests.release import world
 
 
@@ -196,6 +197,18 @@ def test_a_publisher_that_waited_in_vain_says_who_publishes(tmp_path: Path) -> N
     assert (tmp_path / ".publish.lock").read_bytes() == b""
 
 
+def test_nothing_is_published_or_promoted_beside_a_publisher_that_does_not_finish(tmp_path: Path) -> None:
+    first, second = world.publish_day(tmp_path, 0), world.publish_day(tmp_path, 1)
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    with durable.publisher_lock(tmp_path):
+        with pytest.raises(ReleaseBusy, match=rf"process {os.getpid()} .* waited 0.1 s"):
+            publish(tmp_path, world.sides(newest=world.day(2.5)), world.facts(world.day(2)), wait_s=0.1)
+        with pytest.raises(ReleaseBusy, match="has been publishing since"):
+            kar.release.rollback(tmp_path, first.path.name, wait_s=0)
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+    assert kar.release.open(tmp_path).id == second.path.name
+
+
 def test_what_is_wrong_with_the_folder_is_listed_beside_the_releases(tmp_path: Path) -> None:
     world.publish_day(tmp_path, 0)
     assert shelf.problems(tmp_path, world.day(9)) == []
@@ -207,6 +220,27 @@ def test_what_is_wrong_with_the_folder_is_listed_beside_the_releases(tmp_path: P
     (tmp_path / "CURRENT").write_text("")
     assert [error.what.count("is empty") for error in shelf.problems(tmp_path, world.day(9))] == [1, 1, 1]
     assert [one.is_current for one in kar.release.list_releases(tmp_path)] == [False]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b" ", b"{", b"[]", b"null", b"\xff\xfe", b'{"release": "a"}', b'{"release": "a", "manifest_sha256": "b", "served": [3]}'],
+)
+def test_a_current_of_any_damage_is_named_and_a_rollback_mends_it(tmp_path: Path, content: bytes) -> None:
+    done = world.publish_day(tmp_path, 0)
+    (tmp_path / "CURRENT").write_bytes(content)
+    with pytest.raises(ReleaseCorrupt, match=r"CURRENT (is empty|cannot be read)[\s\S]*do: .*kar release rollback"):
+        kar.release.open(tmp_path)
+    kar.release.rollback(tmp_path, done.path.name, at=world.day(5))
+    assert kar.release.open(tmp_path, verify=True).id == done.path.name
+
+
+def test_mending_a_current_that_points_nowhere_keeps_what_was_served_when(tmp_path: Path) -> None:
+    first, second = world.publish_day(tmp_path, 0), world.publish_day(tmp_path, 1)
+    shutil.rmtree(second.path)
+    kar.release.rollback(tmp_path, first.path.name, at=world.day(5))
+    assert [entry.release for entry in pointer.read_current(tmp_path).served] == [first.path.name, second.path.name, first.path.name]
+    assert kar.release.open(tmp_path, as_of=world.day(1.5)).id == first.path.name
 
 
 def test_a_clock_that_went_backwards_keeps_the_served_list_in_order(tmp_path: Path) -> None:
