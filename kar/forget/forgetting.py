@@ -142,14 +142,19 @@ def _ledger_and_batches(work: Work, shards: list[Ledger], doomed: ledger.Doomed)
     journal.add("ledger", rows_removed=len(doomed.digests), of_others_that_quote=doomed.quoting)
     if work.gathered.kept:
         journal.stays.append(f"{len(work.gathered.kept)} requests in the ledger that others asked them in the very same words")
-    if not work.is_dry and home.ledger.is_dir():
-        ledger.erase(home.ledger, shards, doomed)
-        journal.write(home)
-    if (home.path / "batches").is_dir():
-        erased = erase_from_batches(Nights(home), doomed.keys, is_dry=work.is_dry)
+    has_batches = (home.path / "batches").is_dir()
+    if has_batches:
+        erased = erase_from_batches(Nights(home), doomed.keys, is_dry=True)
         journal.add("batches", requests_removed=erased.requests, lines_removed=erased.lines)
         if erased.sent:
             journal.note(f"the provider of batches {', '.join(erased.sent)} was sent requests of the forgotten: ask it to delete the files")
+    if work.is_dry:
+        return
+    journal.write(home)  # before anything goes: a run that goes on finds less
+    if home.ledger.is_dir():
+        ledger.erase(home.ledger, shards, doomed)
+    if has_batches:
+        erase_from_batches(Nights(home), doomed.keys, is_dry=False)
 
 
 def _releases(work: Work, held: dict[str, int]) -> releases.Rewritten:
