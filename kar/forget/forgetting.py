@@ -78,7 +78,7 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
             partitions.note_manifests(home, journal)
             partitions.note_replays(work, settings)
             journal.write(home)
-        if elsewhere := getattr(settings.features, "published", ""):
+        if elsewhere := settings.features.published:
             journal.note(f"releases at {elsewhere} were not looked into: publish the next night there, and remove the older ones")
         _ledger_and_batches(work, shards, doomed)
         made = _releases(work, held)
