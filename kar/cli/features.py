@@ -61,19 +61,20 @@ def join(
     home: Root = None,
 ) -> None:
     """Write the examples with the features they could have had: every row kept, missing knowledge as a mask."""
-    from kar.release import join_files
+    from kar.release import join_files, remote
 
-    told = join_files(
-        _folder(settings, published, override, home),
-        examples,
-        out,
-        clock=clock.value,
-        rows_only=rows,
-        views=view,
-        kind=kind.value,
-        space_id=space,
-        files=files,
-    )
+    with remote.looking(_where(settings, published, override, home)) as folder:
+        told = join_files(
+            folder,
+            examples,
+            out,
+            clock=clock.value,
+            rows_only=rows,
+            views=view,
+            kind=kind.value,
+            space_id=space,
+            files=files,
+        )
     say(f"wrote {told.path}: {told.rows:,} examples, {told.before_first:,} of them before the first release")
     for release, count in told.releases.items():
         say(f"  {release}  {count:,}")
@@ -92,14 +93,17 @@ def sql(
     home: Root = None,
 ) -> None:
     """Print a DuckDB script that defines kar_features('your_table'): the same join as a macro."""
-    from kar.release import duckdb_macro
+    from kar.release import ReleaseError, duckdb_macro
 
-    say(duckdb_macro(_folder(settings, published, override, home), clock=clock.value, rows_only=rows, kind=kind.value))
+    where = _where(settings, published, override, home)
+    if isinstance(where, str):
+        raise ReleaseError(f"the script would name files of {where}, which lie in no folder", "join by kar features join")
+    say(duckdb_macro(where, clock=clock.value, rows_only=rows, kind=kind.value))
 
 
-def _folder(settings: Path | None, published: Path | None, override: list[str] | None, home: Path | None) -> Path:
+def _where(settings: Path | None, published: Path | None, override: list[str] | None, home: Path | None) -> Path | str:
     if published is not None:
         return published
     if settings is None:
         raise typer.BadParameter("say whose: --settings FILE, or --published FOLDER", param_hint="--settings")
-    return open_scenario(settings, override, home)[1].published
+    return open_scenario(settings, override, home)[1].releases_at

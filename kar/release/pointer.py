@@ -103,7 +103,7 @@ def digest(published: Path) -> str:
     """sha256 of CURRENT as it lies there, readable or not; empty where there is none. What `swap` compares with."""
     try:
         return hashlib.sha256(layout.current_path(published).read_bytes()).hexdigest()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
         return ""
 
 
