@@ -18,7 +18,7 @@ from tests.browse.read import page
 OUR_TAGS = {
     "html", "head", "meta", "title", "link", "body", "a", "div", "header", "p", "b", "bdi", "form", "label", "input", "button", "nav", "main", "footer", "h1",
     "h2", "h3", "h4", "ul", "ol", "li", "span", "section", "article", "dl", "dt", "dd", "table", "thead", "tbody", "tr", "th", "td", "details", "summary",
-    "blockquote", "pre", "code", "br", "svg", "rect", "time",
+    "blockquote", "pre", "code", "br", "svg", "rect", "time", "colgroup", "col",
 }  # fmt: skip
 ITEMS = [f"i{n} {word}" for n, word in enumerate(HOSTILE)]
 USERS = [f"u{n} {word}" for n, word in enumerate(HOSTILE[:6])]
