@@ -269,11 +269,10 @@ def _floor_stream(folder: Path, _: bool) -> int:
     count = int(pq.read_metadata(folder / "stream.parquet").num_rows)
     matrices = [np.asarray(release.matrix(view)) for view in ("user.preference", "item.facts")]
     rng = np.random.default_rng(1)
-    rows = [rng.integers(0, len(matrix), 65_536) for matrix in matrices]
+    rows = [rng.integers(0, len(matrix), count, np.int32) for matrix in matrices]
     for first in range(0, count, 8192):
-        at = first % 65_536
         for matrix, some in zip(matrices, rows, strict=True):
-            np.take(matrix, some[at : at + 8192], axis=0)
+            np.take(matrix, some[first : first + 8192], axis=0)
     return count
 
 
