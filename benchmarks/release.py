@@ -4,6 +4,7 @@
 
     publish   1 M users × 32 floats and 50,000 items, verified, beside the same bytes hashed, written, fsynced and read back; 10 M users
     night     the publication after a night in which 1 % changed, beside the full one: seconds and bytes
+    flow      the same from sources to promoted release, 200,000 users and 50,000 items, at the mock server (benchmarks/release_night.py)
     join      10 M examples × 3 releases × 1 M users to row numbers, from Parquet, beside DuckDB's ASOF JOIN, polars and pandas
     stream    4 M examples with the vectors of user and item in batches of 8,192, beside pyarrow over the materialised file and beside
               nothing but the gathering; ids as ints and as texts
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import importlib
 import os
 import sys
 import tempfile
@@ -31,8 +31,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from benchmarks import mock_server, table
 from benchmarks import release_world as world
-from benchmarks import table
 from benchmarks.child import Measured, measure
 from benchmarks.release_systems import Task
 from benchmarks.table import Row
@@ -131,6 +131,27 @@ def _night(bench: Bench) -> Iterator[Row]:
         yield Row(f"{what}: a night later, 1 % changed (ratio to all of it)", "kar", table.rounded(night), unit, round(night / full, 4))
 
 
+def _flow(bench: Bench) -> Iterator[Row]:
+    users, items = bench.rows(200_000), bench.rows(50_000)
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder, mock_server.serving(0, is_varied=True) as mock:
+        task = {"folder": folder, "users": users, "items": items, "base_url": mock.base_url}
+        said = measure("benchmarks.release_night", task).said
+        asked = mock.stats().answered
+    first, second = said["first"], said["second"]
+    if first["release"] == second["release"]:
+        raise RuntimeError("the second night changed nothing")
+    what = f"a night of {users:,} users and {items:,} items, from sources to promoted release, {asked:,} answers at once"
+    for stage in [*first["seconds"], "all stages"]:
+        one, two = (sum(n["seconds"].values()) if stage == "all stages" else n["seconds"][stage] for n in (first, second))
+        yield Row(f"{what}: {stage}, the first night (its ratio)", "kar", table.rounded(one), "s", 1.0)
+        yield Row(
+            f"{what}: {stage}, 1 % of the users a night later (ratio to the first)", "kar", table.rounded(two), "s", round(two / one, 3)
+        )
+    yield Row(f"{what}: published, the first night (its ratio)", "kar", first["bytes"], "bytes", 1.0)
+    share = round(second["bytes"] / first["bytes"], 4)
+    yield Row(f"{what}: published, 1 % of the users a night later (ratio to the first)", "kar", second["bytes"], "bytes", share)
+
+
 def _join(bench: Bench) -> Iterator[Row]:
     folder = bench.published(text=False)
     name = f"as-of join {bench.rows(10_000_000):,} examples × 3 releases × {bench.rows(1_000_000):,} users to row numbers, from Parquet"
@@ -193,17 +214,15 @@ def _open(bench: Bench) -> Iterator[Row]:
 
 
 def _chaos(bench: Bench) -> Iterator[Row]:
-    try:
-        chaos = importlib.import_module("benchmarks.release_chaos")
-    except ModuleNotFoundError:
-        print("  left out: benchmarks.release_chaos is not there", file=sys.stderr)
-        return
-    yield from chaos.rows(60.0 if bench.scale == 1 else 10.0, bench.folder / "chaos")
+    from benchmarks import release_chaos
+
+    yield from release_chaos.rows(60.0 if bench.scale == 1 else 10.0, bench.folder / "chaos")
 
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "publish": _publish,
     "night": _night,
+    "flow": _flow,
     "join": _join,
     "stream": _stream,
     "open": _open,

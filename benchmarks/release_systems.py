@@ -254,7 +254,7 @@ def _pyarrow_stream(folder: Path, _: bool) -> int:
     for batch in ds.dataset(folder / "joined.parquet").to_batches(columns=columns, batch_size=8192):
         for name in columns[1::2]:
             column = batch.column(name)
-            column.values.to_numpy().reshape(len(column), -1)
+            column.flatten().to_numpy().reshape(len(column), -1)  # `values` would be those of the whole row group
         count += len(batch)
     return count
 

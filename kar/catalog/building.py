@@ -12,7 +12,7 @@ from kar.catalog import places
 from kar.catalog.facts import facts
 from kar.catalog.library import views
 from kar.errors import CatalogError
-from kar.release import Release, pointer
+from kar.release import Release, pointer, remote
 from kar.release import open as open_release
 from kar.settings import Settings
 from kar.store import Home
@@ -24,7 +24,7 @@ _MEND = "a file is damaged or was made by another version: kar status shows the 
 
 def current_release(home: Home) -> Release | None:
     """The release that is served now; None before the first. Raises ReleaseError for a damaged one."""
-    return open_release(home.published) if pointer.maybe_current(home.published) else None
+    return open_release(home.releases_at) if remote.looked(home.releases_at, pointer.maybe_current) else None
 
 
 def wanted(sql: str | None) -> set[str]:

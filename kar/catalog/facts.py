@@ -12,7 +12,7 @@ import pyarrow as pa
 from kar import flow
 from kar.catalog.library import views
 from kar.errors import ReleaseCorrupt, ReleaseNotFound
-from kar.release import layout, list_releases, pointer
+from kar.release import layout, list_releases, pointer, remote
 from kar.release.manifest import from_text
 from kar.settings import Settings
 from kar.store import Home, Manifest
@@ -64,10 +64,10 @@ def facts(settings: Settings, home: Home) -> dict[str, Callable[[], pa.Table]]:
 
 def _releases(home: Home) -> list[dict[str, Any]]:
     rows = []
-    for entry in list_releases(home.published):
+    for entry in list_releases(home.releases_at):
         row: dict[str, Any] = {
             "release_id": entry.id,
-            "path": str(layout.releases_folder(home.published) / entry.id),
+            "path": f"{home.releases_at}/releases/{entry.id}",
             "is_current": entry.is_current,
             "served_since": entry.served_since,
             "problem": entry.problem,
@@ -100,7 +100,7 @@ def _of_manifest(found: dict[str, Any]) -> dict[str, Any]:
 
 def _served(home: Home) -> list[dict[str, Any]]:
     try:
-        current = pointer.maybe_current(home.published)
+        current = remote.looked(home.releases_at, pointer.maybe_current)
     except (ReleaseCorrupt, ReleaseNotFound):
         return []
     return [{"release_id": entry.release, "since": entry.since} for entry in current.served] if current else []

@@ -85,7 +85,7 @@ def release(opened: Release | None) -> dict[str, Base]:
 
 def _side(opened: Release, side: layout.Side) -> Base:
     entry = opened.manifest["tables"][layout.table_name(side)]
-    files = [opened.path / file["path"] for file in entry["files"]]
+    files = [opened.file(file["path"]) for file in entry["files"]]
     key = layout.id_column(side)
     if "layer" not in {column["name"] for column in entry["schema"]}:
         return Base(tuple(files), lambda named: f"select * from {_read(files, named)}")

@@ -103,6 +103,7 @@ def replay(
     from kar import flow
     from kar.llm import replay as replaying
     from kar.llm.deadletters import letters, refused_partition
+    from kar.store.forgotten import nobody_is_forgotten
 
     if unknown := sorted(set(reason) - set(flow.KNOWLEDGE.rejects)):
         raise typer.BadParameter(f"{', '.join(unknown)}: say one of {', '.join(flow.KNOWLEDGE.rejects)}", param_hint="--reason")
@@ -110,8 +111,9 @@ def replay(
     partition = refused_partition(place, None if date is None else day(date))
     change = replaying.Change(max_tokens, temperature, seed)
     replaying.check(reason, change, loaded.llm, is_dry=dry_run)
-    chosen = letters(place, partition, _choice(view, reason))
-    made = replaying.replay(chosen, change, loaded.llm, place, partition.date, now(), limit=limit, is_dry=dry_run)
+    with nobody_is_forgotten(place):
+        chosen = letters(place, partition, _choice(view, reason))
+        made = replaying.replay(chosen, change, loaded.llm, place, partition.date, now(), limit=limit, is_dry=dry_run)
     for why, count in sorted(made.left_out.items()):
         say(f"left out {count:,}: {why}")
     usd = loaded.llm.price().usd(made.prompt_tokens, made.answer_tokens)

@@ -54,9 +54,11 @@ def import_(
     """Take in every row that is not there yet. Doing it twice adds nothing."""
     from kar.llm import ledger
     from kar.store import read_forgotten
+    from kar.store.forgotten import nobody_is_forgotten
 
     place = open_scenario(settings, override, home)[1]
-    merged = ledger.merge(place.ledger, source, read_forgotten(place).holds_request)
+    with nobody_is_forgotten(place):
+        merged = ledger.merge(place.ledger, source, read_forgotten(place).holds_request)
     if merged.forgotten:
         say(f"{merged.forgotten:,} rows left out: kar forget erased their requests")
     say(f"{merged.read:,} rows read, {merged.added:,} added, {merged.known:,} were there already")

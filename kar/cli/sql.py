@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, releases_of, say
+from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, say
 
 
 def sql(
@@ -46,8 +46,7 @@ def sql(
         raise CatalogError(f"there is no question {ask!r}", f"the questions are {', '.join(library())}")
     text = library()[ask].sql if ask is not None else sys.stdin.read() if statement == "-" else statement or ""
     parameters = library()[ask].parameters(given) if ask is not None else given
-    loaded, place = open_scenario(settings, override, home)
-    with releases_of(place, files=True) as at, Asking(loaded, at, text) as asking:
+    with Asking(*open_scenario(settings, override, home), text) as asking:
         for line in printed(asking.answer(parameters), form, rows):
             say(line)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import fcntl
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -58,6 +59,8 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
             "without features.published it takes them out of all else; then publish the next night, promote it and collect the others there",
         )
     started = time.monotonic()
+    if not home.path.is_dir():
+        raise SourceError(f"there is no {home.path}, so nothing to forget", "check --home and the settings' scenario.name")
     with _all_locks(home) as shards:
         if not is_dry:
             partitions.recover(home)
@@ -75,6 +78,8 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
             partitions.note_manifests(home, journal)
             partitions.note_replays(work, settings)
             journal.write(home)
+        if elsewhere := getattr(settings.features, "published", ""):
+            journal.note(f"releases at {elsewhere} were not looked into: publish the next night there, and remove the older ones")
         _ledger_and_batches(work, shards, doomed)
         made = _releases(work, held)
         partitions.rewrite(work)
@@ -85,7 +90,7 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
             remains.clear(work, settings)
             if made.new_ids:
                 releases.collect_old(home.published, made, now)
-        _fill(receipt, journal, made)
+        _fill(receipt, journal, made, subjects.words())
         receipt.seconds = round(time.monotonic() - started, 3)
         if not is_dry:
             receipt.write(home, f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}")
@@ -121,13 +126,9 @@ def _refuse_running_stage(home: Home) -> None:
 
 def _refuse_unknown(home: Home, subjects: Subjects, gathered: Gathered, listed: Forgotten) -> None:
     """Raises SourceError for ids that no table and no release holds and that were not forgotten before."""
-    unknown = [
-        f"{side} {one}"
-        for side, one in subjects.pairs()
-        if one not in gathered.met[side]
-        and not listed.holds(side, one)
-        and not releases.holding(home.published, {side: frozenset({one})})[0]
-    ]
+    missing = [(side, one) for side, one in subjects.pairs() if one not in gathered.met[side] and not listed.holds(side, one)]
+    released = releases.met(home.published, _by_side(subjects)) if missing else {}
+    unknown = [f"{side} {one}" for side, one in missing if one not in released[side]]
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         raise SourceError(
@@ -140,15 +141,20 @@ def _ledger_and_batches(work: Work, shards: list[Ledger], doomed: ledger.Doomed)
     journal, home = work.journal, work.home
     journal.add("ledger", rows_removed=len(doomed.digests), of_others_that_quote=doomed.quoting)
     if work.gathered.kept:
-        journal.note(f"{len(work.gathered.kept)} requests stay in the ledger: others asked them in the very same words")
-    if not work.is_dry and home.ledger.is_dir():
-        ledger.erase(home.ledger, shards, doomed)
-        journal.write(home)
-    if (home.path / "batches").is_dir():
-        erased = erase_from_batches(Nights(home), doomed.keys, is_dry=work.is_dry)
+        journal.stays.append(f"{len(work.gathered.kept)} requests in the ledger that others asked them in the very same words")
+    has_batches = (home.path / "batches").is_dir()
+    if has_batches:
+        erased = erase_from_batches(Nights(home), doomed.keys, is_dry=True)
         journal.add("batches", requests_removed=erased.requests, lines_removed=erased.lines)
         if erased.sent:
             journal.note(f"the provider of batches {', '.join(erased.sent)} was sent requests of the forgotten: ask it to delete the files")
+    if work.is_dry:
+        return
+    journal.write(home)  # before anything goes: a run that goes on finds less
+    if home.ledger.is_dir():
+        ledger.erase(home.ledger, shards, doomed)
+    if has_batches:
+        erase_from_batches(Nights(home), doomed.keys, is_dry=False)
 
 
 def _releases(work: Work, held: dict[str, int]) -> releases.Rewritten:
@@ -157,9 +163,8 @@ def _releases(work: Work, held: dict[str, int]) -> releases.Rewritten:
         work.journal.add("releases", rows_removed=sum(held.values()), releases_published_anew=len(held))
         return releases.Rewritten()
     made = releases.publish_anew(work.home.published, _by_side(work.subjects), _active(work))
-    fresh = {old: new for old, new in made.new_ids.items() if old not in work.journal.releases}
     work.journal.releases |= made.new_ids
-    work.journal.add("releases", rows_removed=made.rows if fresh else 0, releases_published_anew=len(fresh))
+    work.journal.add("releases", rows_removed=made.rows, releases_published_anew=len(work.journal.releases))
     work.journal.write(work.home)
     return made
 
@@ -181,11 +186,13 @@ def _active(work: Work) -> releases.Active:
     return active
 
 
-def _fill(receipt: Receipt, journal: journals.Journal, made: releases.Rewritten) -> None:
-    receipt.places, receipt.releases = journal.counts, journal.releases
+def _fill(receipt: Receipt, journal: journals.Journal, made: releases.Rewritten, words: re.Pattern[str]) -> None:
+    """A path or an error may name somebody; the receipt names nobody."""
+    receipt.places, receipt.releases = journal.totals(), journal.releases
     receipt.still_leased = made.still_leased
-    receipt.not_done += journal.notes
-    receipt.not_done += [f"release {name} cannot be read and may hold the forgotten: {why}" for name, why in made.damaged.items()]
+    damaged = [f"release {name} cannot be read and may hold the forgotten: {why}" for name, why in made.damaged.items()]
+    receipt.not_done += [words.sub("…", sentence) for sentence in journal.notes + damaged]
+    receipt.kept += journal.stays
 
 
 def _by_side(subjects: Subjects) -> dict[Side, frozenset[str]]:

@@ -25,8 +25,9 @@ class Journal:
         manifests: place of a partition's manifest below the home → its digest before.
         facts: prompts partition → what its recipe says of replays, before.
         releases: old id → new id.
-        counts: place → what was taken out there → how much.
-        notes: sentences for the receipt.
+        counts: place → part of it (a date, a file) → what was taken out there → how much.
+        notes: what could not be done, for the receipt.
+        stays: what was left on purpose.
     """
 
     users: list[str]
@@ -36,12 +37,19 @@ class Journal:
     manifests: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     releases: dict[str, str] = field(default_factory=dict)
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    stays: list[str] = field(default_factory=list)
 
-    def add(self, place: str, **counts: int) -> None:
+    def add(self, place: str, part: str = "", **counts: int) -> None:
+        """Note what a part of a place loses. A run that goes on finds less of it than the first one did: the most counts."""
         if found := {name: count for name, count in counts.items() if count}:
-            self.counts[place] = dict(Counter(self.counts.get(place, {})) + Counter(found))
+            parts = self.counts.setdefault(place, {})
+            parts[part] = dict(Counter(parts.get(part, {})) | Counter(found))
+
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Place → what was taken out there → how much, over all its parts."""
+        return {place: dict(sum(map(Counter, parts.values()), Counter[str]())) for place, parts in self.counts.items()}
 
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:

@@ -79,11 +79,11 @@ def _rewrite_one(work: Work, stage: str, partition: Partition) -> None:
     words = work.subjects.words()
     is_named = named_in(manifest.rejected_examples, words) or named_in(manifest.warnings, words)
     for name, (removed, edited) in lost.items():
-        work.journal.add(f"{stage}.{name}", rows_removed=removed, rows_edited=edited)
+        work.journal.add(f"{stage}.{name}", partition.path.name, rows_removed=removed, rows_edited=edited)
     if not lost and not is_named:
         return
     if is_named:
-        work.journal.add(f"{stage} manifests", rows_no_longer_shown=1)
+        work.journal.add(f"{stage} manifests", partition.path.name, rows_no_longer_shown=1)
     if not work.is_dry:
         _write_anew(work, stage, partition, manifest, cut, {name: removed for name, (removed, _) in lost.items()})
 

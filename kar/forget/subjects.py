@@ -46,10 +46,10 @@ class Subjects:
         users = pc.and_(pc.starts_with(view, "user."), self.are("user", subject))
         return pc.or_(users, pc.and_(pc.starts_with(view, "item."), self.are("item", subject)))
 
-    def words(self) -> re.Pattern[str]:
-        """Finds an id as a word of its own."""
-        ids = sorted({*self.users, *self.items}, key=len, reverse=True)
-        return re.compile(r"(?<![\w-])(?:" + "|".join(map(re.escape, ids)) + r")(?![\w-])")
+    def words(self, shortest: int = 1) -> re.Pattern[str]:
+        """Finds an id of at least so many characters as a word of its own."""
+        ids = sorted((one for one in {*self.users, *self.items} if len(one) >= shortest), key=len, reverse=True)
+        return re.compile(r"(?<![\w-])(?:" + "|".join(map(re.escape, ids)) + r")(?![\w-])" if ids else r"(?!)")
 
 
 def subjects_of(settings: Settings, users: list[str], items: list[str]) -> Subjects:

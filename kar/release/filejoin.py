@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kar.errors import ReleaseError
-from kar.release import durable, layout
+from kar.release import durable, layout, remote
 from kar.release.asof import AsOf, Clock, Joined, Timeline
 from kar.release.examplefiles import PIECE_ROWS, ExampleFiles
 from kar.release.layout import Kind, Side
@@ -67,7 +67,7 @@ def join_files(
     """Join every example as of its own time; see the module's docstring for what is written.
 
     Args:
-        releases_path: a published folder.
+        releases_path: a published folder or `s3://bucket/prefix`.
         examples: a Parquet file, or a folder of them (in order of their names), with user_id, item_id and event_at.
         out: must not exist. One Parquet file; with `files` a folder.
         clock: see `kar.release.asof`.
@@ -85,9 +85,10 @@ def join_files(
     if out.exists() or out.is_symlink():
         raise ReleaseError(f"{out} exists already", "name another file, or remove it")
     source = ExampleFiles(examples)
-    timeline = Timeline(releases_path, clock)
-    as_of = AsOf(timeline, source.served_by(timeline))
-    plan = _Plan(as_of, source.schema, views, kind, rows_only=rows_only, space_id=space_id)
+    with remote.reading(releases_path) as folder:
+        timeline = Timeline(folder, clock)
+        as_of = AsOf(timeline, source.served_by(timeline))
+        plan = _Plan(as_of, source.schema, views, kind, rows_only=rows_only, space_id=space_id)
     told = JoinedFile(out, with_knowledge=dict.fromkeys(plan.views, 0), releases={one.id: 0 for one in as_of.releases})
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}.partial")
     try:

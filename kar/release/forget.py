@@ -10,6 +10,7 @@ instant leaves CURRENT naming releases that are there, and the same call goes on
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -74,6 +75,19 @@ def holding(published: Path, subjects: Mapping[Side, Set[str]]) -> tuple[dict[st
         if rows:
             found[name] = rows
     return found, damaged
+
+
+def met(published: Path, subjects: Mapping[Side, Set[str]]) -> dict[Side, set[str]]:
+    """Which of the subjects any release holds, by side. A release that cannot be read is passed over."""
+    found: dict[Side, set[str]] = {side: set() for side in SIDES}
+    for name in pointer.ids(published):
+        for side in SIDES:
+            wanted = subjects.get(side, frozenset()) - found[side]
+            for path in sorted((layout.releases_folder(published) / name / layout.table_name(side)).glob("*.parquet")) if wanted else ():
+                with contextlib.suppress(pa.ArrowException, OSError):
+                    ids = pq.read_table(path, columns=[layout.id_column(side)]).column(0)
+                    found[side] |= {str(one) for one in ids.filter(_is_one_of(ids, wanted)).to_pylist()}
+    return found
 
 
 def publish_anew(published: Path, subjects: Mapping[Side, Set[str]], active: Active = lambda found, side, ids: None) -> Rewritten:

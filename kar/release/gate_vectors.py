@@ -138,9 +138,10 @@ def _unchanged(new: Release, earlier: Release, view: str, kinds: list[Kind], bot
         beside = cosines(new, earlier, view, "knowledge", both.new_N[same[some]], both.before_N[same[some]])
         found[some] = np.minimum(found[some], beside)
     worst = int(found.argmin())
-    subject = new.ids(both.side)[int(both.new_N[same[worst]])].as_py()
     moved = int((found < limits.min_unchanged_cosine).sum())
-    what = f"lowest cosine to the last release of {len(same)} subjects whose text is the same ({both.side} {subject}; {moved} moved)"
+    what = f"lowest cosine to the last release of {len(same)} subjects whose text is the same"
+    if moved:  # an id is written into manifests only where somebody must look at it
+        what += f" ({both.side} {new.ids(both.side)[int(both.new_N[same[worst]])].as_py()}; {moved} moved)"
     return at_least(check, float(found[worst]), limits.min_unchanged_cosine, what)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from kar.errors import ReleaseError
-from kar.release import layout
+from kar.release import layout, remote
 from kar.release.asof import AsOf, Clock, Joined, Timeline
 from kar.release.examplefiles import ExampleFiles
 from kar.release.filejoin import vector_array
@@ -64,7 +64,7 @@ class Stream:
     """Examples in Parquet files, in batches; iterate over it once per epoch.
 
     Args:
-        releases_path: a published folder; CURRENT is read once, here, so that every epoch and every worker sees the same releases.
+        releases_path: a published folder or `s3://bucket/prefix`; CURRENT is read once, here, so that every epoch and every worker sees the same releases.
         examples: a Parquet file or a folder of them, with user_id, item_id and event_at.
         columns: of the examples, to come with each batch.
         views: None: all that the releases hold with such vectors.
@@ -102,7 +102,8 @@ class Stream:
         if batch_rows < 1 or not 0 <= share[0] < share[1]:
             raise ReleaseError(f"batches of {batch_rows} rows, share {share}", "batch_rows from 1 on; share (n, of) with 0 <= n < of")
         self._columns, self._kind, self._batch_rows, self._seed, self._share = list(columns), kind, batch_rows, seed, share
-        self._timeline = Timeline(releases_path, clock)
+        with remote.reading(releases_path) as folder:
+            self._timeline = Timeline(folder, clock)
         self._used = self._files.served_by(self._timeline)
         self._as_of: AsOf | None = None
         self._epoch = 0

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kar.errors import ReleaseError
-from kar.release import layout
+from kar.release import layout, remote
 from kar.release.asof import Clock, Timeline
 from kar.release.layout import Kind, Side
 from kar.release.reader import Release, open_release
@@ -90,8 +90,12 @@ def duckdb_macro(releases_path: str | Path, *, clock: Clock = "published", rows_
 
     Raises:
         ReleaseNotFound: nothing is published.
-        ReleaseError: no such clock.
+        ReleaseError: no such clock, or an object store.
     """
+    if remote.is_remote(releases_path):
+        raise ReleaseError(
+            f"DuckDB cannot read {releases_path} by this script", "export what it holds, kar release export, or name a folder"
+        )
     timeline = Timeline(releases_path, clock)
     path = timeline.path.absolute()
     newest = open_release(path / "releases" / timeline.served[-1].release)

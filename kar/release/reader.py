@@ -220,6 +220,10 @@ class Release:
                 "train on this release, or open one of that space",
             )
 
+    def file(self, name: str) -> Path:
+        """Where one of the release's files, as its manifest names it, lies on this machine; one of a store is fetched and verified."""
+        return self._fetch(name) if self._fetch else self.path / name
+
     def lease(self, seconds: float = 600.0, reader: str = "") -> leases.Lease:
         """Keep this release from being collected while a `with` block runs; a thread renews the lease (`kar.release.leases`).
 

@@ -73,14 +73,22 @@ def join(releases_path: Where, examples: pa.Table, clock: Clock = "published", *
     """As `asof.join`, also of a uri."""
     from kar.release import asof
 
+    with reading(releases_path) as folder:
+        return asof.join(folder, examples, clock, **how)
+
+
+@contextmanager
+def reading(releases_path: Where) -> Iterator[Path]:
+    """A published folder, or for a uri one in which whatever was ever served opens as it lies there, until the process ends."""
     if not is_remote(releases_path):
-        return asof.join(releases_path, examples, clock, **how)
+        yield Path(releases_path)
+        return
     store = _kept(Checkout(_published(releases_path)))
     with store.told():
         store.pull_current()
         for served in {entry.release for entry in pointer.read_current(store.folder).served}:
             store.pull_manifest(served)
-        return asof.join(store.folder, examples, clock, **how)
+        yield store.folder
 
 
 def verify(path: Where) -> dict[str, Any]:

@@ -108,3 +108,17 @@ def test_an_id_is_found_as_a_word_and_not_inside_another() -> None:
     assert named_in({"user_id": 42}, words)
     assert named_in([{"line": "x,42,5"}], words)
     assert not named_in({"user_id": 142, "line": "420 and a-42-b is one word"}, words)
+
+
+def test_a_candidate_list_loses_the_item_and_its_places_close_up() -> None:
+    rows = [
+        {"list_id": 0, "user_id": 1, "split": "test", "position": 4, "item_ids": [7, 5, 6], "labels": [1.0, 0.0, 1.0]},
+        {"list_id": 1, "user_id": 2, "split": "test", "position": 0, "item_ids": [5, 7], "labels": [0.0, 0.0]},
+    ]
+    rows[0] |= {"positions": [4.0, -1.0, 6.0], "scores": [3.0, 2.0, 1.0]}
+    rows[1] |= {"positions": [0.0, -1.0], "scores": [2.0, 1.0]}
+    table = pa.Table.from_pylist(rows, schema=TABLES["rerank_list"].schema(INT))
+    gone = Gone(pa.array([1]), np.array([4]))
+    first, second = left_of("rerank_list", table, Cut(Subjects(items=frozenset({"7"})), Quotes(), INT, gone=gone)).table.to_pylist()
+    assert (first["item_ids"], first["labels"], first["positions"], first["scores"]) == ([5, 6], [0.0, 1.0], [-1.0, 5.0], [2.0, 1.0])
+    assert (second["item_ids"], second["positions"]) == ([5], [0.0])

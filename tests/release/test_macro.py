@@ -99,6 +99,27 @@ def test_layers_count_as_their_newest_and_removed_subjects_not_at_all(tmp_path: 
     assert _run(with_rows, examples)["user_row"].to_pylist() == [0, 1, -1, 2]
 
 
+def test_a_night_that_was_published_as_a_layer_reads_as_the_join_reads_it(tmp_path: Path) -> None:
+    """One user changed and one went: the base is linked, a layer is written, and SQL must see neither the old row nor the gone one."""
+    users, items = world.sides()
+    publish(tmp_path, (users, items), world.facts())
+    keep = np.array([n for n in range(world.USERS) if n != 4])
+    view = users.views[0]
+    adapted = view.adapted.copy()
+    adapted[1] = 77.0
+    told = {name: getattr(view, name).take(pa.array(keep)) for name in ("evidence_newest_at", "asked_at", "origin", "model")}
+    newer = replace(view, is_missing=view.is_missing[keep], adapted=adapted[keep], knowledge=view.knowledge[keep], **told)
+    second = publish(tmp_path, (replace(users, ids=users.ids.take(pa.array(keep)), views=(newer,)), items), world.facts(world.day(1)))
+    assert len(list((second.path / "user_knowledge").iterdir())) == 2
+    ids = users.ids.to_pylist()
+    examples = world.examples([world.day(9)] * len(ids), ids, ["i03"] * len(ids)).append_column("row", pa.array(range(len(ids))))
+    joined, found = kar.release.join(tmp_path, examples), _by_macro(tmp_path, examples)
+    assert found["user_preference_adapted_vector"].to_pylist() == joined.vectors("user", "user.preference")[0].tolist()
+    assert found["user_preference_adapted_vector"].to_pylist()[1] == [77.0] * world.A
+    assert _by_macro(tmp_path, examples, rows_only=True)["user_row"].to_pylist() == joined.rows("user").tolist()
+    assert joined.rows("user").tolist()[3:6] == [3, -1, 4]
+
+
 def test_running_the_script_again_sees_the_night_that_came_since(tmp_path: Path) -> None:
     world.publish_day(tmp_path, 0)
     script = kar.release.duckdb_macro(tmp_path)

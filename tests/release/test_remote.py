@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
@@ -172,6 +173,21 @@ def test_as_of_opens_the_release_that_was_served_then_and_a_join_meets_both(uri:
         got, wanted = (kar.release.join(where, examples, clock) for where in (uri, tmp_path))
         for ours, theirs in zip(got.vectors("user", "user.preference"), wanted.vectors("user", "user.preference"), strict=True):
             assert np.array_equal(ours, theirs)
+
+
+def test_files_and_streams_of_examples_meet_what_lies_in_a_store(uri: str, tmp_path: Path) -> None:
+    for number in (0, 1):
+        publish_day(uri, number)
+        world.publish_day(tmp_path / "published", number)
+    examples = world.examples([world.day(-1), world.day(1.5), world.day(2.5)], [103, 103, 103], ["i03"] * 3)
+    pq.write_table(examples, tmp_path / "e.parquet")
+    for name, where in (("there", uri), ("here", tmp_path / "published")):
+        kar.release.join_files(where, tmp_path / "e.parquet", tmp_path / name)
+        (batch,) = kar.release.Stream(where, tmp_path / "e.parquet")
+        assert batch.vectors["user.preference"][:, 0].tolist() == [0.5, 1.0, 1001.0]
+    assert pq.read_table(tmp_path / "there").equals(pq.read_table(tmp_path / "here"))
+    with pytest.raises(ReleaseError, match="DuckDB cannot read"):
+        kar.release.duckdb_macro(uri)
 
 
 def test_a_publisher_that_dies_between_any_two_files_leaves_current_as_it_was(uri: str, store: Store) -> None:
