@@ -37,14 +37,14 @@ class Site:
 
     # ---- pages
     def start(self, request: Request) -> Response:
-        listed, night = self.shelf.listed(), next(iter(self._nights()[::-1]), None)
+        (listed, problems), night = self.shelf.listed(), next(iter(self._nights()[::-1]), None)
         return self._page(
             "start.html",
             request,
             night=night,
             current=self.shelf.current(listed),
             release_count=len(listed),
-            problems=self.shelf.troubles(),
+            problems=problems,
             often=[(side, search.often(self.tables, night.date, side)) for side in _SIDES] if night else [],
         )
 
@@ -72,8 +72,8 @@ class Site:
         found = subject.read(self.settings, self.tables, side, text, date)
         if found is None:
             raise HTTPException(404, f"The night of {date} knows no {side} of this id.")
-        listed = self.shelf.listed()
-        problems = [*found.problems, *self.shelf.troubles()]
+        listed, wrong = self.shelf.listed()
+        problems = [*found.problems, *wrong]
         knowledge = [p for p in self.home.partitions("knowledge") if p.date <= date]
         lines = timeline.timelines(self.tables, self.shelf, knowledge[-timeline.NIGHTS :], listed, side, text, found.id)
         near = self._near(listed, side, found, query.get("near", ""), query.get("release", ""), date)
@@ -83,14 +83,14 @@ class Site:
         )  # fmt: skip
 
     def releases(self, request: Request) -> Response:
-        listed = self.shelf.listed()
-        return self._page("releases.html", request, listed=listed, problems=self.shelf.troubles())
+        listed, problems = self.shelf.listed()
+        return self._page("releases.html", request, listed=listed, problems=problems)
 
     def release(self, request: Request) -> Response:
-        listed = self.shelf.listed()
+        listed, problems = self.shelf.listed()
         entry = next((entry for entry in listed if entry.id == request.path_params["release_id"]), None)
         if entry is None:
-            raise HTTPException(404, "There is no release of this id.")
+            raise HTTPException(404, " ".join(["There is no release of this id.", *problems]))
         if entry.manifest is None:
             raise HTTPException(500, f"This release cannot be read: {entry.problem}")
         return self._page("release.html", request, d=releases.detail(entry))

@@ -10,9 +10,10 @@ import numpy as np
 
 from kar import release as releasing
 from kar.errors import ReleaseError, ReleaseNotFound
-from kar.release import Listed, Release, remote
+from kar.release import Listed, Release
 from kar.release.layout import Kind, Side
-from kar.release.shelf import problems
+from kar.release.remote import looked
+from kar.release.shelf import list_releases, problems
 from kar.store import Home
 
 _KEPT = 16
@@ -22,21 +23,20 @@ class Shelf:
     """Opens releases by id. May be asked from several threads. A release that was deleted is let go at the next question."""
 
     def __init__(self, home: Home) -> None:
-        self._published = home.releases_at
+        self._where = home.releases_at
         self._opened: OrderedDict[str, Release] = OrderedDict()
         self._turn = threading.Lock()
 
-    def listed(self) -> list[Listed]:
-        """Every release, newest publication first, damaged ones last."""
-        found = releasing.list_releases(self._published)
+    def listed(self) -> tuple[list[Listed], list[str]]:
+        """Every release, newest publication first, damaged ones last; and what is wrong with the place itself: CURRENT, pins, leases."""
+        try:
+            found, wrong = looked(self._where, lambda folder: (list_releases(folder), problems(folder)))
+        except ReleaseError as error:  # a store that cannot be reached
+            return [], [f"The releases cannot be read: {error.what}"]
         with self._turn:
             for gone in self._opened.keys() - {entry.id for entry in found}:
                 del self._opened[gone]
-        return found
-
-    def troubles(self) -> list[str]:
-        """What is wrong with the published folder itself: CURRENT, pins, leases. Sentences."""
-        return [f"The releases: {error.what}" for error in remote.looked(self._published, problems)]
+        return found, [f"The releases: {error.what}" for error in wrong]
 
     def current(self, listed: list[Listed]) -> Listed | None:
         return next((entry for entry in listed if entry.is_current), None)
@@ -55,7 +55,7 @@ class Shelf:
             raise ReleaseError(entry.problem, "serve another: kar release rollback ID")
         with self._turn:
             if entry.id not in self._opened:
-                self._opened[entry.id] = releasing.open(f"{self._published}/releases/{entry.id}")
+                self._opened[entry.id] = releasing.open(f"{self._where}/releases/{entry.id}")
                 while len(self._opened) > _KEPT:
                     self._opened.popitem(last=False)
             self._opened.move_to_end(entry.id)

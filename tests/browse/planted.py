@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from kar import flow
-from kar.release.publish import publish
+from kar.release import remote
 from kar.release.rows import Facts, SideRows, ViewRows
 from kar.release.verdicts import GateVerdict
 from kar.settings import Settings, parse
@@ -90,9 +90,14 @@ def build(root: Path, world: World | None = None) -> tuple[Settings, Home]:
     made, home = settings(world, root), Home.of("planted", root)
     for night in NIGHTS:
         _write(home, world, night)
-    for night in NIGHTS[1:]:
-        _publish(home, world, night)
+    publish_all(world, home.published)
     return made, home
+
+
+def publish_all(world: World, where: Path | str) -> None:
+    """The releases of the second and the third night, in a folder or at a uri."""
+    for night in NIGHTS[1:]:
+        _publish(where, world, night)
 
 
 def item_text(world: World, place: int, night: dt.date) -> str:
@@ -224,7 +229,7 @@ def angle(place: int, night: dt.date) -> float:
     return 10.0 * place + (60.0 if place == 1 and night == NIGHTS[2] else 0.0)
 
 
-def _publish(home: Home, world: World, night: dt.date) -> None:
+def _publish(where: Path | str, world: World, night: dt.date) -> None:
     known = {(view, subject) for view, subject, _ in _known(world, night)}
     sides = []
     for side, view, ids in (("user", "user.preference", world.user_ids), ("item", "item.facts", world.item_ids)):
@@ -251,7 +256,7 @@ def _publish(home: Home, world: World, night: dt.date) -> None:
         templates={"item.facts": {"item.facts@1:0123456789ab": 7}}, models=models, uplift=uplift, code_version="0.1.0",
         cost={"night": {"prompt_tokens": 40, "completion_tokens": 30, "usd": 0.0123}, "published": {"tokens": 910}}, active_days=30,
     )  # fmt: skip
-    publish(home.published, (sides[0], sides[1]), facts, gate=_gate if night == NIGHTS[2] else None)
+    remote.publish(where, (sides[0], sides[1]), facts, gate=_gate if night == NIGHTS[2] else None)
 
 
 def _gate(new: object, before: object) -> list[GateVerdict]:
