@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
@@ -292,13 +292,19 @@ def _matrix(folder: Path, found: dict[str, Any], part: Part, view: str, kind: Ki
 def compute_stats(sides: list[Logical], found: dict[str, Any]) -> dict[str, Any]:
     """What stats.json holds: view → kind → figures, six digits."""
     return {
-        view: {
-            kind: _rounded(view_stats(lambda rows, s=side, v=view, k=kind: s.gather(v, rows, k), side.mask(view)))  # type: ignore[misc]
-            for kind in widths.kinds
-        }
+        view: {kind: _rounded(view_stats(_taking(side, view, kind), side.mask(view))) for kind in widths.kinds}
         for side in sides
         for view, widths in manifest.widths(found, side.side).items()
     }
+
+
+def _taking(side: Logical, view: str, kind: Kind) -> Callable[[np.ndarray], np.ndarray]:
+    def take(rows: np.ndarray) -> np.ndarray:
+        vectors_NW = side.gather(view, rows, kind)
+        side.let_go()
+        return vectors_NW
+
+    return take
 
 
 def _rounded(figures: dict[str, float | int | None]) -> dict[str, float | int | None]:

@@ -80,6 +80,7 @@ def _view_content(side: Logical, view: str, widths: layout.Widths) -> dict[str, 
         digest = digests[layout.vector_column(view, kind)] = ColumnDigest()
         for first in range(0, side.count, layout.ROW_GROUP):
             digest.update(side.gather(view, slice(first, min(first + layout.ROW_GROUP, side.count)), kind))
+            side.let_go()
     for part in ("evidence_newest_at", "asked_at", "origin", "model"):
         name = layout.column(view, part)
         column = side.column(name, as_dictionary=part in ("origin", "model"))

@@ -136,6 +136,7 @@ def changed(side: SideRows, before: Logical, rows_before: np.ndarray) -> np.ndar
             rows = slice(first, first + _ROWS)
             known = np.flatnonzero(rows_before[rows] >= 0)
             is_changed[rows][known] |= _differs(view, first + known, before, rows_before[rows][known], mask, told)
+            before.let_go()
     return is_changed
 
 

@@ -22,6 +22,7 @@ from kar.release.ids import IdIndex, Ids, as_ids
 from kar.release.index import PartIndex
 from kar.release.layout import Kind, Side
 from kar.release.overlay import Overlay
+from kar.release.pages import let_go
 
 _DO = "serve another: kar release rollback ID"
 _WHOLE_FROM = 4  # a question of more than 1 / so many of all ids is answered by one pass over them
@@ -103,6 +104,11 @@ class Logical:
         if self.is_plain:
             return self.matrix(0, view, kind, as_map=True)
         return self.gather(view, np.arange(self.count), kind)
+
+    def let_go(self) -> None:
+        """Take the matrices' pages out of this process; for those who stream through all of them."""
+        for matrix in list(self._matrices.values()):  # another thread may open one meanwhile
+            let_go(matrix)
 
     def matrix(self, number: int, view: str, kind: Kind, *, as_map: bool = False) -> np.ndarray:
         """The matrix of one part (formats 1 and 2: of the whole side), memory-mapped read-only.

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 _SAMPLE = 2_048
 _DAY_US = 86_400_000_000
+_CHUNK = 131_072  # rows at a time
 _AGES = (0, 1, 2, 3, 4, 5, 6, 7, 14, 30, 60, 90, 180, 365)  # days; each class reaches to the next, the last has no end
 
 
@@ -21,10 +22,12 @@ def age_histogram(asked_at: pa.Array, date: dt.date) -> dict[str, int]:
         date: the release's; what was asked after it (the night that follows) counts as 0 days old.
     """
     since_1970 = (date - dt.date(1970, 1, 1)).days
-    asked_us = asked_at.drop_null().cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-    days = since_1970 - asked_us // _DAY_US
-    classes = np.searchsorted(_AGES, np.maximum(days, 0), side="right") - 1
-    return {str(_AGES[n]): int(count) for n, count in enumerate(np.bincount(classes, minlength=len(_AGES))) if count}
+    counts = np.zeros(len(_AGES), np.int64)
+    for first in range(0, len(asked_at), _CHUNK):
+        asked_us = asked_at.slice(first, _CHUNK).drop_null().cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+        days = np.maximum(since_1970 - asked_us // _DAY_US, 0)
+        counts += np.bincount(np.searchsorted(_AGES, days, side="right") - 1, minlength=len(_AGES))
+    return {str(_AGES[n]): int(count) for n, count in enumerate(counts) if count}
 
 
 def view_stats(take: Callable[[np.ndarray], np.ndarray], is_missing: np.ndarray) -> dict[str, float | int | None]:

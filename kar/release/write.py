@@ -19,6 +19,7 @@ from kar.release.content import ColumnDigest, merged
 from kar.release.index import index_batch, write_index
 from kar.release.layers import NewPart, Plan, merged_ids
 from kar.release.layout import Kind
+from kar.release.pages import let_go
 from kar.release.rows import SideRows, ViewRows
 
 _TOLD = (("evidence_newest_at", layout.TIME), ("asked_at", layout.TIME), ("origin", pa.string()), ("model", pa.string()))
@@ -53,6 +54,7 @@ def _view_content(view: ViewRows) -> dict[str, ColumnDigest]:
                     f"view {view.view}: the {kind} vector of row {bad} is not finite", "look at the checkpoint and the encoder"
                 )
             digests[layout.vector_column(view.view, kind)].update(part_NW)
+            let_go(view.matrix(kind))
         for part, type_ in _TOLD:
             digests[layout.column(view.view, part)].update(getattr(view, part).slice(first, layout.ROW_GROUP).cast(type_))
     return digests
@@ -157,6 +159,12 @@ class PartRows:
         assert self._rows is not None, "a part with tombstones is no whole one"
         return self._rows[part]
 
+    def let_go(self) -> None:
+        """Take the pages of the publisher's matrices, where those are memory maps, out of this process."""
+        for view in self.side.views:
+            for kind in view.widths.kinds:
+                let_go(view.matrix(kind))
+
     def pieces(self) -> Iterator[slice]:
         """The part in pieces of one row group each."""
         for first in range(0, len(self), layout.ROW_GROUP):
@@ -180,6 +188,7 @@ def _write_table(partial: Path, content: PartRows, schema: pa.Schema) -> dict[st
     ):
         for part in content.pieces():
             writer.write_batch(_batch(content, schema, part), row_group_size=layout.ROW_GROUP)
+            content.let_go()
     size = {"rows": len(content), "removed": len(new.removed), "bytes": stream.bytes, "sha256": stream.sha256}
     return {"path": name, "bucket": new.bucket, "layer": new.layer, **size}
 
@@ -209,6 +218,7 @@ def _write_matrix(partial: Path, content: PartRows, view: ViewRows, kind: Kind) 
         np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (len(content), width)})
         for part in content.pieces():
             stream.write(content.vectors(view, kind, part).data)
+            content.let_go()
     place = {"view": view.view, "kind": kind, "bucket": new.bucket, "layer": new.layer}
     return name, {**place, "shape": [len(content), width], "bytes": stream.bytes, "sha256": stream.sha256}
 
