@@ -126,7 +126,9 @@ def _line(home: Home, date: dt.date, made: dict[str, Manifest]) -> str:
         return f"{line}, no release: no training at or before this date"
     row = pq.read_table(home.partition("features", date).table("release")).to_pylist()[0]
     marks = ["reconstructed"] * row["is_reconstructed"] + ["CURRENT"] * row["is_promoted"]
-    return f"{line}, release {row['release_id']}{' (' + ', '.join(marks) + ')' if marks else ''}"
+    failed = made["features"].figures.get("gate_failed") or []
+    held = f", not promoted: the gate's checks {', '.join(failed)} failed" if failed else ""
+    return f"{line}, release {row['release_id']}{' (' + ', '.join(marks) + ')' if marks else ''}{held}"
 
 
 def _link(home: Home, scratch: Home) -> None:

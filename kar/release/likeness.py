@@ -53,7 +53,7 @@ class Texts:
 
     Args:
         is_told_N: both releases have knowledge of the subject.
-        is_same_N: and it is the same text: asked at the same instant, of the same model. A pooled view has no texts: all false.
+        is_same_N: and it is the same text: asked at the same instant, of the same model, of the same evidence. A pooled view has no texts: all false.
     """
 
     is_told_N: np.ndarray
@@ -70,12 +70,15 @@ def texts(new: Release, before: Release, view: str, both: Shared) -> Texts:
     if new.is_pooled(view):
         return Texts(is_told, np.zeros_like(is_told))
     is_same = is_told
-    for name, kind in (("asked_at", pa.int64()), ("model", None)):
+    for name, kind in (("asked_at", pa.int64()), ("evidence_newest_at", pa.int64()), ("model", None)):
         column = layout.column(view, name)
         ours, theirs = (
             _column(release, both.side, column, kind).take(pa.array(rows)) for release, rows in ((new, both.new_N), (before, both.before_N))
         )
-        is_same = is_same & pc.equal(ours, theirs).fill_null(False).to_numpy(zero_copy_only=False)
+        is_equal = pc.equal(ours, theirs).fill_null(False)
+        if name == "evidence_newest_at":  # null where the prompt saw no interaction
+            is_equal = pc.or_(is_equal, pc.and_(ours.is_null(), theirs.is_null()))
+        is_same = is_same & is_equal.to_numpy(zero_copy_only=False)
     return Texts(is_told, is_same)
 
 
