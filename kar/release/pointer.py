@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ def maybe_current(published: Path) -> Current | None:
 def digest(published: Path) -> str:
     """sha256 of CURRENT as it lies there, readable or not; empty where there is none. What `swap` compares with."""
     try:
-        return hashlib.sha256(layout.current_path(published).read_bytes()).hexdigest()
+        return durable.file_sha(layout.current_path(published))
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
         return ""
 
@@ -122,7 +121,7 @@ def swap(published: Path, release: str, at: dt.datetime, expected: str | None = 
         _lost_to(published, release, before)
     served = before.served if before else ()
     since = max([manifest.in_utc(at), *(entry.since for entry in served)])
-    sha = hashlib.sha256((layout.releases_folder(published) / release / layout.MANIFEST).read_bytes()).hexdigest()
+    sha = durable.file_sha(layout.releases_folder(published) / release / layout.MANIFEST)
     by = f"process {os.getpid()} on {os.uname().nodename}"
     current = Current(release, sha, (*served, Served(release, since, by)))
     durable.replace(layout.current_path(published), to_bytes(current))
