@@ -25,10 +25,10 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kar.errors import ReleaseError
 from kar.release import layout
+from kar.release.columns import table_writer, vector_array
 from kar.release.layout import Kind, Side
 from kar.release.reader import Release
 
@@ -109,15 +109,12 @@ def _write_side(release: Release, folder: Path, side: Side, files: int, clock: C
     event_us = _event_us(release, side, views, clock)
     count = len(release.ids(side))
     cuts = np.linspace(0, count, max(1, min(files, count)) + 1).astype(int)
-    encodings = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in vectors}
     words = [layout.column(view, part) for view in views for part in ("origin", "model")]
     for number, (first, end) in enumerate(itertools.pairwise(cuts)):
         batches = _batches(release, plain, names, vectors, event_us, int(first), int(end))
         head = next(batches)
         path = folder / layout.table_name(side) / f"part-{number:05d}.parquet"
-        with pq.ParquetWriter(
-            path, head.schema, compression="zstd", compression_level=1, use_dictionary=words, column_encoding=encodings
-        ) as writer:
+        with table_writer(path, head.schema, vectors=list(vectors), words=words) as writer:
             writer.write_table(head, row_group_size=layout.ROW_GROUP)
             for batch in batches:
                 writer.write_table(batch, row_group_size=layout.ROW_GROUP)
@@ -148,7 +145,7 @@ def _batches(
         stop = min(start + layout.ROW_GROUP, end)
         rows = np.arange(start, stop)
         columns = [
-            _fixed_size(release.vectors_at(vectors[name][0], rows, vectors[name][1])[0])
+            vector_array(release.vectors_at(vectors[name][0], rows, vectors[name][1])[0])
             if name in vectors
             else plain.column(name).slice(start, stop - start)
             for name in names
@@ -175,8 +172,3 @@ def _event_us(release: Release, side: Side, views: list[str], clock: Clock) -> n
         served_from = np.where(seen_us > 0, seen_us + int(release.is_pooled(view)), 0)
         newest = np.maximum(newest, served_from)
     return newest
-
-
-def _fixed_size(vectors_NW: np.ndarray) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(vectors_NW, np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, type=layout.vector_type(vectors_NW.shape[1]))

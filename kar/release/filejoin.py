@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kar.errors import ReleaseError
 from kar.release import durable, layout, remote
 from kar.release.asof import AsOf, Clock, Joined, Timeline
+from kar.release.columns import table_writer, vector_array
 from kar.release.examplefiles import PIECE_ROWS, ExampleFiles
 from kar.release.layout import Kind, Side
 
@@ -159,12 +159,6 @@ class _Plan:
         return [vector_array(vectors_NW)], is_missing
 
 
-def vector_array(vectors_NW: np.ndarray) -> pa.Array:
-    """float32 [N, W] as an Arrow array of fixed-size lists, without a copy."""
-    flat = pa.array(np.ascontiguousarray(vectors_NW, np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, type=layout.vector_type(vectors_NW.shape[1]))
-
-
 def _column(view: str, part: str) -> str:
     return f"{layout.side_of(view)}_{layout.column(view, part)}"
 
@@ -206,14 +200,7 @@ class _Part:
 
     def __init__(self, path: Path, plan: _Plan) -> None:
         self._path = path
-        self._writer = pq.ParquetWriter(
-            path,
-            plan.schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=plan.plain,
-            column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in plan.vectors},
-        )
+        self._writer = table_writer(path, plan.schema, vectors=plan.vectors, words=plan.plain)
 
     def __enter__(self) -> _Part:
         return self

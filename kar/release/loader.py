@@ -26,8 +26,8 @@ import pyarrow as pa
 from kar.errors import ReleaseError
 from kar.release import layout, remote
 from kar.release.asof import AsOf, Clock, Joined, Timeline
+from kar.release.columns import vector_array
 from kar.release.examplefiles import ExampleFiles
-from kar.release.filejoin import vector_array
 from kar.release.ids import Ids
 from kar.release.layout import Kind, Side
 from kar.release.reader import Release

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kar.errors import ReleaseError
 from kar.release import durable, layout
+from kar.release.columns import table_writer, vector_array
 from kar.release.content import ColumnDigest, merged
 from kar.release.index import index_batch, write_index
 from kar.release.layers import NewPart, Plan, merged_ids
@@ -172,19 +172,14 @@ class PartRows:
 
 
 def _write_table(partial: Path, content: PartRows, schema: pa.Schema) -> dict[str, Any]:
-    """One Parquet file. BYTE_STREAM_SPLIT + zstd is smaller and faster on vectors than either alone; no dictionary there."""
     side, new = content.side, content.new
     vectors = [layout.vector_column(view.view, kind) for view in side.views for kind in view.widths.kinds]
     words = [layout.column(view.view, part) for view in side.views for part in ("origin", "model")]
-    encodings = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in vectors}
-    if side.ids.type == pa.int64():
-        encodings[layout.id_column(side.side)] = "DELTA_BINARY_PACKED"
+    encodings = {layout.id_column(side.side): "DELTA_BINARY_PACKED"} if side.ids.type == pa.int64() else {}
     name = layout.part_name(side.side, new.bucket, new.layer)
     with (
         durable.HashingFile(partial / name) as stream,
-        pq.ParquetWriter(
-            stream, schema, compression="zstd", compression_level=1, use_dictionary=words, column_encoding=encodings, store_schema=True
-        ) as writer,
+        table_writer(stream, schema, vectors=vectors, words=words, encodings=encodings) as writer,
     ):
         for part in content.pieces():
             writer.write_batch(_batch(content, schema, part), row_group_size=layout.ROW_GROUP)
@@ -202,13 +197,9 @@ def _batch(content: PartRows, schema: pa.Schema, part: slice) -> pa.RecordBatch:
     ]
     for view in content.side.views:
         columns.append(pa.array(content.mask(view, part)))
-        columns += [_fixed_size(content.vectors(view, kind, part)) for kind in view.widths.kinds]
+        columns += [vector_array(content.vectors(view, kind, part)) for kind in view.widths.kinds]
         columns += [content.told(getattr(view, name), type_, part) for name, type_ in _TOLD]
     return pa.record_batch(columns, schema=schema)
-
-
-def _fixed_size(vectors_NW: np.ndarray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors_NW.reshape(-1)), type=layout.vector_type(vectors_NW.shape[1]))
 
 
 def _write_matrix(partial: Path, content: PartRows, view: ViewRows, kind: Kind) -> tuple[str, dict[str, Any]]:
