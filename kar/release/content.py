@@ -81,9 +81,9 @@ def _view_content(side: Logical, view: str, widths: layout.Widths) -> dict[str, 
         for first in range(0, side.count, layout.ROW_GROUP):
             digest.update(side.gather(view, slice(first, min(first + layout.ROW_GROUP, side.count)), kind))
             side.let_go()
-    for part in ("evidence_newest_at", "asked_at", "origin", "model"):
+    for part in layout.TOLD:
         name = layout.column(view, part)
-        column = side.column(name, as_dictionary=part in ("origin", "model"))
+        column = side.column(name, as_dictionary=part in layout.WORDS)
         digests[name] = ColumnDigest()
         for first in range(0, len(column), layout.ROW_GROUP):
             digests[name].update(column.slice(first, layout.ROW_GROUP))

@@ -109,7 +109,7 @@ def _write_side(release: Release, folder: Path, side: Side, files: int, clock: C
     event_us = _event_us(release, side, views, clock)
     count = len(release.ids(side))
     cuts = np.linspace(0, count, max(1, min(files, count)) + 1).astype(int)
-    words = [layout.column(view, part) for view in views for part in ("origin", "model")]
+    words = [layout.column(view, part) for view in views for part in layout.WORDS]
     for number, (first, end) in enumerate(itertools.pairwise(cuts)):
         batches = _batches(release, plain, names, vectors, event_us, int(first), int(end))
         head = next(batches)

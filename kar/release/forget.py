@@ -179,7 +179,7 @@ def _without(release: Release, side: Side, subjects: Set[str]) -> SideRows:
         is_kept = ~np.asarray(_is_one_of(ids, subjects).to_numpy(zero_copy_only=False))
     rows, keep = np.flatnonzero(is_kept), pa.array(is_kept)
     views = release.views(side)
-    told = ("is_missing", "evidence_newest_at", "asked_at", "origin", "model")
+    told = ("is_missing", *layout.TOLD)
     table = release.table(side, [layout.column(view, part) for view in views for part in told]).filter(keep)
     return SideRows(side, ids.filter(keep), tuple(_view(release, view, table, rows) for view in views))
 

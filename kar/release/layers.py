@@ -127,10 +127,7 @@ def changed(side: SideRows, before: Logical, rows_before: np.ndarray) -> np.ndar
     """
     is_changed = rows_before < 0
     for view in side.views:
-        told = {
-            part: before.column(layout.column(view.view, part), as_dictionary=part in ("origin", "model"))
-            for part in ("evidence_newest_at", "asked_at", "origin", "model")
-        }
+        told = {part: before.column(layout.column(view.view, part), as_dictionary=part in layout.WORDS) for part in layout.TOLD}
         mask = before.mask(view.view)
         for first in range(0, len(rows_before), _ROWS):
             rows = slice(first, first + _ROWS)
@@ -151,7 +148,7 @@ def _differs(
     here, there = pa.array(rows), pa.array(rows_before)
     for name in ("evidence_newest_at", "asked_at"):
         differs |= content.instants(getattr(view, name).take(here)) != content.instants(told[name].take(there))
-    for name in ("origin", "model"):
+    for name in layout.WORDS:
         now_told, then_told = getattr(view, name).take(here).cast(pa.string()), told[name].take(there).cast(pa.string())
         is_same = pc.equal(now_told, then_told).fill_null(False)
         both_null = pc.and_(now_told.is_null(), then_told.is_null())

@@ -54,6 +54,10 @@ GONE_DO = "open the one served now; to keep one from being collected while you r
 ROW_GROUP = 131_072
 LAYER, IS_REMOVED = "layer", "is_removed"
 TIME = pa.timestamp("us", tz="UTC")
+TOLD: dict[str, pa.DataType] = {"evidence_newest_at": TIME, "asked_at": TIME, "origin": pa.string(), "model": pa.string()}
+"""What a table tells of each view besides vectors and mask, in column order."""
+WORDS = ("origin", "model")
+"""Of these the columns whose values repeat, so that readers and writers hold them as dictionaries."""
 _VIEW = re.compile(r"^(user|item)\.([a-z0-9_]+)(?::[a-z0-9_]+)?$")
 
 
@@ -154,10 +158,7 @@ def schema(side: Side, id_type: pa.DataType, views: dict[str, Widths], *, has_la
         fields += [
             pa.field(column(view, "is_missing"), pa.bool_(), nullable=False),
             *(pa.field(vector_column(view, kind), vector_type(getattr(widths, kind)), nullable=False) for kind in widths.kinds),
-            pa.field(column(view, "evidence_newest_at"), TIME),
-            pa.field(column(view, "asked_at"), TIME),
-            pa.field(column(view, "origin"), pa.string()),
-            pa.field(column(view, "model"), pa.string()),
+            *(pa.field(column(view, part), type_) for part, type_ in TOLD.items()),
         ]
     names = [field.name for field in fields]
     if len(set(names)) != len(names):

@@ -143,10 +143,7 @@ def check_shapes(side: SideRows) -> None:
     for view in side.views:
         if layout.side_of(view.view) != side.side:
             raise ReleaseError(f"view {view.view} does not belong into the table of {side.side}s")
-        lengths = {
-            name: len(getattr(view, name))
-            for name in ("is_missing", "adapted", "knowledge", "evidence_newest_at", "asked_at", "origin", "model")
-        }
+        lengths = {name: len(getattr(view, name)) for name in ("is_missing", "adapted", "knowledge", *layout.TOLD)}
         wrong = {name: length for name, length in lengths.items() if length != rows}
         if wrong or view.default.shape != (view.widths.adapted,):
             raise ReleaseError(f"view {view.view}: {rows} ids, but {wrong or f'a default vector of shape {view.default.shape}'}")

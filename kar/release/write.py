@@ -22,8 +22,6 @@ from kar.release.layout import Kind
 from kar.release.pages import let_go
 from kar.release.rows import SideRows, ViewRows
 
-_TOLD = (("evidence_newest_at", layout.TIME), ("asked_at", layout.TIME), ("origin", pa.string()), ("model", pa.string()))
-
 
 def side_content(side: SideRows) -> dict[str, str]:
     """The digest of every column of a side, in id order.
@@ -42,7 +40,7 @@ def side_content(side: SideRows) -> dict[str, str]:
 
 def _view_content(view: ViewRows) -> dict[str, ColumnDigest]:
     names = [layout.column(view.view, "is_missing"), *(layout.vector_column(view.view, kind) for kind in view.widths.kinds)]
-    digests = {name: ColumnDigest() for name in [*names, *(layout.column(view.view, part) for part, _ in _TOLD)]}
+    digests = {name: ColumnDigest() for name in [*names, *(layout.column(view.view, part) for part in layout.TOLD)]}
     for first in range(0, len(view.is_missing), layout.ROW_GROUP):
         rows = slice(first, first + layout.ROW_GROUP)
         digests[names[0]].update(view.is_missing[rows].astype(np.uint8))
@@ -55,7 +53,7 @@ def _view_content(view: ViewRows) -> dict[str, ColumnDigest]:
                 )
             digests[layout.vector_column(view.view, kind)].update(part_NW)
             let_go(view.matrix(kind))
-        for part, type_ in _TOLD:
+        for part, type_ in layout.TOLD.items():
             digests[layout.column(view.view, part)].update(getattr(view, part).slice(first, layout.ROW_GROUP).cast(type_))
     return digests
 
@@ -174,7 +172,7 @@ class PartRows:
 def _write_table(partial: Path, content: PartRows, schema: pa.Schema) -> dict[str, Any]:
     side, new = content.side, content.new
     vectors = [layout.vector_column(view.view, kind) for view in side.views for kind in view.widths.kinds]
-    words = [layout.column(view.view, part) for view in side.views for part in ("origin", "model")]
+    words = [layout.column(view.view, part) for view in side.views for part in layout.WORDS]
     encodings = {layout.id_column(side.side): "DELTA_BINARY_PACKED"} if side.ids.type == pa.int64() else {}
     name = layout.part_name(side.side, new.bucket, new.layer)
     with (
@@ -198,7 +196,7 @@ def _batch(content: PartRows, schema: pa.Schema, part: slice) -> pa.RecordBatch:
     for view in content.side.views:
         columns.append(pa.array(content.mask(view, part)))
         columns += [vector_array(content.vectors(view, kind, part)) for kind in view.widths.kinds]
-        columns += [content.told(getattr(view, name), type_, part) for name, type_ in _TOLD]
+        columns += [content.told(getattr(view, name), type_, part) for name, type_ in layout.TOLD.items()]
     return pa.record_batch(columns, schema=schema)
 
 
