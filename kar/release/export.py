@@ -16,23 +16,21 @@ A point-in-time join of another tool looks at one row's time; `kar.release.join`
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from kar.errors import ReleaseError
-from kar.release import layout
+from kar.release import layout, manifest
+from kar.release.asof import Clock
 from kar.release.columns import table_writer, vector_array
 from kar.release.layout import Kind, Side
 from kar.release.reader import Release
 
-Clock = Literal["published", "evidence"]
 EVENT, CREATED = "event_timestamp", "created_timestamp"
 MANIFEST = "release.json"
 _MOST_FILES = 10_000
@@ -77,7 +75,7 @@ def export(
         partial.mkdir(parents=True)
         for side in sides:
             _write_side(release, partial, side, files, clock)
-        (partial / MANIFEST).write_text(json.dumps(release.manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        (partial / MANIFEST).write_bytes(manifest.to_bytes(release.manifest))
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
@@ -102,38 +100,27 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
 def _write_side(release: Release, folder: Path, side: Side, files: int, clock: Clock) -> None:
     (folder / layout.table_name(side)).mkdir()
     views = release.views(side)
-    kinds: dict[str, list[Kind]] = {view: [kind for kind in layout.KINDS if view in release.views(side, kind)] for view in views}
-    vectors = {layout.vector_column(view, kind): (view, kind) for view in views for kind in kinds[view]}
-    names = _columns(side, kinds)
-    plain = release.table(side, [name for name in names if name not in vectors])
+    widths = manifest.widths(release.manifest, side)
+    vectors = {layout.vector_column(view, kind): (view, kind) for view in views for kind in widths[view].kinds}
+    # the release's columns in their order, without those that say how the release stores its rows
+    columns = layout.schema(side, release.ids(side).type, widths, has_layers=False)
+    plain = release.table(side, [name for name in columns.names if name not in vectors])
+    schema = pa.schema([*columns, *(pa.field(name, layout.TIME, nullable=False) for name in (EVENT, CREATED))])
     event_us = _event_us(release, side, views, clock)
     count = len(release.ids(side))
     cuts = np.linspace(0, count, max(1, min(files, count)) + 1).astype(int)
     words = [layout.column(view, part) for view in views for part in layout.WORDS]
     for number, (first, end) in enumerate(itertools.pairwise(cuts)):
-        batches = _batches(release, plain, names, vectors, event_us, int(first), int(end))
-        head = next(batches)
         path = folder / layout.table_name(side) / f"part-{number:05d}.parquet"
-        with table_writer(path, head.schema, vectors=list(vectors), words=words) as writer:
-            writer.write_table(head, row_group_size=layout.ROW_GROUP)
-            for batch in batches:
+        with table_writer(path, schema, vectors=list(vectors), words=words) as writer:
+            for batch in _batches(release, plain, schema, vectors, event_us, int(first), int(end)):
                 writer.write_table(batch, row_group_size=layout.ROW_GROUP)
-
-
-def _columns(side: Side, kinds: dict[str, list[Kind]]) -> list[str]:
-    """The release's columns in their order, without those that say how the release stores its rows."""
-    names = [layout.id_column(side)]
-    for view, held in kinds.items():
-        names.append(layout.column(view, "is_missing"))
-        names += [layout.vector_column(view, kind) for kind in held]
-        names += [layout.column(view, part) for part in ("evidence_newest_at", "asked_at", "origin", "model")]
-    return names
 
 
 def _batches(
     release: Release,
     plain: pa.Table,
-    names: list[str],
+    schema: pa.Schema,
     vectors: dict[str, tuple[str, Kind]],
     event_us: np.ndarray,
     first: int,
@@ -148,17 +135,10 @@ def _batches(
             vector_array(release.vectors_at(vectors[name][0], rows, vectors[name][1])[0])
             if name in vectors
             else plain.column(name).slice(start, stop - start)
-            for name in names
-        ]
-        fields = [
-            pa.field(name, layout.vector_type(release.width(*vectors[name])), nullable=False)
-            if name in vectors
-            else plain.schema.field(name)
-            for name in names
+            for name in schema.names[:-2]
         ]
         times = [pa.array(event_us[start:stop]).cast(layout.TIME), pa.repeat(created, stop - start)]
-        fields += [pa.field(name, layout.TIME, nullable=False) for name in (EVENT, CREATED)]
-        yield pa.table([*columns, *times], schema=pa.schema(fields))
+        yield pa.table([*columns, *times], schema=schema)
 
 
 def _event_us(release: Release, side: Side, views: list[str], clock: Clock) -> np.ndarray:
