@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from kar.release import layout
 from kar.release.layout import Kind, Side
+from kar.release.likeness import cosine
 from kar.release.reader import Release
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 1.0)
@@ -102,8 +103,7 @@ def diff(before: Release, after: Release, movers: int = 10) -> Diff:
         ReleaseNotFound, ReleaseCorrupt: a release went away or is damaged.
     """
     users, items = (_side(before, after, side, movers) for side in layout.SIDES)
-    is_same_encoder = before.manifest["space"]["encoder_id"] == after.manifest["space"]["encoder_id"]
-    return Diff(before.id, after.id, before.space_id == after.space_id, is_same_encoder, users, items)
+    return Diff(before.id, after.id, before.space_id == after.space_id, before.encoder_id == after.encoder_id, users, items)
 
 
 def _side(before: Release, after: Release, side: Side, movers: int) -> SideDiff:
@@ -178,7 +178,7 @@ def _turned(
         part = slice(first, first + _CHUNK)
         old_BW, new_BW = before.gather(view, old_C[part], kind), after.gather(view, new_C[part], kind)
         is_changed_C[part] = (old_BW != new_BW).any(axis=1)
-        cosine_C[part] = np.where(is_changed_C[part], _cosine(old_BW, new_BW), 1.0)
+        cosine_C[part] = np.where(is_changed_C[part], cosine(old_BW, new_BW), 1.0)
     changed = np.flatnonzero(is_changed_C)
     furthest = changed[np.argsort(cosine_C[changed], kind="stable")[:movers]]
     ids = _texts(after.ids(side), new_C[furthest])
@@ -189,15 +189,6 @@ def _turned(
         "cosine_mean": float(cosine_C.mean()) if len(cosine_C) else None,
         "movers": tuple(Mover(name, float(cosine)) for name, cosine in zip(ids, cosine_C[furthest], strict=True)),
     }
-
-
-def _cosine(a_BW: np.ndarray, b_BW: np.ndarray) -> np.ndarray:
-    """[B]; a vector of zeros is at right angles to every other."""
-    a_BW, b_BW = a_BW.astype(np.float64), b_BW.astype(np.float64)
-    norms = np.linalg.norm(a_BW, axis=1) * np.linalg.norm(b_BW, axis=1)
-    products: np.ndarray = np.einsum("bw,bw->b", a_BW, b_BW)
-    cosines: np.ndarray = np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)
-    return cosines.clip(-1.0, 1.0)
 
 
 def _share(has: np.ndarray) -> float:

@@ -94,16 +94,18 @@ def cosines(new: Release, before: Release, view: str, kind: Kind, new_N: np.ndar
         ours_NW, theirs_NW = new.gather(view, new_N[part], kind), before.gather(view, before_N[part], kind)
         differs = np.flatnonzero(~(ours_NW == theirs_NW).all(axis=1))
         if len(differs):
-            found[part.start + differs] = _cosine(ours_NW[differs].astype(np.float64), theirs_NW[differs].astype(np.float64))
+            found[part.start + differs] = cosine(ours_NW[differs], theirs_NW[differs])
     return found
 
 
-def _cosine(ours_NW: np.ndarray, theirs_NW: np.ndarray) -> np.ndarray:
+def cosine(ours_NW: np.ndarray, theirs_NW: np.ndarray) -> np.ndarray:
+    """float64 [N]: cosine of each pair; 0 where a vector is of length zero, and where one is not finite."""
+    ours_NW, theirs_NW = ours_NW.astype(np.float64), theirs_NW.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         product = np.einsum("nw,nw->n", ours_NW, theirs_NW)
         lengths = np.linalg.norm(ours_NW, axis=1) * np.linalg.norm(theirs_NW, axis=1)
-        cosine = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
-    clean: np.ndarray = np.nan_to_num(np.clip(cosine, -1.0, 1.0), nan=0.0)
+        found = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
+    clean: np.ndarray = np.nan_to_num(np.clip(found, -1.0, 1.0), nan=0.0)
     return clean
 
 
