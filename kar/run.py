@@ -51,7 +51,7 @@ def run_all(
     names = list(flow.NAMES) if stages is None else [name for name in (*flow.NAMES, *flow.ASIDE_NAMES) if name in stages]
     snapshot = settings.snapshot_date(date)
     if snapshot != date and flow.TRAINING & set(names):
-        for name in ("sources", "histories", "prompts", "knowledge", "vectors"):
+        for name in flow.NIGHTLY:
             run_stage(name, settings, home, snapshot, clock())
     return [run_stage(name, settings, home, date, clock()) for name in names]
 
