@@ -66,7 +66,6 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
             partitions.recover(home)
         listed = read_forgotten(home)
         gathered = gather(home, subjects)
-        held, _ = releases.holding(home.published, _by_side(subjects))
         _refuse_unknown(home, subjects, gathered, listed)
         with_them = listed.plus(users=subjects.users, items=subjects.items)
         journal = journals.open_journal(home, with_them, subjects.users, subjects.items, now.isoformat())
@@ -81,7 +80,7 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
         if elsewhere := settings.features.published:
             journal.note(f"releases at {elsewhere} were not looked into: publish the next night there, and remove the older ones")
         _ledger_and_batches(work, shards, doomed)
-        made = _releases(work, held)
+        made = _releases(work)
         partitions.rewrite(work)
         if is_dry:
             remains.count(work)
@@ -157,9 +156,10 @@ def _ledger_and_batches(work: Work, shards: list[Ledger], doomed: ledger.Doomed)
         erase_from_batches(Nights(home), doomed.keys, is_dry=False)
 
 
-def _releases(work: Work, held: dict[str, int]) -> releases.Rewritten:
+def _releases(work: Work) -> releases.Rewritten:
     """Publish anew; what a killed run has published so far is remembered."""
     if work.is_dry:
+        held, _ = releases.holding(work.home.published, _by_side(work.subjects))
         work.journal.add("releases", rows_removed=sum(held.values()), releases_published_anew=len(held))
         return releases.Rewritten()
     made = releases.publish_anew(work.home.published, _by_side(work.subjects), _active(work))
