@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Set
@@ -250,8 +249,7 @@ def _rename_in(path: Path, new_ids: Mapping[str, str], releases: Path) -> None:
         raise ReleaseCorrupt(f"{path} cannot be read: {error}", "name a release to serve: kar release rollback ID") from error
     renamed = _renamed(found, new_ids)
     if isinstance(renamed, dict) and "manifest_sha256" in renamed:
-        manifest_path = releases / str(renamed["release"]) / layout.MANIFEST
-        renamed["manifest_sha256"] = hashlib.sha256(manifest_path.read_bytes()).hexdigest()
+        renamed["manifest_sha256"] = durable.file_sha(releases / str(renamed["release"]) / layout.MANIFEST)
     if renamed != found:
         durable.replace(path, (json.dumps(renamed, indent=1) + "\n").encode())
 
