@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import re
 import secrets
 import time
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 
 from kar import log
 from kar import run as runner
-from kar.errors import AlreadyRunning, ReleaseError, SourceError
+from kar.errors import ReleaseError, SourceError
 from kar.forget import journal as journals
 from kar.forget import partitions, remains
 from kar.forget.gather import STAGES, Gathered, gather
@@ -33,6 +32,7 @@ from kar.release import forget as releases
 from kar.settings import Settings
 from kar.store import Forgotten, Home, read_forgotten
 from kar.store.forgotten import Side, alone
+from kar.store.locking import locked
 
 _NAMED = 10
 
@@ -113,14 +113,9 @@ def _refuse_running_stage(home: Home) -> None:
     """Raises AlreadyRunning, with its name and date, if a stage holds its lock: also one that an older kar runs."""
     for stage in STAGES:
         for path in sorted((home.path / stage).glob(".date=*.lock")):
-            with path.open("w") as stream:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    date = path.name.removeprefix(".date=").removesuffix(".lock")
-                    raise AlreadyRunning(
-                        f"{stage} is running for {date} in {home.path}", "wait for it, or stop it; nothing was forgotten"
-                    ) from error
+            date = path.name.removeprefix(".date=").removesuffix(".lock")
+            with locked(path, f"{stage} is running for {date} in {home.path}", "wait for it, or stop it; nothing was forgotten"):
+                pass
 
 
 def _refuse_unknown(home: Home, subjects: Subjects, gathered: Gathered, listed: Forgotten) -> None:
