@@ -27,9 +27,6 @@ from kar.show import aligned
 from kar.store import Home, Manifest, Output, Partition
 from kar.tables import TABLES
 
-PLANNING = ("sources", "histories", "prompts")
-NIGHTLY = (*PLANNING, "knowledge", "vectors")
-PUBLISHING = ("features", "report")
 Clock = Callable[[], dt.datetime]
 
 
@@ -67,7 +64,7 @@ def foresee(settings: Settings, home: Home, dates: list[dt.date], clock: Clock) 
         _link(home, scratch)
         found = []
         for date in dates:
-            runner.run_all(settings, scratch, date, clock, list(PLANNING))
+            runner.run_all(settings, scratch, date, clock, list(flow.PLANNING))
             whole, held, paid = asked(scratch, scratch.partition("prompts", date))
             if paid.requests or not scratch.partition("knowledge", date).exists():
                 _answer_all(settings, scratch, date, clock())
@@ -111,7 +108,7 @@ def backfill(settings: Settings, home: Home, dates: list[dt.date], clock: Clock,
     for date in dates:
         publishes = home.latest("adaptor", date) is not None
         try:
-            made = runner.run_all(ours, home, date, clock, [*NIGHTLY, *(PUBLISHING if publishes else ())])
+            made = runner.run_all(ours, home, date, clock, [*flow.NIGHTLY, *(flow.PUBLISHING if publishes else ())])
         except KarError as error:
             raise BackfillError(f"the backfill stopped at {date}; the dates before it are made. {error.what}", error.do) from error
         said.append(_line(home, date, {manifest.stage: manifest for manifest in made}))
@@ -134,7 +131,7 @@ def _line(home: Home, date: dt.date, made: dict[str, Manifest]) -> str:
 def _link(home: Home, scratch: Home) -> None:
     """Every finished partition and all that stands beside them, as links: the scratch home reads them and replaces only its links."""
     scratch.path.mkdir(parents=True)
-    stages = {stage.name for stage in (*flow.FLOW, *flow.ASIDE)}
+    stages = {stage.name for stage in flow.EVERY}
     for stage in stages:
         for partition in home.partitions(stage):
             target = scratch.partition(stage, partition.date).path

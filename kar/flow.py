@@ -289,14 +289,19 @@ FLOW: tuple[Stage, ...] = (
 )
 ASIDE: tuple[Stage, ...] = (RERANK,)
 """Stages that `run all` and the nightly DAG leave out: they run by their name only, after the flow."""
+EVERY: tuple[Stage, ...] = (*FLOW, *ASIDE)
+PLANNING: tuple[str, ...] = (SOURCES.name, HISTORIES.name, PROMPTS.name)
+"""What comes before the first question: nothing is asked, nothing is paid for."""
+NIGHTLY: tuple[str, ...] = (*PLANNING, KNOWLEDGE.name, VECTORS.name)
 TRAINING: frozenset[str] = frozenset({"examples", "adaptor", "rerank"})
+PUBLISHING: tuple[str, ...] = (FEATURES.name, REPORT.name)
 NAMES: tuple[str, ...] = tuple(stage.name for stage in FLOW)
 ASIDE_NAMES: tuple[str, ...] = tuple(stage.name for stage in ASIDE)
 
 
 def stage_named(name: str) -> Stage:
     """The stage of that name. Raises KeyError for a name that is none."""
-    found = next((stage for stage in (*FLOW, *ASIDE) if stage.name == name), None)
+    found = next((stage for stage in EVERY if stage.name == name), None)
     return found or _unknown(name)
 
 

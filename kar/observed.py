@@ -72,7 +72,7 @@ class Observed(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         said = Said(self.settings.scenario.name)
-        newest = {stage.name: found[-1] for stage in (*flow.FLOW, *flow.ASIDE) if (found := self.home.partitions(stage.name))}
+        newest = {stage.name: found[-1] for stage in flow.EVERY if (found := self.home.partitions(stage.name))}
         for name, partition in newest.items():
             _stage(said, name, partition)
         if "knowledge" in newest:

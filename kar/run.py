@@ -11,23 +11,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import fcntl
 import functools
 import importlib
 import importlib.metadata
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from kar import flow, log
-from kar.errors import AlreadyRunning, NotMade, StageError
+from kar.errors import NotMade, StageError
 from kar.flow import Read, Stage
 from kar.settings import Settings
 from kar.store import Home, Inputs, Manifest, Output, Partition, file_sha, json_sha
 from kar.store.forgotten import nobody_is_forgotten
+from kar.store.locking import locked
 from kar.tables import IdTypes
 
 _PACKAGES = ("duckdb", "pyarrow", "numpy", "torch", "sentence-transformers", "transformers", "deepctr-torch")
@@ -51,7 +51,7 @@ def run_all(
     names = list(flow.NAMES) if stages is None else [name for name in (*flow.NAMES, *flow.ASIDE_NAMES) if name in stages]
     snapshot = settings.snapshot_date(date)
     if snapshot != date and flow.TRAINING & set(names):
-        for name in ("sources", "histories", "prompts", "knowledge", "vectors"):
+        for name in flow.NIGHTLY:
             run_stage(name, settings, home, snapshot, clock())
     return [run_stage(name, settings, home, date, clock()) for name in names]
 
@@ -64,7 +64,8 @@ def run_stage(name: str, settings: Settings, home: Home, date: dt.date, as_of: d
         AlreadyRunning: another process makes this partition, or `kar forget` is at work.
         KarError: whatever the stage itself raises; the partition is then as it was before.
     """
-    with nobody_is_forgotten(home), _locked(home.partition(name, date), name):
+    only_maker = locked(home.partition(name, date).lock, f"another process is running {name} for {date}", "wait for it, or stop it")
+    with nobody_is_forgotten(home), only_maker:
         return run_held(name, settings, home, date, as_of)
 
 
@@ -197,17 +198,6 @@ def _file_digests(files: list[Path], home: Home) -> dict[str, str]:
 
 def _digest(partition: Partition | None, table: str) -> str | None:
     return None if partition is None else str(Manifest.read(partition.manifest_path).tables[table]["sha"])
-
-
-@contextlib.contextmanager
-def _locked(partition: Partition, name: str) -> Iterator[None]:
-    partition.path.parent.mkdir(parents=True, exist_ok=True)
-    with (partition.path.parent / f".{partition.path.name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise AlreadyRunning(f"another process is running {name} for {partition.date}", "wait for it, or stop it") from error
-        yield
 
 
 def cutoff_of(date: dt.date) -> dt.datetime:

@@ -100,7 +100,7 @@ def plan(
         raise typer.BadParameter("say user ID or item ID", param_hint="--why")
     loaded, place = open_scenario(settings, override, home)
     on = day(date)
-    runner.run_all(loaded, place, on, now, ["sources", "histories", "prompts"])
+    runner.run_all(loaded, place, on, now, list(flow.PLANNING))
     say(bill(loaded, place, on) if why is None else told(loaded, place, "user" if why[0] == "user" else "item", why[1], on))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import re
 import secrets
 import time
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 
 from kar import log
 from kar import run as runner
-from kar.errors import AlreadyRunning, ReleaseError, SourceError
+from kar.errors import ReleaseError, SourceError
 from kar.forget import journal as journals
 from kar.forget import partitions, remains
 from kar.forget.gather import STAGES, Gathered, gather
@@ -33,6 +32,7 @@ from kar.release import forget as releases
 from kar.settings import Settings
 from kar.store import Forgotten, Home, read_forgotten
 from kar.store.forgotten import Side, alone
+from kar.store.locking import locked
 
 _NAMED = 10
 
@@ -66,7 +66,6 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
             partitions.recover(home)
         listed = read_forgotten(home)
         gathered = gather(home, subjects)
-        held, _ = releases.holding(home.published, _by_side(subjects))
         _refuse_unknown(home, subjects, gathered, listed)
         with_them = listed.plus(users=subjects.users, items=subjects.items)
         journal = journals.open_journal(home, with_them, subjects.users, subjects.items, now.isoformat())
@@ -81,7 +80,7 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
         if elsewhere := settings.features.published:
             journal.note(f"releases at {elsewhere} were not looked into: publish the next night there, and remove the older ones")
         _ledger_and_batches(work, shards, doomed)
-        made = _releases(work, held)
+        made = _releases(work)
         partitions.rewrite(work)
         if is_dry:
             remains.count(work)
@@ -114,14 +113,9 @@ def _refuse_running_stage(home: Home) -> None:
     """Raises AlreadyRunning, with its name and date, if a stage holds its lock: also one that an older kar runs."""
     for stage in STAGES:
         for path in sorted((home.path / stage).glob(".date=*.lock")):
-            with path.open("w") as stream:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    date = path.name.removeprefix(".date=").removesuffix(".lock")
-                    raise AlreadyRunning(
-                        f"{stage} is running for {date} in {home.path}", "wait for it, or stop it; nothing was forgotten"
-                    ) from error
+            date = path.name.removeprefix(".date=").removesuffix(".lock")
+            with locked(path, f"{stage} is running for {date} in {home.path}", "wait for it, or stop it; nothing was forgotten"):
+                pass
 
 
 def _refuse_unknown(home: Home, subjects: Subjects, gathered: Gathered, listed: Forgotten) -> None:
@@ -157,9 +151,10 @@ def _ledger_and_batches(work: Work, shards: list[Ledger], doomed: ledger.Doomed)
         erase_from_batches(Nights(home), doomed.keys, is_dry=False)
 
 
-def _releases(work: Work, held: dict[str, int]) -> releases.Rewritten:
+def _releases(work: Work) -> releases.Rewritten:
     """Publish anew; what a killed run has published so far is remembered."""
     if work.is_dry:
+        held, _ = releases.holding(work.home.published, _by_side(work.subjects))
         work.journal.add("releases", rows_removed=sum(held.values()), releases_published_anew=len(held))
         return releases.Rewritten()
     made = releases.publish_anew(work.home.published, _by_side(work.subjects), _active(work))

@@ -18,7 +18,7 @@ from kar.store import Home, Manifest, Partition
 from kar.tables import TABLES
 from kar.text.clean import TEXT_CHARS, clean
 
-STAGES = (*flow.NAMES, *flow.ASIDE_NAMES)
+STAGES = tuple(stage.name for stage in flow.EVERY)
 _KEYED = ("plan", "request", "knowledge", "refused")
 _TEXTS = {"knowledge": ("text",), "factor_knowledge": ("text",), "refused": ("answer",)}
 

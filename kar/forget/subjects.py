@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from kar.errors import SourceError
 from kar.settings import Settings
 from kar.store.forgotten import Side
-from kar.tables import IdTypes
 
 SIDES: tuple[Side, ...] = ("user", "item")
 
@@ -86,10 +85,6 @@ def _id(side: Side, text: str, kind: str) -> str:
         raise SourceError(
             f"{text!r} is no {side} id: in this scenario they are whole numbers", "write the id as the source does"
         ) from error
-
-
-def id_types(settings: Settings) -> IdTypes:
-    return IdTypes(settings.scenario.user_id, settings.scenario.item_id)
 
 
 def named_in(value: Any, words: re.Pattern[str]) -> bool:

@@ -43,14 +43,12 @@ class Rewritten:
     Args:
         new_ids: old id → new id.
         rows: subjects' rows that the new ones lack, over all of them.
-        collected: old releases that are gone.
         still_leased: old releases that a reader holds → who, and until when.
         damaged: releases that cannot be read → why; they may hold the subject.
     """
 
     new_ids: dict[str, str] = field(default_factory=dict)
     rows: int = 0
-    collected: list[str] = field(default_factory=list)
     still_leased: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
 
@@ -135,7 +133,6 @@ def collect_old(published: Path, made: Rewritten, at: dt.datetime) -> None:
                 made.still_leased[name] = str(held[name][0])
             elif (layout.releases_folder(published) / name).exists():
                 remove(published, name, at, "kar forget")
-                made.collected.append(name)
 
 
 def _rows_about(folder: Path, side: Side, subjects: Set[str]) -> int:

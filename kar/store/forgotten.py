@@ -11,17 +11,17 @@ as anything that keeps somebody out must be able to.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kar.errors import AlreadyRunning, StageError
+from kar.errors import StageError
+from kar.store.locking import locked
 from kar.store.paths import Home
 from kar.store.whole import write_whole
 
@@ -133,26 +133,15 @@ def _damaged(path: Path, why: object) -> StageError:
     )
 
 
-@contextlib.contextmanager
-def nobody_is_forgotten(home: Home) -> Iterator[None]:
+def nobody_is_forgotten(home: Home) -> contextlib.AbstractContextManager[None]:
     """Held by whatever writes below the home. Raises AlreadyRunning while `kar forget` is at work."""
-    with _lock(home, fcntl.LOCK_SH, f"kar forget is at work in {home.path}", "wait for it, then run again"):
-        yield
+    return locked(_lock_path(home), f"kar forget is at work in {home.path}", "wait for it, then run again", is_shared=True)
 
 
-@contextlib.contextmanager
-def alone(home: Home) -> Iterator[None]:
+def alone(home: Home) -> contextlib.AbstractContextManager[None]:
     """Held by `kar forget`. Raises AlreadyRunning while a stage runs."""
-    with _lock(home, fcntl.LOCK_EX, f"a stage is running in {home.path}", "wait for it, or stop it; nothing was forgotten"):
-        yield
+    return locked(_lock_path(home), f"a stage is running in {home.path}", "wait for it, or stop it; nothing was forgotten")
 
 
-@contextlib.contextmanager
-def _lock(home: Home, kind: int, what: str, do: str) -> Iterator[None]:
-    home.path.mkdir(parents=True, exist_ok=True)
-    with (home.path / ".forget.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            raise AlreadyRunning(what, do) from error
-        yield
+def _lock_path(home: Home) -> Path:
+    return home.path / ".forget.lock"

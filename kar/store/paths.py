@@ -28,6 +28,11 @@ class Partition:
         return self.manifest_path.is_file()
 
     @property
+    def lock(self) -> Path:
+        """Held by the one process that makes this partition."""
+        return self.path.parent / f".{self.path.name}.lock"
+
+    @property
     def work(self) -> Path:
         """What a run of this partition keeps for the case that it is killed. The runner removes it when the partition is sealed."""
         return self.path.parent / ".work" / self.path.name

@@ -23,13 +23,11 @@ class Erased:
     Args:
         requests, lines: rows of the tables of requests; lines of uploads and results.
         sent: batches that went to a provider with such a request in them.
-        still_open: those of them whose results are still to come.
     """
 
     requests: int = 0
     lines: int = 0
     sent: list[str] = field(default_factory=list)
-    still_open: list[str] = field(default_factory=list)
 
 
 def erase(nights: Nights, keys: Set[str], *, is_dry: bool) -> Erased:
@@ -46,8 +44,6 @@ def erase(nights: Nights, keys: Set[str], *, is_dry: bool) -> Erased:
         made.requests += of_night
         if of_night and night.file_id:
             made.sent.append(night.batch_id or night.id)
-            if night.is_open:
-                made.still_open.append(night.batch_id or night.id)
         if of_night and not is_dry:
             _recount(nights, night, of_night)
     return made

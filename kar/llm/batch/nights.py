@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from kar.errors import AlreadyRunning, NotMade, StageError
+from kar.errors import NotMade, StageError
 from kar.llm.batch.planned import Known, prefixes
 from kar.store import Home, write_whole
+from kar.store.locking import locked
 
 
 @dataclass
@@ -74,16 +74,9 @@ class Nights:
     def __init__(self, home: Home) -> None:
         self.folder = home.path / "batches"
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """One command at a time. Raises AlreadyRunning."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise AlreadyRunning("another kar batch command is running for this scenario", "wait for it, or stop it") from error
-            yield
+        return locked(self.folder / ".lock", "another kar batch command is running for this scenario", "wait for it, or stop it")
 
     def all(self) -> list[Night]:
         """Every batch, oldest first."""

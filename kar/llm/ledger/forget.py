@@ -81,8 +81,8 @@ def doomed_rows(folder: Path, keys: Set[str], kept: Set[str], quotes: Quotes | N
     return found
 
 
-def erase(folder: Path, shards: list[Ledger], doomed: Doomed) -> int:
-    """Take the rows out. Returns how many parts were written anew.
+def erase(folder: Path, shards: list[Ledger], doomed: Doomed) -> None:
+    """Take the rows out.
 
     Raises:
         LedgerError: no room, a damaged file, somebody reads a shard.
@@ -95,8 +95,7 @@ def erase(folder: Path, shards: list[Ledger], doomed: Doomed) -> int:
     for shard in shards:
         shard.scrub()
     if not part_paths(folder):
-        return 0
-    rewritten = 0
+        return
     with only_one(parts_folder(folder)) as is_mine:
         if not is_mine:
             raise AlreadyRunning(f"another process merges the parts of the ledger {folder}", "wait for it, then run again")
@@ -104,8 +103,7 @@ def erase(folder: Path, shards: list[Ledger], doomed: Doomed) -> int:
             left.unlink()
         _drop_replaced(folder)
         for path in part_paths(folder):
-            rewritten += _rewrite(folder, path, gone)
-    return rewritten
+            _rewrite(folder, path, gone)
 
 
 def _drop_replaced(folder: Path) -> None:
@@ -119,15 +117,14 @@ def _drop_replaced(folder: Path) -> None:
             path.unlink()
 
 
-def _rewrite(folder: Path, path: Path, gone: pa.Array) -> bool:
+def _rewrite(folder: Path, path: Path, gone: pa.Array) -> None:
     with contextlib.closing(Part(path)) as part:
         held = sum(pc.sum(pc.is_in(table["digest"], value_set=gone)).as_py() or 0 for table in part.stream(["digest"]))
         if not held:
-            return False
+            return
         if held < part.rows:
             partial = partial_path(folder, "forgetting")
             rest = (table.filter(pc.invert(pc.is_in(table["digest"], value_set=gone))) for table in part.stream(SCHEMA.names))
             write_rows(partial, (table for table in rest if table.num_rows), replaces=[path.name])
             place(partial, name_of(partial))
     path.unlink()
-    return True
