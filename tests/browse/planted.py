@@ -250,7 +250,7 @@ def _publish(where: Path | str, world: World, night: dt.date) -> None:
         {"base": "rich", "backbone": "fibinet", "arm_a": "knowledge", "arm_b": arm, "slice": "all", "metric": metric, "difference": value, "low": value - 0.002, "high": value + 0.002}
         for arm, value in (("base", 0.0041), ("text", 0.0017), ("permuted", -0.0003)) for metric in ("auc", "gauc")
     ]  # fmt: skip
-    models = [{"view": "item.facts", "model": f"tiny {world.say}".strip(), "revision": "r1", "origin": "tonight", "rows": 7}]
+    models = [{"view": "item.facts", "model": f"tiny {world.say}".strip(), "model_revision": "r1", "origin": "tonight", "count": 7}]
     facts = Facts(
         "planted", night, _at(night, 26), False, "hash-3", {"sha": "a" * 64, "backbone": "fibinet"}, "l2",
         templates={"item.facts": {"item.facts@1:0123456789ab": 7}}, models=models, uplift=uplift, code_version="0.1.0",
