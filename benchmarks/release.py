@@ -18,12 +18,10 @@ hold on a machine that others use. A ratio is to the baseline that the name name
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +29,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks import mock_server, table
+from benchmarks import mock_server, sections, table
 from benchmarks import release_world as world
 from benchmarks.child import Measured, measure
 from benchmarks.release_systems import Task
@@ -231,28 +229,14 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="JSON file for the rows")
-    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser = sections.parser(__doc__, list(SECTIONS))
     parser.add_argument("--scale", type=float, default=1.0, help="of every count of rows")
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to draw, on the disk that is to be measured; default: the temporary folder")
     arguments = parser.parse_args()
-    found: list[Row] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="kar-bench-") as folder:
         bench = Bench(Path(folder), arguments.scale, arguments.windows)
-        for name in arguments.only:
-            started, load_before = time.perf_counter(), os.getloadavg()[0]
-            print(f"{name} …", file=sys.stderr)
-            for row in SECTIONS[name](bench):
-                found.append(row)
-                if arguments.out:
-                    table.write(found, arguments.out)  # after each row: a long run that fails loses no figure
-            print(f"  {name} took {time.perf_counter() - started:.0f} s", file=sys.stderr)
-            found.append(Row(f"load average when {name} began", "machine", table.rounded(load_before), f"of {os.cpu_count()} cores"))
-    if arguments.out:
-        table.write(found, arguments.out)
-    print(table.text(found))
+        sections.run(SECTIONS, arguments.only, bench, arguments.out)
 
 
 if __name__ == "__main__":

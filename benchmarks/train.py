@@ -19,18 +19,16 @@ with a thread each, which is how kar trains; theirs is the sum. A ratio is to de
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import adapt, table, train_floor, train_memory
+from benchmarks import adapt, sections, table, train_floor, train_memory
 from benchmarks.child import measure
 from benchmarks.table import Row
 from benchmarks.train_systems import Task
@@ -193,31 +191,17 @@ _SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="JSON file for the rows")
-    parser.add_argument("--only", nargs="+", choices=list(_SECTIONS), default=list(_SECTIONS))
+    parser = sections.parser(__doc__, list(_SECTIONS))
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON") or sys.executable)
     arguments = parser.parse_args()
     from benchmarks import train_kar, train_world
 
-    found: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         train_kar.write(train_world.make(), Path(folder))
         bench = Bench(Path(folder), arguments.peers_python, arguments.seconds, arguments.windows)
-        for name in arguments.only:
-            started, load_before = time.perf_counter(), os.getloadavg()[0]
-            print(f"{name} …", file=sys.stderr)
-            for row in _SECTIONS[name](bench):
-                found.append(row)
-                if arguments.out:
-                    table.write(found, arguments.out)  # after each row: a long run that fails loses no figure
-            print(f"  {name} took {time.perf_counter() - started:.0f} s", file=sys.stderr)
-            found.append(Row(f"load average when {name} began", "machine", table.rounded(load_before), f"of {os.cpu_count()} cores"))
-    if arguments.out:
-        table.write(found, arguments.out)
-    print(table.text(found))
+        sections.run(_SECTIONS, arguments.only, bench, arguments.out)
 
 
 if __name__ == "__main__":
