@@ -9,11 +9,9 @@ alone; kar joins users and items.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import resource
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.child import report
+from benchmarks.child import main
 
 
 @dataclass(frozen=True)
@@ -293,12 +291,5 @@ def _open(task: Task) -> dict[str, Any]:
     return _timed(task.windows, act)
 
 
-def main() -> None:
-    try:
-        report(run(Task(**json.loads(sys.argv[1]))))
-    except ImportError as error:
-        report({"missing": error.name or str(error)})
-
-
 if __name__ == "__main__":
-    main()
+    main(Task, run)
