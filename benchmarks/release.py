@@ -152,20 +152,10 @@ def _flow(bench: Bench) -> Iterator[Row]:
 
 def _join(bench: Bench) -> Iterator[Row]:
     folder = bench.published(text=False)
-    name = f"as-of join {bench.rows(10_000_000):,} examples × 3 releases × {bench.rows(1_000_000):,} users to row numbers, from Parquet"
+    what = f"as-of join {bench.rows(10_000_000):,} examples × 3 releases × {bench.rows(1_000_000):,} users to row numbers"
+    name = f"{what}, from Parquet"
     ours = bench.must("join", folder=folder).said
-    yield Row(
-        f"{name.removesuffix(', from Parquet')}, users and items, the examples read before",
-        "kar",
-        table.rounded(min(ours["read_before_wall_s"])),
-        "s",
-    )
-    yield Row(
-        f"{name.removesuffix(', from Parquet')}, users and items, the examples read before",
-        "kar",
-        table.rounded(min(ours["read_before_cpu_s"])),
-        "CPU-s",
-    )
+    yield from _seconds(f"{what}, users and items, the examples read before", "kar", ours["read_before_wall_s"], ours["read_before_cpu_s"])
     base = ours["wall_s"], ours["cpu_s"]
     yield from _seconds(f"{name} (ratio to kar)", "kar, users and items", *base, base)
     for system, called in _PEERS.items():
