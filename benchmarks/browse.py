@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from kar import flow
+from kar.release.layout import TIME
 from kar.release.publish import publish
 from kar.release.rows import Facts, SideRows, ViewRows
 from kar.settings import Settings, parse
@@ -202,7 +203,7 @@ def _publish(home: Home, large: Large) -> None:
         adapted, knowledge = (draw.normal(size=(len(ids), width)).astype(np.float32) for width in _WIDTHS)
         knowledge /= np.linalg.norm(knowledge, axis=1, keepdims=True)
         is_missing = np.zeros(len(ids), bool)
-        times, words = pa.array([large.cutoff] * len(ids), pa.timestamp("us", tz="UTC")), pa.array(["tonight"] * len(ids))
+        times, words = pa.array([large.cutoff] * len(ids), TIME), pa.array(["tonight"] * len(ids))
         rows = ViewRows(view, is_missing, adapted, knowledge, np.zeros(_WIDTHS[0], np.float32), times, times, words, words)
         sides.append(SideRows("user" if view.startswith("user") else "item", pa.array(ids), (rows,)))
     facts = Facts("large", large.date, large.cutoff, False, "e", {"sha": "a" * 64}, "l2")

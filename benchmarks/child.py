@@ -10,10 +10,12 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Task = TypeVar("Task")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ def measure(module: str, task: Mapping[str, Any], python: str = sys.executable) 
         raise RuntimeError(f"python -m {module} ended with code {process.returncode}: {dict(task)}")
     said = json.loads(lines[-1])
     return Measured(said, usage.ru_utime + usage.ru_stime, said.pop("peak_mb"))
+
+
+def main(task: Callable[..., Task], act: Callable[[Task], Mapping[str, Any]]) -> None:
+    """A measured process that may lack a package: do the task that its argument names and report; or report `missing`, the package."""
+    try:
+        report(act(task(**json.loads(sys.argv[1]))))
+    except ImportError as error:
+        report({"missing": error.name or str(error)})
 
 
 def report(said: Mapping[str, Any]) -> None:

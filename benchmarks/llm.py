@@ -19,12 +19,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from itertools import chain
-from pathlib import Path
 
-from benchmarks import behaviour, ledger_costs, rendering, stages, table, throughput
+from benchmarks import behaviour, ledger_costs, rendering, sections, stages, throughput
 from benchmarks.table import Row
 
 _SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
@@ -40,23 +38,12 @@ _USUAL = ("throughput", "memory", "stages", "resume", "rendering", "ledger")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="JSON file for the rows")
-    parser.add_argument("--only", nargs="+", choices=list(_SECTIONS), default=list(_USUAL))
+    parser = sections.parser(__doc__, list(_SECTIONS), _USUAL)
     parser.add_argument("--million", action="store_true")
     parser.add_argument("--repetitions", type=int, default=throughput.REPETITIONS)
     parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON") or sys.executable)
     arguments = parser.parse_args()
-    found: list[Row] = []
-    for name in arguments.only:
-        started, load_before = time.perf_counter(), os.getloadavg()[0]
-        print(f"{name} …", file=sys.stderr)
-        found += _SECTIONS[name](arguments)
-        print(f"  {name} took {time.perf_counter() - started:.0f} s", file=sys.stderr)
-        found.append(Row(f"load average when {name} began", "machine", table.rounded(load_before), f"of {os.cpu_count()} cores"))
-        if arguments.out:
-            table.write(found, arguments.out)  # after each section: a long one that fails loses no figure
-    print(table.text(found))
+    sections.run(_SECTIONS, arguments.only, arguments, arguments.out)
 
 
 if __name__ == "__main__":

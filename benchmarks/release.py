@@ -18,12 +18,10 @@ hold on a machine that others use. A ratio is to the baseline that the name name
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +29,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks import mock_server, table
+from benchmarks import mock_server, sections, table
 from benchmarks import release_world as world
 from benchmarks.child import Measured, measure
 from benchmarks.release_systems import Task
@@ -154,20 +152,10 @@ def _flow(bench: Bench) -> Iterator[Row]:
 
 def _join(bench: Bench) -> Iterator[Row]:
     folder = bench.published(text=False)
-    name = f"as-of join {bench.rows(10_000_000):,} examples × 3 releases × {bench.rows(1_000_000):,} users to row numbers, from Parquet"
+    what = f"as-of join {bench.rows(10_000_000):,} examples × 3 releases × {bench.rows(1_000_000):,} users to row numbers"
+    name = f"{what}, from Parquet"
     ours = bench.must("join", folder=folder).said
-    yield Row(
-        f"{name.removesuffix(', from Parquet')}, users and items, the examples read before",
-        "kar",
-        table.rounded(min(ours["read_before_wall_s"])),
-        "s",
-    )
-    yield Row(
-        f"{name.removesuffix(', from Parquet')}, users and items, the examples read before",
-        "kar",
-        table.rounded(min(ours["read_before_cpu_s"])),
-        "CPU-s",
-    )
+    yield from _seconds(f"{what}, users and items, the examples read before", "kar", ours["read_before_wall_s"], ours["read_before_cpu_s"])
     base = ours["wall_s"], ours["cpu_s"]
     yield from _seconds(f"{name} (ratio to kar)", "kar, users and items", *base, base)
     for system, called in _PEERS.items():
@@ -231,28 +219,14 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="JSON file for the rows")
-    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser = sections.parser(__doc__, list(SECTIONS))
     parser.add_argument("--scale", type=float, default=1.0, help="of every count of rows")
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to draw, on the disk that is to be measured; default: the temporary folder")
     arguments = parser.parse_args()
-    found: list[Row] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="kar-bench-") as folder:
         bench = Bench(Path(folder), arguments.scale, arguments.windows)
-        for name in arguments.only:
-            started, load_before = time.perf_counter(), os.getloadavg()[0]
-            print(f"{name} …", file=sys.stderr)
-            for row in SECTIONS[name](bench):
-                found.append(row)
-                if arguments.out:
-                    table.write(found, arguments.out)  # after each row: a long run that fails loses no figure
-            print(f"  {name} took {time.perf_counter() - started:.0f} s", file=sys.stderr)
-            found.append(Row(f"load average when {name} began", "machine", table.rounded(load_before), f"of {os.cpu_count()} cores"))
-    if arguments.out:
-        table.write(found, arguments.out)
-    print(table.text(found))
+        sections.run(SECTIONS, arguments.only, bench, arguments.out)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import pyarrow as pa
 import kar.release
 from benchmarks.table import Row, rounded, text, write
 from kar.errors import ReleaseError, ReleaseNotFound
-from kar.release.layout import Side
+from kar.release.layout import TIME, Side
 from kar.release.publish import publish
 from kar.release.rows import Facts, SideRows, ViewRows
 
@@ -39,7 +39,6 @@ MUST_BE_ZERO = (
 )  # fmt: skip
 LEASE_S = 30.0
 _FIRST = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-_TIME = pa.timestamp("us", tz="UTC")
 _LONGEST_LIFE = 12.0  # of a publisher that is killed, in nights as long as those of the first run; its own first is several of these
 
 
@@ -70,7 +69,7 @@ def _side(side: Side, view: str, number: int, at: dt.datetime, is_missing: np.nd
         return pa.array([None if missing else value for missing in is_missing], kind)
 
     default = np.full(WIDTH, number, np.float32)
-    times = told(at, _TIME)
+    times = told(at, TIME)
     rows = ViewRows(view, is_missing, vectors, knowledge, default, times, times, told("asked", pa.string()), told("none", pa.string()))
     return SideRows(side, pa.array(np.arange(len(is_missing))), (rows,))
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 import kar.release
 from benchmarks.child import report
+from benchmarks.release_world import written_bytes
 from kar import flow
 from kar import run as runner
 from kar.settings import Settings
@@ -120,7 +121,7 @@ def run(task: Task) -> dict[str, Any]:
         release = kar.release.open(home.published, verify=True)
         said[name] = {
             "seconds": {stage: used for stage, used in seconds.items() if stage not in flow.TRAINING},
-            "bytes": sum(path.stat().st_size for path in release.path.rglob("*") if path.is_file() and path.stat().st_nlink == 1),
+            "bytes": written_bytes(release.path),
             "release": release.id,
         }
     return said

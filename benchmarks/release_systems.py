@@ -9,11 +9,9 @@ alone; kar joins users and items.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import resource
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.child import report
+from benchmarks.child import main
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def _publish(task: Task) -> dict[str, Any]:
     def act() -> dict[str, Any]:
         folder = Path(task.folder) / f"publish-{next(numbers)}"
         done = publish(folder, sides, world.facts(0))
-        written = sum(path.stat().st_size for path in _files(done.path))
+        written = world.written_bytes(done.path)
         shutil.rmtree(folder)
         return {"bytes": written}
 
@@ -141,10 +139,6 @@ def _floor_publish(task: Task) -> dict[str, Any]:
     return _timed(task.windows, act)
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
 def _night(task: Task) -> dict[str, Any]:
     """The publication after a night in which 1 % of both sides changed, beside the full one before it."""
     from benchmarks import release_world as world
@@ -159,8 +153,7 @@ def _night(task: Task) -> dict[str, Any]:
         started, cpu_from = time.perf_counter(), _cpu_s()
         done = publish(folder, (users, items), world.facts(day))
         said |= {f"{name}_wall_s": time.perf_counter() - started, f"{name}_cpu_s": _cpu_s() - cpu_from}
-        # what the next night shares with it is not linked yet when this is counted
-        said[f"{name}_bytes"] = sum(status.st_size for status in map(Path.stat, _files(done.path)) if status.st_nlink == 1)
+        said[f"{name}_bytes"] = world.written_bytes(done.path)
     shutil.rmtree(folder)
     return said
 
@@ -293,12 +286,5 @@ def _open(task: Task) -> dict[str, Any]:
     return _timed(task.windows, act)
 
 
-def main() -> None:
-    try:
-        report(run(Task(**json.loads(sys.argv[1]))))
-    except ImportError as error:
-        report({"missing": error.name or str(error)})
-
-
 if __name__ == "__main__":
-    main()
+    main(Task, run)

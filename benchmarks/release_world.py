@@ -127,6 +127,12 @@ def load(name: str, folder: Path) -> SideRows:
     return SideRows("user" if name == "user" else "item", columns["id"], (view,))
 
 
+def written_bytes(release: Path) -> int:
+    """Bytes of the newest release's files that it shares with no other, counted before the next one is published."""
+    files = (path.stat() for path in release.rglob("*") if path.is_file())
+    return sum(status.st_size for status in files if status.st_nlink == 1)
+
+
 def versions(releases: list[dt.datetime], ids: pa.Array) -> pa.Table:
     """What the peers' as-of joins take: user_id, published_at, row; every release holds the same ids. In order of ids, then of time.
 
@@ -136,7 +142,7 @@ def versions(releases: list[dt.datetime], ids: pa.Array) -> pa.Table:
     return pa.table(
         {
             "user_id": ids.take(pa.array(np.repeat(np.arange(count), nights))),
-            "published_at": pa.array(np.tile([us(at) for at in releases], count)).cast(pa.timestamp("us", tz="UTC")),
+            "published_at": pa.array(np.tile([us(at) for at in releases], count)).cast(layout.TIME),
             "row": pa.array(np.repeat(np.arange(count), nights)),
         }
     )
@@ -172,7 +178,7 @@ def examples(count: int, users: pa.Array, items: pa.Array, days: int, seed: int,
         {
             "user_id": users.take(pa.array(_popular(rng, len(users), count))),
             "item_id": items.take(pa.array(_popular(rng, len(items), count))),
-            "event_at": pa.array(event_us).cast(pa.timestamp("us", tz="UTC")),
+            "event_at": pa.array(event_us).cast(layout.TIME),
             "label": pa.array(rng.random(count) < 0.3).cast(pa.int8()),
         }
     )
@@ -191,7 +197,7 @@ def _popular(rng: np.random.Generator, count: int, draws: int) -> np.ndarray:
 
 
 def _instants(values_us: np.ndarray, is_null: np.ndarray) -> pa.Array:
-    return pa.array(values_us, mask=is_null).cast(pa.timestamp("us", tz="UTC"))
+    return pa.array(values_us, mask=is_null).cast(layout.TIME)
 
 
 def _words(words: list[str], codes: np.ndarray, is_null: np.ndarray) -> pa.Array:

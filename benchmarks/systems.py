@@ -13,15 +13,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.metadata
-import json
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import load
-from benchmarks.child import report
+from benchmarks.child import main
 
 Messages = list[dict[str, str]]
 AskOne = Callable[[Messages], Awaitable[tuple[str, int]]]
@@ -158,12 +156,5 @@ def run(task: Task) -> Said:
     return Said(time.perf_counter() - started, time.process_time() - cpu_from, answers, version=importlib.metadata.version(package))
 
 
-def main() -> None:
-    try:
-        report(vars(run(Task(**json.loads(sys.argv[1])))))
-    except ImportError as error:
-        report({"missing": error.name})
-
-
 if __name__ == "__main__":
-    main()
+    main(Task, lambda task: vars(run(task)))

@@ -19,18 +19,16 @@ with a thread each, which is how kar trains; theirs is the sum. A ratio is to de
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import adapt, table, train_floor, train_memory
+from benchmarks import adapt, sections, table, train_floor, train_memory
 from benchmarks.child import measure
 from benchmarks.table import Row
 from benchmarks.train_systems import Task
@@ -80,6 +78,12 @@ class Bench:
         print(f"  {task.system} {task.backbone} {said[0]['rows_per_s']:,.0f} rows/s, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
         return said[0]
 
+    def kar(self, backbone: str, **changes: Any) -> dict[str, Any]:
+        """What kar's own process says; it is always installed."""
+        said = self.run(self.task("kar", backbone, **changes))
+        assert said is not None
+        return said
+
 
 def _pair(name: str, system: str, said: dict[str, Any], baseline: dict[str, Any] | None) -> Iterator[Row]:
     for key, unit in (("rows_per_s", "rows/s"), ("rows_per_cpu_s", "rows/CPU-s")):
@@ -100,8 +104,7 @@ def _base(bench: Bench) -> Iterator[Row]:
                 elif used == "1 thread" and batch == 512:
                     yield Row(f"{name}: not installed, not measured", "fuxictr", 0, "rows/s")
                 for what, how in ((f"kar, {_PLAIN}", {}), ("kar, bfloat16, blocks of 32", _FAST)):
-                    said = bench.run(bench.task("kar", backbone, batch=batch, **changes, **how))
-                    assert said is not None
+                    said = bench.kar(backbone, batch=batch, **changes, **how)
                     yield from _pair(name, what, said, peers)
 
 
@@ -115,17 +118,14 @@ def _knowledge(bench: Bench) -> Iterator[Row]:
                     yield from _beside_floor(bench, backbone, width, batch, precision, speed)
     for backbone in _BACKBONES:
         for used, changes in (("2 threads", {"threads": 2}), ("2 side by side", {"side_by_side": 2})):
-            said = bench.run(bench.task("kar", backbone, knowledge="target", **_FAST, **changes))
-            assert said is not None
+            said = bench.kar(backbone, knowledge="target", **_FAST, **changes)
             yield from _pair(f"knowledge at the target, {backbone}, 768 wide, batch 512, {used}", "kar, bfloat16, blocks of 32", said, None)
 
 
 def _beside_floor(bench: Bench, backbone: str, width: int, batch: int, precision: str, gflop_per_s: float) -> Iterator[Row]:
     """One thread, beside what its products alone would take; the ratio is the share of that floor that is reached."""
     for block in (1, 32):
-        made = bench.task("kar", backbone, knowledge="target", width=width, batch=batch, precision=precision, block_rows=block)
-        said = bench.run(made)
-        assert said is not None
+        said = bench.kar(backbone, knowledge="target", width=width, batch=batch, precision=precision, block_rows=block)
         name = f"knowledge at the target, {backbone}, {width} wide, batch {batch:,}, blocks of {block}, 1 thread (ratio to its floor)"
         floor = gflop_per_s * 1e9 / said["flop"]
         yield Row(
@@ -141,8 +141,7 @@ def _history(bench: Bench) -> Iterator[Row]:
             for batch in (512, 2048):
                 plain = None
                 for system, how in ((f"kar, {_PLAIN}", {}), ("kar, bfloat16, blocks of 32", _FAST)):
-                    said = bench.run(bench.task("kar", backbone, base="same_evidence", batch=batch, **changes, **how))
-                    assert said is not None
+                    said = bench.kar(backbone, base="same_evidence", batch=batch, **changes, **how)
                     plain = plain or said
                     yield from _pair(f"30 events, {what}, {backbone}, batch {batch:,}, 1 thread (ratio to {_PLAIN})", system, said, plain)
 
@@ -155,8 +154,7 @@ def _blocks(bench: Bench) -> Iterator[Row]:
         ):
             first = None
             for block in (1, 8, 32, 64):
-                said = bench.run(bench.task("kar", backbone, precision="bfloat16", block_rows=block, batch=1024, **changes))
-                assert said is not None
+                said = bench.kar(backbone, precision="bfloat16", block_rows=block, batch=1024, **changes)
                 first = first or said
                 name = f"blocks: {what}, {backbone}, batch 1,024, bfloat16, 1 thread (ratio to blocks of 1)"
                 yield from _pair(name, f"kar, blocks of {block}, {said['subjects']:.2f} subjects a row", said, first)
@@ -164,10 +162,8 @@ def _blocks(bench: Bench) -> Iterator[Row]:
 
 def _compile(bench: Bench) -> Iterator[Row]:
     for backbone in _BACKBONES:
-        plain = bench.run(bench.task("kar", backbone, **_FAST))
-        compiled = bench.run(bench.task("kar", backbone, compile=True, **_FAST))
-        assert plain is not None
-        assert compiled is not None
+        plain = bench.kar(backbone, **_FAST)
+        compiled = bench.kar(backbone, compile=True, **_FAST)
         for system, said in (("kar, as it is", plain), ("kar, torch.compile", compiled)):
             yield from _pair(f"compile: base, {backbone}, batch 512, 1 thread (ratio to as it is)", system, said, plain)
 
@@ -193,31 +189,17 @@ _SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="JSON file for the rows")
-    parser.add_argument("--only", nargs="+", choices=list(_SECTIONS), default=list(_SECTIONS))
+    parser = sections.parser(__doc__, list(_SECTIONS))
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON") or sys.executable)
     arguments = parser.parse_args()
     from benchmarks import train_kar, train_world
 
-    found: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         train_kar.write(train_world.make(), Path(folder))
         bench = Bench(Path(folder), arguments.peers_python, arguments.seconds, arguments.windows)
-        for name in arguments.only:
-            started, load_before = time.perf_counter(), os.getloadavg()[0]
-            print(f"{name} …", file=sys.stderr)
-            for row in _SECTIONS[name](bench):
-                found.append(row)
-                if arguments.out:
-                    table.write(found, arguments.out)  # after each row: a long run that fails loses no figure
-            print(f"  {name} took {time.perf_counter() - started:.0f} s", file=sys.stderr)
-            found.append(Row(f"load average when {name} began", "machine", table.rounded(load_before), f"of {os.cpu_count()} cores"))
-    if arguments.out:
-        table.write(found, arguments.out)
-    print(table.text(found))
+        sections.run(_SECTIONS, arguments.only, bench, arguments.out)
 
 
 if __name__ == "__main__":

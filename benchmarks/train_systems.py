@@ -9,15 +9,13 @@ their windows together.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.child import report
+from benchmarks.child import main
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,12 +104,5 @@ def columns(folder: Path) -> dict[str, np.ndarray]:
         return {name: held[name] for name in held.files}
 
 
-def main() -> None:
-    try:
-        report(run(Task(**json.loads(sys.argv[1]))))
-    except ImportError as error:
-        report({"missing": error.name or str(error)})
-
-
 if __name__ == "__main__":
-    main()
+    main(Task, run)
