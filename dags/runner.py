@@ -75,7 +75,9 @@ def stage_task(
     """
     place = _place(deployment, asks)
     line = [*place.before, *arguments]
-    task: BaseOperator = place.operator(task_id=task_id, pool=pool, execution_timeout=timeout, **{**place.fixed, place.parameter: line, **rest})
+    task: BaseOperator = place.operator(
+        task_id=task_id, pool=pool, execution_timeout=timeout, **{**place.fixed, place.parameter: line, **rest}
+    )
     return task
 
 
@@ -247,7 +249,9 @@ class KarOperator(BaseOperator):
 
     def _environment(self, key: str) -> dict[str, str]:
         """This process's environment without Airflow's own secrets, the key only where it is given."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW")) and name != KEY_VARIABLE}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW")) and name != KEY_VARIABLE
+        }
         said = {name: value for name, value in self.variables.items() if value.strip()}
         return {**kept, **said, **({KEY_VARIABLE: key} if key else {})}
 
