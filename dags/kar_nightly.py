@@ -25,12 +25,9 @@ from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import (  # type: ignore[attr-defined]  # its stub lacks the deadline's names
+from airflow.sdk import (
     CronPartitionTimetable,
-    DeadlineAlert,
-    DeadlineReference,
     Param,
-    SyncCallback,
     TaskGroup,
     TriggerRule,
     dag,
@@ -44,21 +41,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from assets import RELEASE
 from deployment import Deployment
 from night import due_at, is_served, shard_arguments, trainings
-from notices import after_questions, allowance, lateness, of_failure, send
+from notices import after_questions, lateness, of_failure, send
 from partition import DATE, MACROS, partition_date
 from runner import mapped_stage_task, stage_task, summary
 from server import FileThere, llm_server, requests_planned
 
 HERE = Deployment.from_environment()
 HOURS = {hours: dt.timedelta(hours=hours) for hours in (1, 2, 6)}
-
-
-def deadline() -> DeadlineAlert | None:
-    """Told by Airflow when a night is not over in time; see notices.py for why it is measured from the queue."""
-    allowed = allowance(HERE)
-    if allowed is None:
-        return None
-    return DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, allowed, SyncCallback("notices.run_is_late"), name="release due")
 
 
 def run_stage(stage: str, *more: str, **rest: Any) -> Any:
@@ -93,7 +82,6 @@ def announce(context: Any, result: Any = None) -> None:
     max_active_runs=1,
     doc_md=__doc__,
     tags=["kar"],
-    deadline=deadline(),
     user_defined_macros=MACROS,
     params={
         "date": Param(None, type=["null", "string"], format="date", description="partition date; empty: the run's own"),

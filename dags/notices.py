@@ -7,9 +7,10 @@
 
 Each names the command that looks closer. It goes to the task's log and to the deployment's KAR_NOTIFY on standard input.
 
-The deadline is watched three times. A shard stops in time, which the knowledge task tells. Promotion tells when it came
-late. And a run that is not over tells nothing by itself, so the DAG carries Airflow's DeadlineAlert, measured from the moment
-the run was queued: the other reference, its logical date, is empty in partitioned runs.
+The deadline is watched three times: a shard stops in time, which the knowledge task tells; promotion tells when it came late;
+and at the time itself kar_deadline.py tells that a night's release is not there, whatever became of the night. Airflow's own
+DeadlineAlert is not used: in 3.3.2 its references are empty or per queue in partitioned runs, it would hold backfills to the
+clock too, and `airflow dags test` of a DAG that carries one ends in a traceback (DagRun.update_state looks its id up wrongly).
 """
 
 from __future__ import annotations
@@ -120,28 +121,10 @@ def lateness(context: Mapping[str, Any], deployment: Deployment, now: dt.datetim
     return Notice("deadline missed", _date(context), what, f"kar release show{_settings(deployment)}")
 
 
-def run_is_late(context: Mapping[str, Any]) -> None:
-    """Callback of the DAG's DeadlineAlert: the run was not over when its release was due. Airflow calls it by its path."""
-    run = context["dag_run"]
-    if run.get("run_type") != "scheduled":
-        return
-    deployment = Deployment.from_environment()
-    what = f"the night is not over at {deployment.publish_by}, when its release is due"
-    notice = Notice(
-        "deadline missed", str(run.get("partition_key") or run.get("dag_run_id")), what, f"kar release show{_settings(deployment)}"
-    )
-    send(notice, deployment)
-
-
-def allowance(deployment: Deployment) -> dt.timedelta | None:
-    """From the time a night is queued to the time its release is due; None where the schedule is not one time of a UTC day."""
-    fields = deployment.schedule.split()
-    is_daily = len(fields) == 5 and fields[0].isdecimal() and fields[1].isdecimal() and fields[2:] == ["*", "*", "*"]
-    if deployment.publish_by is None or deployment.timezone != "UTC" or not is_daily:
-        return None
-    starts = dt.timedelta(hours=int(fields[1]), minutes=int(fields[0]))
-    due = dt.timedelta(hours=deployment.publish_by.hour, minutes=deployment.publish_by.minute)
-    return (due - starts) % dt.timedelta(days=1) or dt.timedelta(days=1)
+def absence(date: str, deployment: Deployment) -> Notice:
+    """The notice for a night whose release is not served when it is due; kar_deadline.py found out."""
+    what = f"no release of that night is served at {deployment.publish_by:%H:%M} UTC, when it is due"
+    return Notice("deadline missed", date, what, f"kar status{_settings(deployment)}")
 
 
 def _date(context: Mapping[str, Any]) -> str:
