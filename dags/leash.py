@@ -30,17 +30,19 @@ def main(arguments: list[str]) -> int:
     _die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:  # it died before the line above
         return _SIGNALLED + signal.SIGTERM
-    # this process has one thread, so a preexec_fn is safe here; it covers the case that the leash itself is killed
-    child = subprocess.Popen(command, preexec_fn=lambda: _die_with_parent(signal.SIGKILL))
+    child = None
     try:
+        # this process has one thread, so a preexec_fn is safe here; it covers the case that the leash itself is killed
+        child = subprocess.Popen(command, preexec_fn=lambda: _die_with_parent(signal.SIGKILL))
         code = child.wait()
     except _Stopped:
-        code = _end(child, grace_s)
+        _end(child, grace_s)
+        return _SIGNALLED + signal.SIGTERM
     return code if code >= 0 else _SIGNALLED - code
 
 
 class _Stopped(BaseException):
-    """A signal came: raised in the main thread, out of wait()."""
+    """A signal came: raised out of wait()."""
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
@@ -48,15 +50,14 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     raise _Stopped
 
 
-def _end(child: subprocess.Popen[bytes], grace_s: float) -> int:
+def _end(child: subprocess.Popen[bytes] | None, grace_s: float) -> None:
     """End the process group: the child in order if it can within the grace, whatever is left of the group by force."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while child.poll() is None and time.monotonic() < deadline:
+    while child is not None and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(0, signal.SIGKILL)  # this process with it
-    return child.wait()
 
 
 def _die_with_parent(number: int) -> None:

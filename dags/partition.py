@@ -34,6 +34,7 @@ def partition_date(run: Any, now: dt.datetime | None = None) -> str:
         return dt.date.fromisoformat(str(given)).isoformat()
     if key := getattr(run, "partition_key", None):
         return _day(key)
+    at: dt.datetime | None
     if at := getattr(run, "logical_date", None):
         return min(at.astimezone(dt.UTC).date(), _day_before(now or dt.datetime.now(dt.UTC))).isoformat()
     if dates := _dates_of_events(run):

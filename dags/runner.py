@@ -12,19 +12,20 @@ a container (DockerOperator) or a pod (KubernetesPodOperator; containers.py hold
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
@@ -33,6 +34,7 @@ from deployment import Deployment
 
 KEY_VARIABLE = "KAR_LLM_API_KEY"
 USAGE, HELD_BACK = 2, 3
+UNTIL = "until "
 _GRACE_S = 5.0
 _HOUR = timedelta(hours=1)
 
@@ -67,12 +69,12 @@ def stage_task(
     """A task that runs `python -m kar <arguments>`.
 
     Args:
-        arguments: templated by Airflow; the deployment's `--set` values are added.
+        arguments: templated by Airflow.
         asks: it speaks to the language model's server, so it gets the API key.
         rest: what any operator takes: trigger_rule, outlets, retries, doc_md …
     """
     place = _place(deployment, asks)
-    line = command_line(place, arguments, deployment)
+    line = [*place.before, *arguments]
     task: BaseOperator = place.operator(task_id=task_id, pool=pool, execution_timeout=timeout, **{**place.fixed, place.parameter: line, **rest})
     return task
 
@@ -89,24 +91,27 @@ def mapped_stage_task(
 ) -> Any:
     """A mapped task: one `python -m kar` for each list of arguments.
 
+    Airflow renders no template in what is mapped. An argument "until <ISO time>" is the exception made here: each task gets
+    the whole seconds left until then, at the moment when it starts, and 0 when the time is over.
+
     Args:
-        argument_lists: XComArg of a task that returned whole lines, each made by `command_lines` of the same deployment.
+        argument_lists: the output (XComArg) of a task that returned a list of lists of arguments.
     """
     place = _place(deployment, asks)
+
+    def line(arguments: list[str]) -> list[str]:
+        return [*place.before, *(seconds_left(argument) for argument in arguments)]
+
     partial = place.operator.partial(task_id=task_id, pool=pool, execution_timeout=timeout, **{**place.fixed, **rest})
-    return partial.expand(**{place.parameter: argument_lists})
+    return partial.expand(**{place.parameter: argument_lists.map(line)})
 
 
-def command_lines(argument_lists: Sequence[Sequence[str]], deployment: Deployment, asks: bool = False) -> list[list[str]]:
-    """What a task returns for `mapped_stage_task` to expand over: each list as the runner's parameter wants it."""
-    place = _place(deployment, asks)
-    return [command_line(place, arguments, deployment) for arguments in argument_lists]
-
-
-def command_line(place: Place, arguments: Sequence[str], deployment: Deployment) -> list[str]:
-    """kar's arguments with the deployment's `--set` values, after what the place wants before them."""
-    overrides = [part for value in deployment.overrides for part in ("--set", value)]
-    return [*place.before, *arguments, *overrides]
+def seconds_left(argument: str, now: dt.datetime | None = None) -> str:
+    """The argument, or, if it is "until <ISO time>", the whole seconds from now to then, never below 0."""
+    if not argument.startswith(UNTIL):
+        return argument
+    left = dt.datetime.fromisoformat(argument.removeprefix(UNTIL)) - (now or dt.datetime.now(dt.UTC))
+    return str(max(int(left.total_seconds()), 0))
 
 
 def summary(result: Any) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def summary_of_line(line: str) -> dict[str, Any]:
 
 def _place(deployment: Deployment, asks: bool) -> Place:
     if deployment.runner == "subprocess":
-        fixed = {"python": deployment.python, "variables": variables(deployment), "connection": deployment.llm_connection if asks else "", "asks": asks}
+        fixed = {"python": deployment.python, "variables": variables(deployment), "asks": asks, "connection": deployment.llm_connection}
         return Place(KarOperator, "arguments", fixed=fixed)
     from containers import docker_place, kubernetes_place
 
@@ -135,9 +140,17 @@ def _place(deployment: Deployment, asks: bool) -> Place:
 
 
 def variables(deployment: Deployment) -> dict[str, str]:
-    """The environment of every kar command, none of it secret. `params.settings` of the DAG, where it has one, wins."""
-    said = "{{ params.get('settings') or '" + deployment.settings + "' }}"
-    return {"KAR_SETTINGS": said, **({"KAR_HOME": deployment.home} if deployment.home else {})}
+    """The environment of every kar command, templated and none of it secret.
+
+    A run's own `settings` and `set` (its params or conf) go before the deployment's.
+    """
+    own = "{{ params.get('settings') or '' }}"
+    said = {
+        "KAR_SETTINGS": own if not deployment.settings else "{{ params.get('settings') or " + json.dumps(deployment.settings) + " }}",
+        "KAR_HOME": deployment.home,
+        "KAR_SET": "\n".join([*deployment.overrides, "{{ (params.get('set') or []) | join('\n') }}"]),
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 class KarOperator(BaseOperator):
@@ -147,8 +160,8 @@ class KarOperator(BaseOperator):
         arguments: after `python -m kar`; templated.
         python: the interpreter.
         variables: added to its environment; templated, never secret.
+        asks: whether it gets the API key at all.
         connection: Airflow connection whose password is the API key; empty: the environment's, if it has one.
-        asks: whether it gets the key at all.
     """
 
     template_fields = ("arguments", "variables")
@@ -160,61 +173,131 @@ class KarOperator(BaseOperator):
         arguments: list[str],
         python: str = sys.executable,
         variables: dict[str, str] | None = None,
-        connection: str = "",
         asks: bool = False,
+        connection: str = "",
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
         self.arguments = arguments
         self.python = python
         self.variables = variables or {}
-        self.connection = connection
         self.asks = asks
-        self._leash: subprocess.Popen[str] | None = None
+        self.connection = connection
+        self._leash: subprocess.Popen[bytes] | None = None
 
     def execute(self, context: Any) -> dict[str, Any] | None:
         """Run it to its end.
 
-        Returns: the JSON object of its last line, None if that is none.
+        Returns:
+            The JSON object of its last line on standard output; None if that is none.
 
         Raises:
-            AirflowFailException: exit code 2 or 3, which a retry cannot mend.
+            HeldBack: exit code 3.
+            AirflowFailException: exit code 2, which no retry mends.
             AirflowException: any other exit code but 0.
         """
-        self.log.info("kar %s", " ".join(self.arguments))
-        said, complained = self._run()
-        code = self._leash.returncode if self._leash else 0
+        key = api_key(self.connection) if self.asks else ""
+        self.log.info("kar %s", shlex.join(self.arguments))
+        code, said, complaint = self._run(key)
         if code == HELD_BACK:
-            raise AirflowFailException(f"held back by a gate: {complained or 'see above'}")
+            raise HeldBack(complaint or "a gate held it back: see above")
         if code == USAGE:
-            raise AirflowFailException(f"wrong usage of kar, which no retry mends: {complained}")
+            raise AirflowFailException(f"wrong usage of kar, which no retry mends: {complaint}")
         if code != 0:
-            raise AirflowException(f"kar ended with exit code {code}: {complained}")
+            raise AirflowException(f"kar ended with exit code {code}: {complaint}")
         return summary_of_line(said) or None
 
     def on_kill(self) -> None:
         """End the process group. Airflow calls it when the task is cleared, marked or out of time."""
-        leash = self._leash
-        if leash is not None and leash.poll() is None:
-            leash.send_signal(signal.SIGTERM)
+        if self._leash is not None and self._leash.poll() is None:
+            self._leash.send_signal(signal.SIGTERM)
 
-    def _run(self) -> tuple[str, str]:
-        """Its last line on standard output, and its last lines on standard error as one text."""
-        leash = Path(__file__).with_name("leash.py")
-        command = [sys.executable, "-I", "-S", str(leash), str(os.getpid()), str(_GRACE_S), self.python, "-m", "kar", *self.arguments]
-        self._leash = subprocess.Popen(
-            command, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+    def _run(self, key: str) -> tuple[int, str, str]:
+        """Its exit code, its last line on standard output, and what it complained of on standard error."""
+        keeper = Path(__file__).with_name("leash.py")
+        command = [sys.executable, "-I", "-S", str(keeper), str(os.getpid()), str(_GRACE_S), self.python, "-m", "kar", *self.arguments]
+        self._leash = leash = subprocess.Popen(
+            command, env=self._environment(key), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
+        said, complaint = "", Complaint()
         try:
-            return self._stream(self._leash)
+            for name, line in _lines(leash, parent=os.getppid()):
+                shown = line.replace(key, "***") if key else line
+                self.log.info("%s", shown)
+                if name == "stdout":
+                    said = shown if shown.strip() else said
+                else:
+                    complaint.hear(shown)
+            return leash.wait(), said, complaint.text
         finally:
-            self._end(self._leash)
+            self._end(leash)
 
-    def _stream(self, leash: subprocess.Popen[str]) -> tuple[str, str]:
-        raise NotImplementedError("written next")
+    def _end(self, leash: subprocess.Popen[bytes]) -> None:
+        """After whatever ended the reading (done, out of time, an error): nothing of the group is left."""
+        if leash.poll() is None:
+            leash.send_signal(signal.SIGTERM)
+            try:
+                leash.wait(_GRACE_S * 2)
+            except subprocess.TimeoutExpired:
+                os.killpg(leash.pid, signal.SIGKILL)
+                leash.wait()
+        for pipe in (leash.stdout, leash.stderr):
+            if pipe is not None:
+                pipe.close()
 
-    def _end(self, leash: subprocess.Popen[str]) -> None:
-        raise NotImplementedError("written next")
+    def _environment(self, key: str) -> dict[str, str]:
+        """This process's environment without Airflow's own secrets, the key only where it is given."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW")) and name != KEY_VARIABLE}
+        said = {name: value for name, value in self.variables.items() if value.strip()}
+        return {**kept, **said, **({KEY_VARIABLE: key} if key else {})}
 
-    def _environment(self) -> dict[str, str]:
-        raise NotImplementedError("written next")
+
+class HeldBack(AirflowFailException):
+    """A gate held something back (exit code 3): all work is done, and a retry would say the same."""
+
+
+class Complaint:
+    """The error among the lines of standard error: from the last line that begins with `kar: ` to the end."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=12)
+
+    def hear(self, line: str) -> None:
+        if line.startswith("kar: "):
+            self._lines.clear()
+        self._lines.append(line)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self._lines).strip()
+
+
+def api_key(connection: str) -> str:
+    """The language model's API key: the connection's password, else the environment's; masked in every log from here on."""
+    key = (BaseHook.get_connection(connection).password or "") if connection else os.environ.get(KEY_VARIABLE, "")
+    if key:
+        mask_secret(key)
+    return key
+
+
+def _lines(process: subprocess.Popen[bytes], parent: int) -> Iterator[tuple[str, str]]:
+    """Each line of its two outputs as it comes: ("stdout" or "stderr", the line without its end).
+
+    Raises:
+        AirflowException: the process that watches over this task (`parent`) is gone, so nobody would hear the end.
+    """
+    pending = {"stdout": b"", "stderr": b""}
+    with selectors.DefaultSelector() as selector:
+        for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
+            selector.register(cast(IO[bytes], pipe), selectors.EVENT_READ, name)
+        while selector.get_map():
+            for ready, _ in selector.select(timeout=1.0):
+                chunk = os.read(ready.fd, 65536)
+                *whole, pending[ready.data] = (pending[ready.data] + chunk).split(b"\n")
+                if not chunk:
+                    selector.unregister(ready.fileobj)
+                    whole = [pending[ready.data]] if pending[ready.data] else []
+                for line in whole:
+                    yield ready.data, line.decode(errors="replace").rstrip("\r")
+            if os.getppid() != parent:
+                raise AirflowException("the supervisor of this task is gone: kar is stopped, so that a retry does not run beside it")
