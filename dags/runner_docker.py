@@ -19,14 +19,9 @@ from typing import Any
 
 from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.operators.docker import DockerOperator
-from airflow.sdk import BaseHook
-from airflow.sdk.log import mask_secret
 from deployment import Deployment, DeploymentError
 from docker.types import DeviceRequest
-from outcome import failure
-
-KEY_VARIABLE = "KAR_LLM_API_KEY"
-_LAST_LINES = 5
+from runner import KEY_VARIABLE, Complaint, api_key, failure, summary_of_line
 
 
 class KarDockerOperator(DockerOperator):
@@ -47,32 +42,35 @@ class KarDockerOperator(DockerOperator):
     def execute(self, context: Any) -> Any:
         """Run the container to its end.
 
-        Returns: the last line that is a JSON object, None if there is none. Log and result come in one stream, and which of the
-            last lines comes first is the engine's.
+        Returns:
+            The last line that is a JSON object, None if there is none. Log and result come in one stream, and which of the last
+            lines comes first is the engine's.
 
         Raises:
-            AirflowFailException: exit code 2 or 3.
+            HeldBack: exit code 3.
+            AirflowFailException: exit code 2, which no retry mends.
             AirflowException: any other exit code but 0.
         """
-        if self.asks and (key := self._key()):
-            mask_secret(key)
+        if self.asks and (key := api_key(self.connection)):
             self._private_environment = {**self._private_environment, KEY_VARIABLE: key}
         try:
             lines = super().execute(context)
         except DockerContainerFailedException as error:
             found = re.search(r"'StatusCode': (\d+)", str(error))
-            words = "\n".join(str(line) for line in (error.logs or [])[-_LAST_LINES:])
-            raise failure(int(found[1]) if found else 1, words) from error
-        return next((line for line in reversed(lines or []) if str(line).startswith("{")), None)
-
-    def _key(self) -> str:
-        if self.connection:
-            return BaseHook.get_connection(self.connection).password or ""
-        return os.environ.get(KEY_VARIABLE, "")
+            complaint = Complaint()
+            for line in error.logs or []:
+                complaint.hear(str(line))
+            raise failure(int(found[1]) if found else 1, complaint.text) from None
+        return next((made for line in reversed(lines or []) if (made := summary_of_line(str(line)))), None)
 
 
-def parameters(deployment: Deployment, asks: bool, pool: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def parameters(
+    deployment: Deployment, variables: dict[str, str], asks: bool, pool: str, environ: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
     """Of KarDockerOperator, all but the task's own: its command is kar's arguments. Plain values, so that mapped tasks serialise.
+
+    Args:
+        variables: environment of every kar command, templated.
 
     Raises:
         DeploymentError: a mount that is none, or no folder for KAR_HOME.
@@ -80,12 +78,13 @@ def parameters(deployment: Deployment, asks: bool, pool: str, environ: Mapping[s
     return {
         "image": deployment.image,
         "entrypoint": [deployment.python, "-m", "kar"],
+        "environment": variables,
         "mounts": _mounts(deployment, environ),
         "network_mode": environ.get("KAR_DOCKER_NETWORK") or None,
         "mount_tmp_dir": False,
         "auto_remove": "force",
         "xcom_all": True,  # all lines come to `execute`, which hands on one of them
-        "connection": deployment.llm_connection if asks else "",
+        "connection": deployment.llm_connection,
         "asks": asks,
         "gpus": 1 if pool == "kar_gpu" else 0,
     }

@@ -20,9 +20,8 @@ from airflow.providers.cncf.kubernetes.secret import Secret
 from airflow.sdk.exceptions import AirflowException
 from deployment import Deployment, DeploymentError
 from kubernetes.client import models as k8s
-from outcome import HELD_BACK, USAGE, failure
+from runner import KEY_VARIABLE, Complaint, failure
 
-KEY_VARIABLE = "KAR_LLM_API_KEY"
 _HOME_VOLUME = "kar-home"
 _GRACE_S = 30
 _SCRIPT = """\
@@ -69,16 +68,20 @@ class KarPodOperator(KubernetesPodOperator):
         """As the provider's, but exit codes 2 and 3 are never retried, and the words are kar's, not the pod's whole description."""
         try:
             super().cleanup(pod, remote_pod, xcom_result, context)
-        except AirflowException as error:
+        except AirflowException:
             ended = _ended(remote_pod, self.base_container_name)
-            if ended is None:
+            if ended is None or ended.exit_code == 0:
                 raise
-            failed = failure(ended.exit_code, (ended.message or ended.reason or "").strip())
-            raise failed from (None if ended.exit_code in (USAGE, HELD_BACK) else error)
+            raise failure(ended.exit_code, _complaint(ended)) from None
 
 
-def parameters(deployment: Deployment, asks: bool, pool: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def parameters(
+    deployment: Deployment, variables: dict[str, str], asks: bool, pool: str, environ: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
     """Of KarPodOperator, all but the task's own: its arguments are kar's. Plain values.
+
+    Args:
+        variables: environment of every kar command, templated.
 
     Raises:
         DeploymentError: a key that only Airflow could look up, a secret without its key, or a claim without a folder.
@@ -96,6 +99,7 @@ def parameters(deployment: Deployment, asks: bool, pool: str, environ: Mapping[s
     return {
         "image": deployment.image,
         "cmds": ["sh", "-c", _SCRIPT.format(python=shlex.quote(deployment.python)), "kar"],
+        "env_vars": {**variables, "KAR_XCOM": "/airflow/xcom"},
         "namespace": environ.get("KAR_KUBERNETES_NAMESPACE") or None,
         "pod_template_file": environ.get("KAR_KUBERNETES_TEMPLATE") or None,
         "claim": claim,
@@ -121,3 +125,11 @@ def _ended(pod: Any, container: str) -> Any | None:
     statuses = (pod.status.container_statuses if pod is not None and pod.status else None) or []
     state = next((status.state for status in statuses if status.name == container), None)
     return state.terminated if state else None
+
+
+def _complaint(ended: Any) -> str:
+    """What kar said last on standard error: Kubernetes keeps the end of a failed container's log."""
+    complaint = Complaint()
+    for line in (ended.message or ended.reason or "").splitlines():
+        complaint.hear(line)
+    return complaint.text
