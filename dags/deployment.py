@@ -1,24 +1,26 @@
 """What a deployment decides about the DAGs, read from its KAR_* variables when a DAG file is parsed. Standard library only.
 
-    KAR_PYTHON          interpreter that kar is installed in; unset: Airflow's own
-    KAR_SETTINGS        settings file of the scenario
-    KAR_HOME            data folder
-    KAR_SET             further --set values, one a line
-    KAR_RUNNER          subprocess (default), docker or kubernetes: where `python -m kar` runs
-    KAR_IMAGE           image of the latter two
-    KAR_SHARDS          most shards that a night's questions are split into (10)
-    KAR_SHARD_REQUESTS  requests that make one shard (500)
-    KAR_SCHEDULE        cron expression of the nights ("0 1 * * *")
-    KAR_TIMEZONE        time zone of the cron expression (UTC); partition dates are UTC days whatever it says
-    KAR_PUBLISH_BY      HH:MM in UTC by which a night's release is due ("06:00"); empty: no deadline
-    KAR_LLM_SERVER      standing (a service that is there), command (started and stopped around the questions) or none (default)
-    KAR_LLM_URL         base URL of its OpenAI-compatible API, e.g. http://vllm:8000/v1
-    KAR_LLM_START       with command: what starts it, in the foreground
-    KAR_LLM_STOP        with command: what stops it; empty: its process group is ended
-    KAR_LLM_CONNECTION  Airflow connection whose password is the API key; empty: KAR_LLM_API_KEY, if the environment has it
-    KAR_SOURCES_MARKER  file that says a date's source tables are complete, with {date} in its path; empty: nothing is waited for
-    KAR_NOTIFY          command that gets each message on its standard input; empty: the task's log alone
-    KAR_FORGET_REQUESTS folder whose user.txt and item.txt name whom to forget, one id a line
+KAR_PYTHON          interpreter that kar is installed in; unset: Airflow's own
+KAR_SETTINGS        settings file of the scenario
+KAR_HOME            data folder
+KAR_SET             further --set values, one a line
+KAR_RUNNER          subprocess (default), docker or kubernetes: where `python -m kar` runs
+KAR_IMAGE           image of the latter two
+KAR_SHARDS          most shards that a night's questions are split into (10)
+KAR_SHARD_REQUESTS  requests that make one shard (500)
+KAR_SCHEDULE        cron expression of the nights ("0 1 * * *")
+KAR_TIMEZONE        time zone of the cron expression (UTC); partition dates are UTC days whatever it says
+KAR_PUBLISH_BY      HH:MM in UTC by which a night's release is due ("06:00"); empty: no deadline
+KAR_PUBLISH_RESERVE minutes kept of that for what follows the questions: judging, encoding, publishing (45)
+KAR_RETRY_DELAY     seconds before a failed task is tried again (300)
+KAR_LLM_SERVER      standing (a service that is there), command (started and stopped around the questions) or none (default)
+KAR_LLM_URL         base URL of its OpenAI-compatible API, e.g. http://vllm:8000/v1
+KAR_LLM_START       with command: a shell command that runs it, or starts a container that does
+KAR_LLM_STOP        with command: a shell command that stops it; empty: the process group of the former is ended
+KAR_LLM_CONNECTION  Airflow connection whose password is the API key; empty: KAR_LLM_API_KEY, if the environment has it
+KAR_SOURCES_MARKER  file that says a date's source tables are complete, with {date} in its path; empty: nothing is waited for
+KAR_NOTIFY          command that gets each message on its standard input; empty: the task's log alone
+KAR_FORGET_REQUESTS folder whose user.txt and item.txt name whom to forget, one id a line
 """
 
 from __future__ import annotations
@@ -68,6 +70,8 @@ class Deployment:
     schedule: str = "0 1 * * *"
     timezone: str = "UTC"
     publish_by: dt.time | None = dt.time(6)
+    publish_reserve: dt.timedelta = dt.timedelta(minutes=45)
+    retry_delay: dt.timedelta = dt.timedelta(minutes=5)
     llm_server: Server = "none"
     llm_url: str = ""
     llm_start: str = ""
@@ -93,11 +97,13 @@ class Deployment:
             overrides=tuple(line.strip() for line in environ.get("KAR_SET", "").splitlines() if line.strip()),
             runner=cast(Runner, runner),
             image=environ.get("KAR_IMAGE", ""),
-            shards=_positive(environ, "KAR_SHARDS", 10),
-            shard_requests=_positive(environ, "KAR_SHARD_REQUESTS", 500),
+            shards=_whole(environ, "KAR_SHARDS", 10),
+            shard_requests=_whole(environ, "KAR_SHARD_REQUESTS", 500),
             schedule=environ.get("KAR_SCHEDULE") or "0 1 * * *",
             timezone=environ.get("KAR_TIMEZONE") or "UTC",
             publish_by=_time_of_day(environ, "KAR_PUBLISH_BY", "06:00"),
+            publish_reserve=dt.timedelta(minutes=_whole(environ, "KAR_PUBLISH_RESERVE", 45, least=0)),
+            retry_delay=dt.timedelta(seconds=_whole(environ, "KAR_RETRY_DELAY", 300, least=0)),
             llm_server=cast(Server, server),
             llm_url=environ.get("KAR_LLM_URL", "").rstrip("/"),
             llm_start=_command(environ, "KAR_LLM_START"),
@@ -120,7 +126,7 @@ def _hold_together(found: Deployment) -> None:
             "set KAR_LLM_URL, for example http://vllm:8000/v1",
         )
     if found.llm_server == "command" and not found.llm_start:
-        raise DeploymentError("KAR_LLM_SERVER=command names no command", "set KAR_LLM_START to what starts the server in the foreground")
+        raise DeploymentError("KAR_LLM_SERVER=command names no command", "set KAR_LLM_START to what runs the server")
     if found.sources_marker and "{date}" not in found.sources_marker:
         raise DeploymentError(
             f"KAR_SOURCES_MARKER={found.sources_marker} is the same file for every date",
@@ -138,10 +144,10 @@ def _one_of(environ: Mapping[str, str], name: str, allowed: tuple[str, ...], def
     return value
 
 
-def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
+def _whole(environ: Mapping[str, str], name: str, default: int, least: int = 1) -> int:
     text = environ.get(name) or str(default)
-    if not text.isdecimal() or int(text) < 1:
-        raise DeploymentError(f"{name}={text}", f"set {name} to a whole number, 1 or more")
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise DeploymentError(f"{name}={text}", f"set {name} to a whole number, {least} or more")
     return int(text)
 
 

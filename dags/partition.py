@@ -1,11 +1,11 @@
 """Which partition date a run is for, whatever started it. Standard library only: tested without Airflow.
 
-    a person or a tool said so          conf["date"]
-    the schedule, a backfill            the run's partition key (a night's key is the day that ended)
-    a logical date (`airflow dags test DAG DATE`, a manual run with one)
-                                        that day, once it is over; else the day before
-    an asset event                      the event's partition key, or the `date` of its extra
-    a manual run without any of these   the day before it was started
+a person or a tool said so          conf["date"]
+the schedule, a backfill            the run's partition key (a night's key is the day that ended)
+a logical date (`airflow dags test DAG DATE`, a manual run with one)
+                                    that day, once it is over; else the day before
+an asset event                      the event's partition key, or the `date` of its extra
+a manual run without any of these   the day before it was started
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ def partition_date(run: Any, now: dt.datetime | None = None) -> str:
         return dt.date.fromisoformat(str(given)).isoformat()
     if key := getattr(run, "partition_key", None):
         return _day(key)
-    at: dt.datetime | None
     if at := getattr(run, "logical_date", None):
-        return min(at.astimezone(dt.UTC).date(), _day_before(now or dt.datetime.now(dt.UTC))).isoformat()
+        return min(_utc_day(at), _day_before(now or dt.datetime.now(dt.UTC))).isoformat()
     if dates := _dates_of_events(run):
         if len(dates) > 1:
             raise ValueError(f"asset events of several dates started this run: {', '.join(sorted(dates))}")
@@ -66,5 +65,9 @@ def _day(said: object) -> str:
     return dt.date.fromisoformat(str(said)[:10]).isoformat()
 
 
+def _utc_day(at: dt.datetime) -> dt.date:
+    return at.astimezone(dt.UTC).date()
+
+
 def _day_before(at: dt.datetime) -> dt.date:
-    return at.astimezone(dt.UTC).date() - dt.timedelta(days=1)
+    return _utc_day(at) - dt.timedelta(days=1)
