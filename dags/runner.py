@@ -1,7 +1,7 @@
 """How a task runs kar: one factory, so that no DAG file changes with the place where `python -m kar` runs.
 
 `stage_task` and `mapped_stage_task` make the operator that `KAR_RUNNER` names: a process beside the task (`KarOperator`),
-a container (DockerOperator) or a pod (KubernetesPodOperator; containers.py holds what those two need). In all of them:
+a container (runner_docker.py) or a pod (runner_kubernetes.py). In all of them:
 
     exit code   0   done; the last line of its standard output, one JSON object, is the task's XCom (paths and counts only)
                 1   a named error: the task fails and is retried after its delay
@@ -73,7 +73,7 @@ def stage_task(
         asks: it speaks to the language model's server, so it gets the API key.
         rest: what any operator takes: trigger_rule, outlets, retries, doc_md …
     """
-    place = _place(deployment, asks)
+    place = _place(deployment, asks, pool)
     line = [*place.before, *arguments]
     task: BaseOperator = place.operator(
         task_id=task_id, pool=pool, execution_timeout=timeout, **{**place.fixed, place.parameter: line, **rest}
@@ -99,7 +99,7 @@ def mapped_stage_task(
     Args:
         argument_lists: the output (XComArg) of a task that returned a list of lists of arguments.
     """
-    place = _place(deployment, asks)
+    place = _place(deployment, asks, pool)
 
     def line(arguments: list[str]) -> list[str]:
         return [*place.before, *(seconds_left(argument) for argument in arguments)]
@@ -132,13 +132,21 @@ def summary_of_line(line: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _place(deployment: Deployment, asks: bool) -> Place:
+def _place(deployment: Deployment, asks: bool, pool: str) -> Place:
     if deployment.runner == "subprocess":
         fixed = {"python": deployment.python, "variables": variables(deployment), "asks": asks, "connection": deployment.llm_connection}
         return Place(KarOperator, "arguments", fixed=fixed)
-    from containers import docker_place, kubernetes_place
+    if deployment.runner == "docker":
+        import runner_docker
 
-    return docker_place(deployment, asks) if deployment.runner == "docker" else kubernetes_place(deployment, asks)
+        return Place(
+            runner_docker.KarDockerOperator, "command", fixed=runner_docker.parameters(deployment, variables(deployment), asks, pool)
+        )
+    import runner_kubernetes
+
+    return Place(
+        runner_kubernetes.KarPodOperator, "arguments", fixed=runner_kubernetes.parameters(deployment, variables(deployment), asks, pool)
+    )
 
 
 def variables(deployment: Deployment) -> dict[str, str]:
@@ -201,12 +209,8 @@ class KarOperator(BaseOperator):
         key = api_key(self.connection) if self.asks else ""
         self.log.info("kar %s", shlex.join(self.arguments))
         code, said, complaint = self._run(key)
-        if code == HELD_BACK:
-            raise HeldBack(complaint or "a gate held it back: see above")
-        if code == USAGE:
-            raise AirflowFailException(f"wrong usage of kar, which no retry mends: {complaint}")
         if code != 0:
-            raise AirflowException(f"kar ended with exit code {code}: {complaint}")
+            raise failure(code, complaint)
         return summary_of_line(said) or None
 
     def on_kill(self) -> None:
@@ -258,6 +262,15 @@ class KarOperator(BaseOperator):
 
 class HeldBack(AirflowFailException):
     """A gate held something back (exit code 3): all work is done, and a retry would say the same."""
+
+
+def failure(code: int, complaint: str) -> AirflowException:
+    """What a task raises whose kar ended with this exit code, whichever operator ran it."""
+    if code == HELD_BACK:
+        return HeldBack(complaint or "a gate held it back: see above")
+    if code == USAGE:
+        return AirflowFailException(f"wrong usage of kar, which no retry mends: {complaint}")
+    return AirflowException(f"kar ended with exit code {code}: {complaint}")
 
 
 class Complaint:
