@@ -1,5 +1,5 @@
 """The command line: arguments in, exit code out. 0 done · 1 a named error · 2 wrong usage ·
-3 published, but not promoted: a check of the promotion gate failed.
+3 done, but held back by a gate: a release is published and not promoted, a training is made and not used.
 
 Nothing is computed here and nothing heavy is imported at the top: `kar --help` answers at once.
 """
@@ -60,7 +60,6 @@ def run(
     """Run one stage, or the whole flow, for one date. A stage whose recipe has not changed does nothing."""
     from kar import run as runner
     from kar.show import finished
-    from kar.stages.features import held_back
 
     known = (*flow.NAMES, *flow.ASIDE_NAMES)
     if stage != "all" and stage not in known:
@@ -70,9 +69,8 @@ def run(
     made = runner.run_all(loaded, place, on, now, None if stage == "all" else [stage])
     if stage == "all":
         say(finished(place, on))
-    for manifest in made:
-        if manifest.stage == "features" and (failed := held_back(place, manifest)):
-            raise failed
+    if failed := runner.held_back(place, made):
+        raise failed
 
 
 @app.command()
