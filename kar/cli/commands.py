@@ -22,7 +22,7 @@ from kar.cli.evaluate import evaluate
 from kar.cli.export import export
 from kar.cli.forget import forget
 from kar.cli.metrics import metrics
-from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
+from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, releases_of, say
 from kar.cli.rerank import rerank
 from kar.cli.sql import catalog, sql
 from kar.errors import KarError
@@ -109,7 +109,8 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
     from kar.show import overview
 
     loaded, place = open_scenario(settings, override, home)
-    say(f"{overview(loaded, place)}\n\n{listing(place, now())}")
+    with releases_of(place) as at:
+        say(f"{overview(loaded, place)}\n\n{listing(at, now())}")
 
 
 @app.command()
