@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kar import flow
-from kar.cli import batch, deadletters, features, ledger, release
+from kar.cli import batch, deadletters, features, ledger, release, training
 from kar.cli.ask import ask
 from kar.cli.backfill import backfill
 from kar.cli.browse import browse
@@ -52,6 +52,7 @@ class Answers(StrEnum):
 factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
 app.add_typer(release.app, name="release")
 app.add_typer(features.app, name="features")
+app.add_typer(training.app, name="training")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(batch.app, name="batch")
 app.add_typer(deadletters.app, name="deadletters")
