@@ -62,5 +62,6 @@ def postgres(programs: Path) -> Iterator[str]:
 def _wait_for(programs: Path, folder: Path, server: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + 30
     while subprocess.run([programs / "pg_isready", "--host", folder, "--quiet"], check=False).returncode:
-        assert server.poll() is None and time.monotonic() < until, (folder / "log").read_text()
+        assert server.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < until, (folder / "log").read_text()
         time.sleep(0.1)
