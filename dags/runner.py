@@ -270,7 +270,8 @@ def failure(code: int, complaint: str) -> AirflowException:
         return HeldBack(complaint or "a gate held it back: see above")
     if code == USAGE:
         return AirflowFailException(f"wrong usage of kar, which no retry mends: {complaint}")
-    return AirflowException(f"kar ended with exit code {code}: {complaint}")
+    ended = f"was stopped by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return AirflowException(f"kar {ended}: {complaint}")
 
 
 class Complaint:
