@@ -176,6 +176,8 @@ class KarOperator(BaseOperator):
 
     template_fields = ("arguments", "variables")
     ui_color = "#dfe9f3"
+    program: tuple[str, ...] = ("-m", "kar")
+    """What the interpreter runs; another job may be run in the same way."""
 
     def __init__(
         self,
@@ -207,7 +209,7 @@ class KarOperator(BaseOperator):
             AirflowException: any other exit code but 0.
         """
         key = api_key(self.connection) if self.asks else ""
-        self.log.info("kar %s", shlex.join(self.arguments))
+        self.log.info("%s", shlex.join([self.python, *self.program, *self.arguments]))
         code, said, complaint = self._run(key)
         if code != 0:
             raise failure(code, complaint)
@@ -221,7 +223,7 @@ class KarOperator(BaseOperator):
     def _run(self, key: str) -> tuple[int, str, str]:
         """Its exit code, its last line on standard output, and what it complained of on standard error."""
         keeper = Path(__file__).with_name("leash.py")
-        command = [sys.executable, "-I", "-S", str(keeper), str(os.getpid()), str(_GRACE_S), self.python, "-m", "kar", *self.arguments]
+        command = [sys.executable, "-I", "-S", str(keeper), str(os.getpid()), str(_GRACE_S), self.python, *self.program, *self.arguments]
         self._leash = leash = subprocess.Popen(
             command, env=self._environment(key), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
