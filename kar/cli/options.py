@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +26,13 @@ Date = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="section.key=value, over the settings file; may be given several times.", show_default="none"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout: counts and paths, nobody's text.")]
+StopIn = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-in", metavar="SECONDS", help="Begin no call after so many seconds, counted from now.", show_default="llm.deadline_s"
+    ),
 ]
 Root = Annotated[Path | None, typer.Option("--home", help="Where data lies.", show_default="$KAR_HOME, or .kar")]
 
@@ -58,6 +66,13 @@ def day(text: str | None, option: str = "--date") -> dt.date:
         return dt.date.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no date; write YYYY-MM-DD", param_hint=option) from error
+
+
+def as_line(told: object) -> str:
+    """JSON in one line of ASCII; what is not a number is null."""
+    import orjson
+
+    return json.dumps(orjson.loads(orjson.dumps(told)))
 
 
 def say(text: str) -> None:
