@@ -174,7 +174,7 @@ class KarOperator(BaseOperator):
         connection: Airflow connection whose password is the API key; empty: the environment's, if it has one.
     """
 
-    template_fields = ("arguments", "variables")
+    template_fields: Sequence[str] = ("arguments", "variables")
     ui_color = "#dfe9f3"
     program: tuple[str, ...] = ("-m", "kar")
     """What the interpreter runs; another job may be run in the same way."""
