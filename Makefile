@@ -60,10 +60,10 @@ movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLE
 	  $(if $(KNOWLEDGE),--set "knowledge.imports_folder=$(KNOWLEDGE)" --set "knowledge.imports.item.facts=movie_facts_llm.jsonl" \
 	  --set "knowledge.imports.user.preference=user_preferences_llm.jsonl" --set "knowledge.imports_written_by=$(or $(WRITTEN_BY),a large language model)")
 
-backfill: $(READY) ## past dates, both ends included: FROM=date TO=date SETTINGS=file [DRY=1] [PROMOTE=1] [PROVIDER=…] [BUDGET=tokens a date]
+backfill: $(READY) ## past dates, both ends included: FROM=date TO=date SETTINGS=file [DRY=1] [PROMOTE=1] [PROVIDER=…] [BUDGET=tokens a date] [VIA=airflow|kar]
 	@test -n "$(FROM)" -a -n "$(TO)" || { echo "say which dates: make backfill FROM=2026-11-01 TO=2026-11-07 SETTINGS=settings/shop.toml" >&2; exit 2; }
-	$(BIN)/kar backfill --from "$(FROM)" --to "$(TO)" $(if $(SETTINGS),--settings "$(SETTINGS)") $(if $(DRY),--dry-run) $(if $(PROMOTE),--promote) \
-	  $(if $(PROVIDER),--set "llm.provider=$(PROVIDER)") $(if $(BUDGET),--set "llm.token_budget=$(BUDGET)")
+	$(BIN)/python dags/tools/backfill.py --from "$(FROM)" --to "$(TO)" $(if $(SETTINGS),--settings "$(SETTINGS)") $(if $(DRY),--dry-run) $(if $(PROMOTE),--promote) \
+	  $(if $(PROVIDER),--provider "$(PROVIDER)") $(if $(BUDGET),--budget "$(BUDGET)") $(if $(VIA),--via "$(VIA)")
 
 test: $(READY) ## all fast tests: no network beyond loopback, no GPU, a few minutes
 	$(BIN)/python -m pytest -n auto

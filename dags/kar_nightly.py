@@ -128,7 +128,7 @@ def kar_nightly() -> None:
         skip_when_already_exists=True,
         doc_md="Starts kar_train, which no night waits for.",
     )
-    examples = run_stage("examples")
+    examples = run_stage("examples", asks=True)  # in time mode it may make an earlier night first
     adaptor = run_stage("adaptor", pool="kar_gpu", timeout=HOURS[6])
     features = run_stage(
         "features", "--set", "features.promote=false", pool="kar_publish", trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS

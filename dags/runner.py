@@ -174,7 +174,7 @@ class KarOperator(BaseOperator):
         connection: Airflow connection whose password is the API key; empty: the environment's, if it has one.
     """
 
-    template_fields = ("arguments", "variables")
+    template_fields: Sequence[str] = ("arguments", "variables")
     ui_color = "#dfe9f3"
     program: tuple[str, ...] = ("-m", "kar")
     """What the interpreter runs; another job may be run in the same way."""
@@ -272,7 +272,8 @@ def failure(code: int, complaint: str) -> AirflowException:
         return HeldBack(complaint or "a gate held it back: see above")
     if code == USAGE:
         return AirflowFailException(f"wrong usage of kar, which no retry mends: {complaint}")
-    return AirflowException(f"kar ended with exit code {code}: {complaint}")
+    ended = f"was stopped by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return AirflowException(f"kar {ended}: {complaint}")
 
 
 class Complaint:

@@ -179,12 +179,9 @@ class Started:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._exit_code.unlink(missing_ok=True)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW"))}
-        with self.log_path.open("ab") as log:
-            line = 'sh -c "$1"; echo $? >"$2"'
-            arguments = ["/bin/sh", "-c", line, "kar-llm-server", command, str(self._exit_code)]
-            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=kept, start_new_session=True)
-        said = {"process_group": process.pid, "began": _began(process.pid)}
-        self._process.write_text(json.dumps(said), encoding="utf-8")
+        line = ["/bin/sh", "-c", 'sh -c "$1"; echo $? >"$2"', "kar-llm-server", command, str(self._exit_code)]
+        pid = os.posix_spawn(line[0], line, kept, setsid=True, file_actions=_outputs(self.log_path))
+        self._process.write_text(json.dumps({"process_group": pid, "began": _began(pid)}), encoding="utf-8")
 
     def is_ours(self) -> bool:
         return self._process.exists()
@@ -223,6 +220,15 @@ class Started:
         except (FileNotFoundError, ValueError):
             return {}
         return found
+
+
+def _outputs(log: Path) -> list[tuple[Any, ...]]:
+    """Nothing on standard input, both outputs into the log."""
+    return [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
 
 
 def requests_planned(context: Any, task_id: str) -> int:

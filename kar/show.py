@@ -52,7 +52,7 @@ def outcome(home: Home, made: Manifest) -> dict[str, Any]:
     if made.stage == "prompts":
         figures["requests"] = rows.get("request", 0)
     if made.stage == "knowledge":
-        figures["tokens"] = made.figures["prompt_tokens"] + made.figures["completion_tokens"]
+        figures["tokens"] = sum(made.figures.get(name, 0) for name in ("prompt_tokens", "completion_tokens"))
     return {
         "stage": made.stage,
         "date": made.date,

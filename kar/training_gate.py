@@ -111,7 +111,7 @@ def _auc(now: Measured, auc: float, limits: TrainingGateSettings) -> GateVerdict
     if not math.isfinite(auc):
         why = f"AUC on valid is not defined, for all {now.examples} examples have one label: look at examples.label and the split"
         return GateVerdict("auc", None, limits.min_auc, False, why)
-    return at_least("auc", auc, limits.min_auc, f"AUC on valid of {now.users} users, mean of {now.seed_count} seeds")
+    return at_least("auc", auc, limits.min_auc, f"AUC on valid of {now.users} users, mean over seeds ({now.seed_count})")
 
 
 def _over_base(now: Measured, auc: float, limits: TrainingGateSettings) -> GateVerdict:

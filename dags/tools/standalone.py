@@ -228,8 +228,8 @@ class Standalone:
                     found.append(process)
         return found
 
-    def stop(self, grace_s: float = 10.0) -> int:
-        """End every part and all that they began; how many processes had to be killed.
+    def stop(self, grace_s: float = 10.0) -> list[str]:
+        """End every part and all that they began; the command lines of those that had to be killed.
 
         First the scheduler, so that nothing new begins: it waits for its tasks. After `grace_s` the tasks are told to end too, which each
         passes on to its command; the API server goes last, since tasks report to it.
@@ -245,18 +245,25 @@ class Standalone:
             served.terminate()
             _all_end([served], 5.0)
         left = self.processes()
+        lines = [_line(process) for process in left]
         _tell(left, signal.SIGKILL)
         psutil.wait_procs(left, timeout=5)
         _all_end([*self._running.values(), *([served] if served else [])], 5.0)
         self._running.clear()
         fcntl.flock(self._lock, fcntl.LOCK_UN)
-        return len(left)
+        return lines
 
 
 def _tell(processes: Iterable[psutil.Process], sig: int) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.send_signal(sig)
+
+
+def _line(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def _all_end(processes: Iterable[subprocess.Popen[bytes]], timeout_s: float) -> bool:
@@ -341,7 +348,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"the {gone} ended by itself:\n{here.log_of(gone)}", file=sys.stderr)
     print("stopping; tasks that run get ten seconds", flush=True)
     killed = here.stop()
-    print(f"stopped{f'; {killed} processes had to be killed' if killed else ''}", flush=True)
+    print("stopped" + "".join(f"\n  had to be killed: {line}" for line in killed), flush=True)
     return 1 if gone else 0
 
 

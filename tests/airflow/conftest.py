@@ -94,14 +94,14 @@ def deployment(database: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     finally:
         killed = airflow.stop()
         llm.stop()
-        print(f"\nstopped; {killed} processes had to be killed")
+        print("\nstopped; had to be killed:", killed)
 
 
-def kar(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A kar command of the shop's, run to its end."""
     where = {"KAR_SETTINGS": str(deployment.settings_path), "KAR_HOME": str(deployment.home.root), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "kar", *arguments]
-    return subprocess.run(command, env={**os.environ, **where}, capture_output=True, text=True, check=False, timeout=300)
+    line = [sys.executable, "-m", "kar", *arguments]
+    return subprocess.run(line, env={**os.environ, **where}, capture_output=True, text=True, check=False, timeout=300)
 
 
 def served(deployment: Deployment) -> str:

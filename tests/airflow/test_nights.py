@@ -18,7 +18,7 @@ import pytest
 import kar.release
 from kar.store import Manifest
 from tests.airflow.client import OVER, Found, seconds, wait_for
-from tests.airflow.conftest import CONCURRENCY, Deployment, kar, served
+from tests.airflow.conftest import CONCURRENCY, Deployment, command, served
 
 pytestmark = pytest.mark.airflow
 NIGHTLY, DOWNSTREAM = "kar_nightly", "kar_downstream_example"
@@ -90,6 +90,7 @@ def asking(deployment: Deployment) -> list[psutil.Process]:
 def note_overhead(deployment: Deployment, run: Found) -> dict[str, float]:
     """Where a run's wall time went, in s: kar's own seconds, the tasks' time beside them, and when no task ran at all."""
     tasks = [t for t in deployment.client.tasks(run["dag_id"], run["dag_run_id"]) if t["start_date"] and t["end_date"]]
+    print("\n" + " ".join(f"{t['task_id']}={seconds(t['start_date'], t['end_date']):.1f}" for t in tasks))
     wall = seconds(run["start_date"], run["end_date"])
     own = 0.0
     for task in tasks:
@@ -249,7 +250,7 @@ def test_a_backfill_over_three_nights_and_two_before_asks_only_for_the_two_and_d
 
 
 def test_the_ledger_and_every_release_are_whole_at_the_end(deployment: Deployment) -> None:
-    assert kar(deployment, "ledger", "verify").returncode == 0
+    assert command(deployment, "ledger", "verify").returncode == 0
     for published in kar.release.list_releases(deployment.home.published):
         kar.release.open(deployment.home.published / "releases" / published.id, verify=True)
     print("\n" + json.dumps(deployment.overhead, indent=1))

@@ -108,7 +108,9 @@ def test_all_parts_share_secrets_that_are_made_once(tmp_path: Path) -> None:
         assert len(one.environ[name]) >= 40
     assert one.is_new_password
     assert not other.is_new_password
-    assert Standalone(tmp_path / "elsewhere", port=0).environ["AIRFLOW__API_AUTH__JWT_SECRET"] != one.environ["AIRFLOW__API_AUTH__JWT_SECRET"]
+    assert (
+        Standalone(tmp_path / "elsewhere", port=0).environ["AIRFLOW__API_AUTH__JWT_SECRET"] != one.environ["AIRFLOW__API_AUTH__JWT_SECRET"]
+    )
 
 
 def test_a_second_one_in_the_same_home_is_refused_and_a_running_task_ends_with_the_first(tmp_path: Path) -> None:

@@ -39,13 +39,28 @@ def main() -> int:
 
 def _answer(name: str, date: str) -> dict[str, object]:
     if name == "promote":
-        return {"release_id": f"{date}-abc", "path": f"published/releases/{date}-abc", "date": date, "is_promoted": True, "served": f"{date}-abc"}
+        return {
+            "release_id": f"{date}-abc",
+            "path": f"published/releases/{date}-abc",
+            "date": date,
+            "is_promoted": True,
+            "served": f"{date}-abc",
+        }
     if name == "due":
         return {"due": False, "why": "not due: trained 2 days ago"}
     if name == "ask":
         return {"calls": 5, "stopped_by": ""}
     figures: dict[str, object] = {"requests": 12} if name == "prompts" else {}
-    return {"stage": name, "date": date, "path": f"{name}/date={date}", "rows": {}, "rejected": {}, "seconds": 0.1, "warnings": 0, "figures": figures}
+    return {
+        "stage": name,
+        "date": date,
+        "path": f"{name}/date={date}",
+        "rows": {},
+        "rejected": {},
+        "seconds": 0.1,
+        "warnings": 0,
+        "figures": figures,
+    }
 
 
 def _count(path: Path, most: int) -> None:
