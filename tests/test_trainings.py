@@ -39,7 +39,7 @@ def settings_of(folder: Path, gate: dict[str, object] | None = None, **adaptor: 
     )
 
 
-BAD = {"min_valid_users": 1, "min_auc": 1.0}
+BAD = {"min_valid_users": 1, "min_valid_examples": 1, "min_auc": 1.0}
 
 
 @pytest.fixture(scope="module")
