@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
