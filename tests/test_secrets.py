@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,14 +78,14 @@ class Shop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     world.write(tmp_path / "data")
     (tmp_path / "world.toml").write_text(SETTINGS.format(folder=tmp_path / "data", prompts=ROOT / "prompts") + SMALL)
     config = {"transport": {"type": "file", "log_file_path": str(tmp_path / "events.jsonl"), "append": True}}
     (tmp_path / "openlineage.yml").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("KAR_LINEAGE", "1")
     monkeypatch.setenv("KAR_LLM_API_KEY", KEY)
-    yield Shop(tmp_path)
+    return Shop(tmp_path)
 
 
 def test_a_key_is_in_nothing_that_a_night_leaves_or_says(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ WAL with synchronous=NORMAL: a commit survives the death of the process; after a
 from kar.llm.ledger.answer import Answer, Status
 from kar.llm.ledger.ledger import COMMIT_WINDOW_S, Ledger, look_up
 from kar.llm.ledger.places import file_system_of
-from kar.llm.ledger.stats import Group, Stats, stats
+from kar.llm.ledger.stats import Group, Size, Stats, sizes, stats
 from kar.llm.ledger.transfer import Exported, Merged, export, merge
 from kar.llm.ledger.verify import Verified, verify
 
@@ -22,6 +22,7 @@ __all__ = [
     "Group",
     "Ledger",
     "Merged",
+    "Size",
     "Stats",
     "Status",
     "Verified",
@@ -29,6 +30,7 @@ __all__ = [
     "file_system_of",
     "look_up",
     "merge",
+    "sizes",
     "stats",
     "verify",
 ]
