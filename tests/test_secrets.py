@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pyarrow import fs
 from tests import world
 from tests.cli.in_process import kar
 from tests.forget.homes import holding
+from tests.lineage.spec import faults
 from tests.llm.loopback import Call, answer_to, loopback
 from tests.release import store as stores
 from tests.test_cli import SETTINGS
@@ -113,7 +115,12 @@ def test_a_key_is_in_nothing_that_a_night_leaves_or_says(shop: Shop, monkeypatch
     kept = holding(shop.folder / "home", '422 {"error": "***"}', "Its key is ***.", "<html")
     assert all(any("ledger" in name for name in names) for needle, names in kept.items() if "***" in needle), "the quotes did arrive"
     assert any("report" in name for name in kept["<html"])
-    assert "COMPLETE" in shop.lineage
+    events = {(event["job"]["name"], event["eventType"]): event for event in map(json.loads, shop.lineage.splitlines())}
+    assert [(at, faults(event)) for at, event in events.items() if faults(event)] == []
+    features = events["features", "COMPLETE"]
+    assert features["outputs"][-1]["name"] == "release"
+    assert any(one["name"].startswith("file:adaptor/") for one in features["inputs"]), "the checkpoint that the release was made with"
+    assert {test["name"]: test["status"] for test in features["run"]["facets"]["test"]["tests"]}["rows user"] == "skip", "it is the first"
     shop.nothing_holds(*PARTS)
 
     with stores.serving() as store:

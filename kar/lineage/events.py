@@ -86,8 +86,8 @@ def _run_facets(run: Run, made: Manifest | None, error: str) -> dict[str, facet.
     }
     if parent := _parent(run.environ):
         found["parent"] = parent
-    if made is not None and inputs.stage.rejects:
-        found["test"] = facet.test_run.TestRunFacet(tests=list(_left_out(run, made)))
+    if made is not None and (tests := [*_left_out(run, made), *_judged(made)]):
+        found["test"] = facet.test_run.TestRunFacet(tests=tests)
     if error:
         found["errorMessage"] = facet.error_message_run.ErrorMessageRunFacet(message=error, programmingLanguage="PYTHON")
     return found
@@ -105,6 +105,20 @@ def _left_out(run: Run, made: Manifest) -> Iterator[facet.test_run.TestExecution
             description=meaning,
             expected="0",
             actual=str(count),
+        )
+
+
+def _judged(made: Manifest) -> Iterator[facet.test_run.TestExecution]:
+    """The verdicts of a promotion gate, where the stage has one: a check that says no keeps what was made from being used."""
+    for verdict in made.figures.get("gate") or []:
+        measured, limit = verdict["measured"], verdict["limit"]
+        yield facet.test_run.TestExecution(
+            name=verdict["check"],
+            status="skip" if measured is None and verdict["is_passed"] else "pass" if verdict["is_passed"] else "fail",
+            severity="error",
+            type="gate",
+            expected=None if limit is None else str(limit),
+            actual=None if measured is None else str(measured),
         )
 
 

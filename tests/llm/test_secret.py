@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kar.llm.secret import blot_file, text_without, without
+from kar.llm.transport import AioTransport, OpenAITransport, Transport
+from tests.llm.loopback import loopback
 
 KEY = "sk-a/b+c=12345"
 
@@ -27,6 +31,18 @@ def test_a_word_that_a_keyless_server_takes_for_a_key_stays_in_answers() -> None
     assert without(b"The hall is EMPTY.", "EMPTY", is_answer=True) == b"The hall is EMPTY."
     assert without(b"invalid key EMPTY", "EMPTY") == b"invalid key ***"
     assert without(b"The hall is empty.", "") == b"The hall is empty."
+
+
+@pytest.mark.parametrize("transport", [AioTransport, OpenAITransport])
+async def test_a_reply_comes_without_the_key_whichever_way_it_came(transport: Callable[[str, str], Transport]) -> None:
+    with loopback(lambda call: f"400:who is {KEY}?", key=KEY) as server:
+        known, unknown = transport(server.base_url, KEY), transport(server.base_url, "sk-another-1234")
+        replies = [await known.post(b'{"messages": [], "model": "tiny"}', "1"), await unknown.get("/models")]
+        await known.close()
+        await unknown.close()
+    assert [reply.status for reply in replies] == [400, 401]
+    assert replies[0].content == b"who is ***?"
+    assert replies[1].content.startswith(b"Incorrect API key provided: ***.")
 
 
 def test_a_file_is_cleaned_line_by_line_and_left_alone_without_a_key(tmp_path: Path) -> None:
