@@ -23,7 +23,7 @@ from kar.llm.budget import Stop
 from kar.llm.ledger import sizes
 from kar.release import ReleaseError, list_releases
 from kar.settings import LLMSettings, Settings
-from kar.store import Home, Manifest, Partition
+from kar.store import Home, Manifest, Partition, trainings
 
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "kar_stage_made_timestamp_seconds": ("when the newest partition of a stage was made, unix time", ("stage",)),
@@ -175,7 +175,7 @@ def _limits(said: Said, settings: LLMSettings) -> None:
 def _training(said: Said, partition: Partition) -> None:
     figures = Manifest.read(partition.manifest_path).figures
     _gate(said, "training", figures)
-    said("kar_training_held_back", bool(figures.get("held_back")))
+    said("kar_training_held_back", trainings.is_held_back(partition))
 
 
 def _gate(said: Said, gate: str, figures: dict[str, Any]) -> list[str]:

@@ -72,7 +72,7 @@ def test_the_reasons_stages_and_commands_that_rules_name_exist() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     named = set(re.findall(r"\bkar ([a-z]+)", said)) - {"rules"}
     assert len(named) >= 5
-    assert named <= commands | {"training"}
+    assert named <= commands
 
 
 def test_every_expression_of_the_dashboard_can_be_read() -> None:

@@ -395,6 +395,49 @@ class ExamplesSettings(Section):
         return column, operator or "==", float(threshold) if threshold is not None else 1.0
 
 
+class TrainingGateSettings(Section):
+    """[adaptor.gate]: what a training must show before readers use its checkpoint (kar/training_gate.py); judged on valid alone, seeds averaged.
+
+    Of the published backbone over the published base. Lenient: it is there for what went wrong, not for what went a little worse.
+    """
+
+    min_valid_users: int = Field(
+        30, ge=1, description="with fewer users on valid no AUC is held against anything: of so few it is mostly the draw of the users"
+    )
+    min_valid_examples: int = Field(
+        1000,
+        ge=1,
+        description="the same of examples: of 1,000 the standard error of an AUC is near 0.02, as much as it is held against here",
+    )
+    min_auc: float = Field(
+        0.5, ge=0, le=1, description="AUC of the arm knowledge; 0.5 is a coin's. Below it labels are swapped, or nothing was learned"
+    )
+    max_loss_to_base: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="how far the arm knowledge may rank below the arm base. Seeds differ by about 0.002, and knowledge that did not help lost up to 0.004",
+    )
+    max_drop: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="how far its AUC may lie below the last promoted training's, where both follow the same rules of label and split; the examples "
+        "are of other days, so weeks differ by more than seeds do",
+    )
+    min_covered_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the valid examples whose user or item has knowledge; 0: any, as a first night's budget may buy little",
+    )
+    min_test_users: int = Field(
+        1,
+        ge=0,
+        description="users on test, as a count: without one nothing will ever say whether the knowledge helped; results are not looked at",
+    )
+
+
 class AdaptorSettings(Section):
     """[adaptor]"""
 
@@ -472,6 +515,17 @@ class AdaptorSettings(Section):
         None, ge=1, description="trainings side by side, one thread each; none: one per core", json_schema_extra=_NOT_IN_RECIPE
     )
     threads: int | None = Field(None, ge=1, description="of a training that runs alone", json_schema_extra=_NOT_IN_RECIPE)
+    retrain_after_days: int | None = Field(
+        14,
+        ge=1,
+        description="kar training due: a training older than this is due again; trainings are weekly, so two of them failed. none: age is no reason",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
+    gate: TrainingGateSettings = Field(
+        TrainingGateSettings(),
+        description="another gate judges the next training, and never the one that is there",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
 
     _known = field_validator("arms")(_known_arms)
 
