@@ -22,7 +22,7 @@ from kar.errors import SettingsError
 from kar.observed import GAUGES, registry
 from kar.release import promote
 from kar.settings import Settings, parse
-from kar.store import Home, Manifest
+from kar.store import Home, Manifest, trainings
 from tests import world
 from tests.llm.loopback import loopback
 from tests.test_cli import SETTINGS
@@ -129,6 +129,22 @@ def test_a_release_that_its_gate_holds_back_is_said_until_one_as_new_is_served(n
     release = Manifest.read(home.partition("features", day).manifest_path).figures["release_id"]
     promote(home.published, release, late, despite_gate=True)
     assert said(registry(strict, home))["kar_release_held_back"] == {(): 0}
+
+
+def test_a_training_that_is_held_back_is_said(night: tuple[Settings, Home], tmp_path: Path) -> None:
+    settings, made = night
+    home = Home.of("world", tmp_path)
+    shutil.copytree(made.path, home.path, symlinks=True)
+    found = said(registry(settings, home))
+    partition = home.partition("adaptor", world.LAST_DAY)
+    assert (
+        {check for check, gate in found["kar_gate_passed"] if gate == "training"}
+        == {one["check"] for one in trainings.gate_of(partition)}
+        != set()
+    )
+    assert found["kar_training_held_back"] == {(): 0}
+    trainings.decide(partition, False, CLOCK, "looked odd")
+    assert said(registry(settings, home))["kar_training_held_back"] == {(): 1}
 
 
 def test_a_home_without_anything_says_no_release_and_does_not_fail(night: tuple[Settings, Home], tmp_path: Path) -> None:
