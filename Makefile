@@ -115,7 +115,7 @@ check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template
 	$(BIN)/python -m pytest tests/docs
 
 lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch, its CUDA parts and the peers stay out of it
-	uv pip compile pyproject.toml $(foreach extra,pipeline local browse s3 airflow containers doors dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
+	uv pip compile pyproject.toml $(foreach extra,pipeline local browse s3 lineage airflow containers doors dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
 	  $$(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z]+|triton)' .lock-left-out | sed 's/^/--no-emit-package /') -o requirements.lock
 
 clean: ## remove .venv and caches; data and paid answers stay
