@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.compose.rendered import ROOT, tool
 
@@ -121,3 +122,15 @@ def test_the_smoke_test_says_that_there_is_no_engine_and_fails() -> None:
     assert said.startswith("compose-smoke: ")
     assert "engine" in said
     assert len(said.splitlines()) == 1
+
+
+def test_the_readme_has_a_row_for_every_service_and_for_no_other() -> None:
+    section = (ROOT / "README.md").read_text().partition("## Running it in containers\n")[2].partition("\n## ")[0]
+    rows = {
+        name
+        for cell in re.findall(r"^\| (`[^|]+)\|", section, re.MULTILINE)
+        for name in re.findall(r"`([a-z0-9-]+)`", cell.partition("(")[0])
+    }
+    services = set(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
+    assert len(services) == 13
+    assert rows == services
