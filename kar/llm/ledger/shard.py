@@ -49,6 +49,11 @@ class Shard:
             self._connection.close()
             raise
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has its tables, as the last snapshot saw it; another process may be making it at this moment."""
+        return self._format > 0
+
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[frozenset[str]]:
         """All reads inside see the same rows. Yields the names of the parts that count only once this shard let go of their rows."""
