@@ -7,7 +7,7 @@ A stage has one name in six places: module `kar/stages/<name>.py`, settings sect
     same      date D
     snapshot  the date whose knowledge the training examples may meet: D itself in `per_user` mode,
               D − examples.window_days in `time` mode (an example may only meet knowledge older than itself)
-    latest    the newest partition at or before D
+    latest    the newest partition at or before D; of trainings (and their examples) the newest that its gate did not hold back
     previous  the newest partition before D, if there is one (None otherwise)
 """
 

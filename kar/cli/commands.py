@@ -1,5 +1,5 @@
 """The command line: arguments in, exit code out. 0 done · 1 a named error · 2 wrong usage ·
-3 published, but not promoted: a check of the promotion gate failed.
+3 done, but held back by a gate: a release is published and not promoted, a training is made and not used.
 
 Nothing is computed here and nothing heavy is imported at the top: `kar --help` answers at once.
 """
@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kar import flow
-from kar.cli import batch, deadletters, features, ledger, release
+from kar.cli import batch, deadletters, features, ledger, release, training
 from kar.cli.ask import ask
 from kar.cli.backfill import backfill
 from kar.cli.browse import browse
@@ -24,7 +24,7 @@ from kar.cli.evaluate import evaluate
 from kar.cli.export import export
 from kar.cli.forget import forget
 from kar.cli.metrics import metrics
-from kar.cli.options import AsJson, Date, Overrides, Root, SettingsPath, StopIn, as_line, day, now, open_scenario, say
+from kar.cli.options import AsJson, Date, Overrides, Root, SettingsPath, StopIn, as_line, day, now, open_scenario, releases_of, say
 from kar.cli.rerank import rerank
 from kar.cli.sql import catalog, sql
 from kar.errors import KarError
@@ -52,6 +52,7 @@ class Answers(StrEnum):
 factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
 app.add_typer(release.app, name="release")
 app.add_typer(features.app, name="features")
+app.add_typer(training.app, name="training")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(batch.app, name="batch")
 app.add_typer(deadletters.app, name="deadletters")
@@ -74,7 +75,6 @@ def run(
     """Run one stage, or the whole flow, for one date. A stage whose recipe has not changed does nothing."""
     from kar import run as runner
     from kar.show import finished, outcome
-    from kar.stages.features import held_back
 
     known = (*flow.NAMES, *flow.ASIDE_NAMES)
     if stage != "all" and stage not in known:
@@ -91,9 +91,8 @@ def run(
     if as_json:
         told = [outcome(place, manifest) for manifest in made]
         say(as_line({"date": on.isoformat(), "stages": told} if stage == "all" else told[0]))
-    for manifest in made:
-        if manifest.stage == "features" and (failed := held_back(place, manifest)):
-            raise failed
+    if failed := runner.held_back(place, made):
+        raise failed
 
 
 @app.command()
@@ -132,7 +131,8 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
     from kar.show import overview
 
     loaded, place = open_scenario(settings, override, home)
-    say(f"{overview(loaded, place)}\n\n{listing(place, now())}")
+    with releases_of(place) as at:
+        say(f"{overview(loaded, place)}\n\n{listing(at, now())}")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ Date = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", help="section.key=value, over the settings file; may be given several times.", show_default="none"),
+    typer.Option("--set", help="section.key=value, over the settings file; may be given several times.", show_default="lines of $KAR_SET"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout: counts and paths, nobody's text.")]
 StopIn = Annotated[
@@ -38,11 +39,12 @@ Root = Annotated[Path | None, typer.Option("--home", help="Where data lies.", sh
 
 
 def open_scenario(path: Path, overrides: list[str] | None, root: Path | None) -> tuple[Settings, Home]:
-    """The settings with their overrides, and the scenario's folder. Raises SettingsError."""
+    """The settings with their overrides, $KAR_SET's lines before those of --set, and the scenario's folder. Raises SettingsError."""
     from kar.settings import load
     from kar.store import Home
 
-    loaded = load(path, overrides)
+    lines = [line.strip() for line in os.environ.get("KAR_SET", "").splitlines()]
+    loaded = load(path, [*filter(None, lines), *(overrides or [])])
     return loaded, Home.of(loaded.scenario.name, root, loaded.features.published)
 
 
