@@ -49,11 +49,6 @@ class Shard:
             self._connection.close()
             raise
 
-    @property
-    def is_begun(self) -> bool:
-        """Whether it has its tables, as the last snapshot saw it; another process may be making it at this moment."""
-        return self._format > 0
-
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[frozenset[str]]:
         """All reads inside see the same rows. Yields the names of the parts that count only once this shard let go of their rows."""
@@ -69,6 +64,11 @@ class Shard:
         finally:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("COMMIT")
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it had its tables at the last snapshot: another process may be about to make them."""
+        return self._format != 0
 
     def held(self, keys: Sequence[str]) -> set[str]:
         """Those keys that have a good answer. Reads the index alone."""

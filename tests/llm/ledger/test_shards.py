@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from kar.errors import AlreadyRunning, LedgerError
-from kar.llm.ledger import Ledger, look_up, verify
+from kar.llm.ledger import Ledger, look_up
+from kar.llm.ledger.places import shard_path
 from tests.llm.ledger.rows import ROOT, answer, failed, key
 
 _WRITER = """
@@ -61,6 +63,20 @@ def test_a_row_that_another_shard_commits_is_seen_by_a_ledger_that_is_already_op
             writer.compact()
             assert reader.get(key("k")) == answer("k")
             assert reader.count() == 1
+
+
+def test_a_shard_that_another_process_is_about_to_make_holds_nothing_yet(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path, shard="one") as mine:
+        mine.put(answer("one"))
+        mine.flush()
+        with contextlib.closing(sqlite3.connect(shard_path(tmp_path, "two"))) as file:
+            file.execute("PRAGMA journal_mode = WAL")  # the file is there, its tables are not
+            assert mine.held([key("one"), key("two")]) == {key("one")}
+            assert mine.count() == 1
+        with Ledger.open(tmp_path, shard="two") as other:
+            other.put(answer("two"))
+            other.flush()
+            assert mine.held([key("one"), key("two")]) == {key("one"), key("two")}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -123,21 +139,3 @@ def test_who_asks_beside_others_writes_the_first_shard_that_nobody_writes(tmp_pa
     with Ledger.open_beside(tmp_path) as again, Ledger.open(tmp_path) as main:
         assert again.path.name == "answers.ask-0.sqlite"
         assert main.held([key("k")]) == {key("k")}
-
-
-def test_a_shard_that_another_process_is_making_at_this_moment_holds_nothing_yet(tmp_path: Path) -> None:
-    with Ledger.open(tmp_path) as main:
-        main.put(answer("k"))
-        main.flush()
-        sqlite3.connect(tmp_path / "answers.ask-0.sqlite").close()  # made, and nothing written
-        connection = sqlite3.connect(tmp_path / "answers.ask-1.sqlite")
-        connection.execute("PRAGMA journal_mode = WAL")  # its tables come next
-        connection.close()
-        assert main.held([key("k")]) == main.endings([key("k")]).keys() == {key("k")}
-        assert main.count() == 1
-        assert (verify(tmp_path).rows, verify(tmp_path).faults) == (1, 0)
-        assert [row.text for row in main.find([key("k")])[key("k")]] == [answer("k").text]
-        with Ledger.open_beside(tmp_path) as beside:
-            beside.put(answer("l"))
-            beside.flush()
-            assert main.held([key("l")]) == {key("l")}, "it has its tables now"
