@@ -19,6 +19,7 @@ from kar.evaluation import evaluation, text
 from kar.observed import registry
 from kar.settings import Settings
 from kar.store import Home, Manifest, trainings
+from kar.text.variants import load_splits
 from tests import world
 from tests.test_observed import said
 
@@ -218,6 +219,16 @@ def test_texts_of_a_template_that_the_training_never_met_make_it_due(home: Home,
     rows[0]["template_version"] = "item.facts@2:new"
     pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
     assert trained.due(settings, home, NEXT).why == "another template of item.facts"
+
+
+@pytest.mark.parametrize(("is_in_use", "is_due"), [(True, True), (False, False)])
+def test_leftovers_of_a_template_that_is_no_longer_in_use_make_nothing_due(made: Path, home: Home, is_in_use: bool, is_due: bool) -> None:
+    asking = world.settings(made / "data", adaptor={"user_views": []})
+    version = {split.view: split.templates[0].version for split in load_splits(asking)}["item.facts"] if is_in_use else "item.facts@0:old"
+    path = only_good(home).partition("knowledge", NEXT).table("knowledge")
+    rows = [{**row, "template_version": version} for row in pq.read_table(path).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
+    assert trained.due(asking, home, NEXT).due is is_due
 
 
 def test_another_view_or_backbone_makes_a_training_due(made: Path, home: Home) -> None:
