@@ -147,6 +147,7 @@ KNOWLEDGE = Stage(
         "bad_request": "the server refused the request for good (400, 404, 413, 422)",
         "exhausted": "no answer after the last attempt",
         "over_budget": "planned, but the token budget or the deadline was reached before the call",
+        "not_asked": "planned, and no share of the night has asked it (llm.ask = false, kar run knowledge --answers held)",
         "awaits_batch": "planned, and no batch has brought its answer yet (llm.provider = 'batch')",
         "unknown_subject": "imported text for a subject that the tables do not hold",
         "duplicate_key": "a second imported text for the same subject",

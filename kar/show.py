@@ -22,6 +22,7 @@ from kar.settings import Settings
 from kar.store import Home, Manifest, Partition, trainings
 
 _WIDTH = 100
+_NAMES = frozenset({"stopped_by", "model", "model_revision", "server_version", "release_id", "space_id"})
 Side = Literal["user", "item"]
 
 
@@ -42,6 +43,26 @@ def finished(home: Home, date: dt.date) -> str:
         current = "CURRENT" if _service(home, row["release_id"]).is_now else why
         lines.append(f"release  {home.releases_at}/releases/{row['release_id']}  ({current})")
     return "\n".join(lines)
+
+
+def outcome(home: Home, made: Manifest) -> dict[str, Any]:
+    """A partition in a few words for a program: where it lies, counts, and those of its figures that are one number or name."""
+    rows = {name: table["rows"] for name, table in made.tables.items()}
+    figures = {name: value for name, value in made.figures.items() if isinstance(value, bool | int | float) or name in _NAMES}
+    if made.stage == "prompts":
+        figures["requests"] = rows.get("request", 0)
+    if made.stage == "knowledge":
+        figures["tokens"] = sum(made.figures.get(name, 0) for name in ("prompt_tokens", "completion_tokens"))
+    return {
+        "stage": made.stage,
+        "date": made.date,
+        "path": str(home.partition(made.stage, dt.date.fromisoformat(made.date)).path),
+        "rows": rows,
+        "rejected": made.rejected,
+        "seconds": made.seconds,
+        "warnings": len(made.warnings),
+        "figures": figures,
+    }
 
 
 def overview(settings: Settings, home: Home) -> str:

@@ -172,6 +172,11 @@ class LLMSettings(Section):
     deadline_s: float | None = Field(
         None, gt=0, description="seconds the asking may take; none: no limit", json_schema_extra=_NOT_IN_RECIPE
     )
+    ask: bool = Field(
+        True,
+        description="false: the knowledge stage asks nothing and judges what the ledger holds (the answers of kar ask)",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
     concurrency: int = Field(16, ge=1, description="most requests in flight, at each endpoint", json_schema_extra=_NOT_IN_RECIPE)
     metrics: Literal["auto", "off"] = Field(
         "auto",
