@@ -15,6 +15,7 @@ from kar.settings import Settings
 from kar.show import aligned, made
 from kar.store import Home, Manifest, Partition, trainings
 from kar.store.locking import locked
+from kar.text.variants import load_splits
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def due(settings: Settings, home: Home, date: dt.date) -> Due:
 
     Raises:
         StageError: a manifest or somebody's word on a training cannot be read.
+        TemplateError: a template that is missing or wrong.
     """
     used = trainings.latest_promoted(home, date)
     reason = "no training yet" if used is None else _reason(settings, home, used, date)
@@ -87,15 +89,19 @@ def _encoders(home: Home, date: dt.date, views: list[str]) -> set[str]:
 
 
 def _new_template(settings: Settings, home: Home, training: Partition, date: dt.date) -> str:
-    """The first view with texts of a template that the training met none of; empty: there is none, or the training does not say what it met."""
+    """The first view whose texts are written by a template that the training met none of; empty: there is none, or it does not say what it met.
+
+    Texts of a template that is no longer in use are no reason, although another training met them: the next one would not meet them either.
+    """
     met: dict[str, dict[str, int]] = Manifest.read(training.manifest_path).figures.get("templates") or {}
     partition = home.latest("knowledge", date)
     if not met or partition is None:
         return ""
+    in_use = {split.view: {template.version for template in split.templates} for split in load_splits(settings)}
     table = pq.read_table(partition.table("knowledge"), columns=["view", "template_version"])
     for view in sorted({whole(view) for view in [*settings.adaptor.user_views, *settings.adaptor.item_views]}):
         now = set(pc.unique(table.filter(pc.equal(table.column("view"), view)).column("template_version")).to_pylist())
-        if now - met.get(view, {}).keys():
+        if (now & in_use.get(view, now)) - met.get(view, {}).keys():  # imported texts have no template in use
             return view
     return ""
 

@@ -19,6 +19,7 @@ from kar.evaluation import evaluation, text
 from kar.observed import registry
 from kar.settings import Settings
 from kar.store import Home, Manifest, trainings
+from kar.text.variants import load_splits
 from tests import world
 from tests.test_observed import said
 
@@ -220,6 +221,16 @@ def test_texts_of_a_template_that_the_training_never_met_make_it_due(home: Home,
     assert trained.due(settings, home, NEXT).why == "another template of item.facts"
 
 
+@pytest.mark.parametrize(("is_in_use", "is_due"), [(True, True), (False, False)])
+def test_leftovers_of_a_template_that_is_no_longer_in_use_make_nothing_due(made: Path, home: Home, is_in_use: bool, is_due: bool) -> None:
+    asking = world.settings(made / "data", adaptor={"user_views": []})
+    version = {split.view: split.templates[0].version for split in load_splits(asking)}["item.facts"] if is_in_use else "item.facts@0:old"
+    path = only_good(home).partition("knowledge", NEXT).table("knowledge")
+    rows = [{**row, "template_version": version} for row in pq.read_table(path).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
+    assert trained.due(asking, home, NEXT).due is is_due
+
+
 def test_another_view_or_backbone_makes_a_training_due(made: Path, home: Home) -> None:
     only_good(home)
     assert trained.due(settings_of(made / "data", item_views=["item.facts", "item.tags"]), home, NEXT).why == "another view: item.tags"
@@ -306,6 +317,14 @@ imports = {{ "item.facts" = "{made / "data" / "facts.jsonl"}" }}
 [adaptor]
 backbones = ["fibinet"]
 user_views = []
+arms = ["base", "knowledge"]
+epochs = 1
+resamples = 100
+embedding_dim = 8
+expert_hidden = 8
+mlp = [8]
+threads = 1
+gate = {{ min_valid_users = 1, min_valid_examples = 1, min_auc = 1.0 }}
 """
     (folder / "world.toml").write_text(SETTINGS.format(folder=made / "data", prompts=ROOT / "prompts") + more)
     on = ("-s", "world.toml")
@@ -321,6 +340,12 @@ user_views = []
     assert "is promoted; the one in use" in told("promote", "--date", NEXT.isoformat(), "--why", "a look")
     assert "is held back; the one in use" in told("hold", "--date", NEXT.isoformat())
     assert "held back" in told("list")
+    ended = command(folder, "run", "adaptor", "--date", NEXT.isoformat(), "--json", *on)
+    assert ended.returncode == 3, ended.stderr
+    outcome = json.loads(ended.stdout.splitlines()[-1])
+    assert (outcome["stage"], outcome["figures"]["held_back"]) == ("adaptor", True)
+    assert f"the training of {NEXT} is made and held back, and that of {DAY} stays in use: auc" in ended.stderr
+    assert command(folder, "run", "adaptor", "--date", NEXT.isoformat(), *on).returncode == 3, "a second time, without training"
     missing = command(folder, "training", "promote", "--date", "2026-01-01", *on)
     assert missing.returncode == 1
     assert "adaptor has not been made for 2026-01-01" in missing.stderr
