@@ -230,6 +230,15 @@ def test_a_switch_without_an_address_is_told(tmp_path: Path, capsys: pytest.Capt
     assert "neither OPENLINEAGE_URL nor OPENLINEAGE_CONFIG says where to send it" in capsys.readouterr().err
 
 
+def test_a_switch_without_the_library_is_told_and_ends_nothing() -> None:
+    """Its sisters share the name `openlineage`, so that may be there and the client not."""
+    code = "import sys; sys.modules['openlineage.client'] = None; from kar.lineage.sending import sender; sender().send(lambda: None)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0
+    assert "pip install 'kar[lineage]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "is_there"),
     [
