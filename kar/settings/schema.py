@@ -393,6 +393,11 @@ class TrainingGateSettings(Section):
     min_valid_users: int = Field(
         30, ge=1, description="with fewer users on valid no AUC is held against anything: of so few it is mostly the draw of the users"
     )
+    min_valid_examples: int = Field(
+        1000,
+        ge=1,
+        description="the same of examples: of 1,000 the standard error of an AUC is near 0.02, as much as it is held against here",
+    )
     min_auc: float = Field(
         0.5, ge=0, le=1, description="AUC of the arm knowledge; 0.5 is a coin's. Below it labels are swapped, or nothing was learned"
     )
