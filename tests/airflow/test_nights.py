@@ -70,7 +70,7 @@ def is_good(deployment: Deployment, run: Found) -> None:
 
 
 def twice(deployment: Deployment) -> int:
-    """How many requests came that had come before."""
+    """How many answers were given that had been given before."""
     return sum(times - 1 for times in deployment.llm.times().values())
 
 
