@@ -17,7 +17,7 @@ PROTOCOL_time := --set scenario.name=movielens-1m-time --set histories.mode=time
   --set examples.window_days=820 --set examples.valid_share=0.15 --set examples.test_share=0.15
 PROTOCOL_cold_items := --set scenario.name=movielens-1m-cold_items --set examples.held_out_items=0.15 --set adaptor.item_id_dropout=0.15
 
-.PHONY: help setup demo airflow backfill test test-airflow check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train bench-release lock clean
+.PHONY: help setup demo airflow backfill compose-env compose-smoke test test-airflow check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train bench-release lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -65,6 +65,12 @@ backfill: $(READY) ## past dates, both ends included: FROM=date TO=date SETTINGS
 	$(BIN)/python dags/tools/backfill.py --from "$(FROM)" --to "$(TO)" $(if $(SETTINGS),--settings "$(SETTINGS)") $(if $(DRY),--dry-run) $(if $(PROMOTE),--promote) \
 	  $(if $(PROVIDER),--provider "$(PROVIDER)") $(if $(BUDGET),--budget "$(BUDGET)") $(if $(VIA),--via "$(VIA)")
 
+compose-env: ## write .env with fresh secrets for docker-compose.yml; what is there is never overwritten
+	$(PYTHON) docker/make_env.py
+
+compose-smoke: ## build and start the containers, run one night in them, look at what is served, take it all away: needs an engine
+	docker/smoke.sh
+
 test: $(READY) ## all fast tests: no network beyond loopback, no GPU, a few minutes
 	$(BIN)/python -m pytest -n auto
 
@@ -106,8 +112,8 @@ bench-quality: $(READY) ## measure the quality gate on your texts about MovieLen
 	$(BIN)/python -m benchmarks.quality_gate "$(DATA)" $(if $(OUT),--out $(OUT))
 
 check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template lint, docs against code
-	$(BIN)/ruff check kar dags tests examples benchmarks
-	$(BIN)/ruff format --check kar dags tests examples benchmarks
+	$(BIN)/ruff check kar dags docker tests examples benchmarks
+	$(BIN)/ruff format --check kar dags docker tests examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint --disable-progress-bar -q warehouse
@@ -115,8 +121,9 @@ check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template
 	$(BIN)/python -m pytest tests/docs
 
 lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch, its CUDA parts and the peers stay out of it
-	uv pip compile pyproject.toml $(foreach extra,pipeline local browse s3 airflow containers doors dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
+	uv pip compile pyproject.toml $(foreach extra,pipeline local browse s3 lineage airflow containers doors dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
 	  $$(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z]+|triton)' .lock-left-out | sed 's/^/--no-emit-package /') -o requirements.lock
+	uv pip compile docker/airflow.in --constraint requirements.lock --universal --python-version 3.11 --no-header --no-annotate -o docker/airflow.lock
 
 clean: ## remove .venv and caches; data and paid answers stay
 	rm -rf .venv $(VLLM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
