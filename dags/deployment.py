@@ -9,6 +9,8 @@ KAR_IMAGE           image of the latter two
 KAR_SHARDS          most shards that a night's questions are split into (10)
 KAR_SHARD_REQUESTS  requests that make one shard (500)
 KAR_SCHEDULE        cron expression of the nights ("0 1 * * *")
+KAR_CATCH_UP_FROM   oldest date whose night is made up for when the scheduler finds it missing, as after days without one; empty: only
+                    the newest
 KAR_TIMEZONE        time zone of the cron expression (UTC); partition dates are UTC days whatever it says
 KAR_PUBLISH_BY      HH:MM in UTC by which a night's release is due ("06:00"); empty: no deadline
 KAR_PUBLISH_RESERVE minutes kept of that for what follows the questions: judging, encoding, publishing (45)
@@ -55,6 +57,7 @@ class Deployment:
 
     Args:
         python: interpreter for `python -m kar`; within `image` where the runner is not subprocess.
+        catch_up_from: missing nights from this date on are run, the oldest first; None: only the newest one is.
         publish_by: time of day in UTC; None: no deadline.
         overrides: values of --set that every kar command gets.
     """
@@ -68,6 +71,7 @@ class Deployment:
     shards: int = 10
     shard_requests: int = 500
     schedule: str = "0 1 * * *"
+    catch_up_from: dt.date | None = None
     timezone: str = "UTC"
     publish_by: dt.time | None = dt.time(6)
     publish_reserve: dt.timedelta = dt.timedelta(minutes=45)
@@ -80,6 +84,13 @@ class Deployment:
     sources_marker: str = ""
     notify: str = ""
     forget_requests: str = ""
+
+    @property
+    def first_night(self) -> dt.datetime:
+        """The schedule's start: the first night that runs is for the first day that ends after it."""
+        if self.catch_up_from is None:
+            return dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+        return dt.datetime.combine(self.catch_up_from + dt.timedelta(days=1), dt.time(), dt.UTC)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Deployment:
@@ -100,6 +111,7 @@ class Deployment:
             shards=_whole(environ, "KAR_SHARDS", 10),
             shard_requests=_whole(environ, "KAR_SHARD_REQUESTS", 500),
             schedule=environ.get("KAR_SCHEDULE") or "0 1 * * *",
+            catch_up_from=_date(environ, "KAR_CATCH_UP_FROM"),
             timezone=environ.get("KAR_TIMEZONE") or "UTC",
             publish_by=_time_of_day(environ, "KAR_PUBLISH_BY", "06:00"),
             publish_reserve=dt.timedelta(minutes=_whole(environ, "KAR_PUBLISH_RESERVE", 45, least=0)),
@@ -159,6 +171,16 @@ def _time_of_day(environ: Mapping[str, str], name: str, default: str) -> dt.time
         return dt.time.fromisoformat(text)
     except ValueError:
         raise DeploymentError(f"{name}={text}", f"set {name} to a time of day in UTC, HH:MM, or to nothing") from None
+
+
+def _date(environ: Mapping[str, str], name: str) -> dt.date | None:
+    text = environ.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise DeploymentError(f"{name}={text}", f"set {name} to a date, YYYY-MM-DD, or to nothing") from None
 
 
 def _command(environ: Mapping[str, str], name: str) -> str:

@@ -14,6 +14,7 @@ from kar.release.layout import whole
 from kar.settings import Settings
 from kar.show import aligned, made
 from kar.store import Home, Manifest, Partition, trainings
+from kar.store.locking import locked
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,13 @@ def decide(home: Home, date: dt.date, is_promoted: bool, now: dt.datetime, why: 
 
     Raises:
         NotMade: there is no training of that date.
+        AlreadyRunning: it is being made anew.
     """
     partition = made(home, trainings.STAGE, date)
-    if trainings.is_held_back(partition) != is_promoted:
-        return f"the training of {date} is {'promoted' if is_promoted else 'held back'} already"
-    trainings.decide(partition, is_promoted, now, why)
+    with locked(partition.lock, f"the training of {date} is being made anew", "wait for it: it is judged anew"):
+        if trainings.is_held_back(partition) != is_promoted:
+            return f"the training of {date} is {'promoted' if is_promoted else 'held back'} already"
+        trainings.decide(partition, is_promoted, now, why)
     used = trainings.latest_promoted(home, dt.date.max)
     now_used = f"the one in use is that of {used.date}" if used is not None else "none is in use now"
     return f"the training of {date} is {'promoted' if is_promoted else 'held back'}; {now_used}"

@@ -12,13 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import kar.release
-from kar import flow, show, trained
+from kar import flow, released, show, trained
 from kar import run as runner
 from kar.errors import GateFailed, NotMade
 from kar.evaluation import evaluation, text
+from kar.observed import registry
 from kar.settings import Settings
 from kar.store import Home, Manifest, trainings
 from tests import world
+from tests.test_observed import said
 
 DAY = world.LAST_DAY
 NEXT = DAY + dt.timedelta(days=1)
@@ -37,7 +39,7 @@ def settings_of(folder: Path, gate: dict[str, object] | None = None, **adaptor: 
     )
 
 
-BAD = {"min_valid_users": 1, "min_auc": 1.0}
+BAD = {"min_valid_users": 1, "min_valid_examples": 1, "min_auc": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +233,65 @@ def test_a_held_back_training_that_is_good_for_the_night_is_not_trained_again_ev
     assert trained.due(settings, home, NEXT + dt.timedelta(days=15)).due
 
 
+# ---- what is served is said from CURRENT
+
+
+def page_of(home: Home, day: dt.date) -> str:
+    return (home.partition("report", day).path / "index.html").read_text()
+
+
+def test_after_a_promotion_by_date_every_reader_tells_what_is_served(home: Home, settings: Settings) -> None:
+    quiet = settings.model_copy(update={"features": settings.features.model_copy(update={"promote": False})})
+    first = kar.release.open(home.published).id
+    runner.run_all(quiet, home, NEXT, lambda: LATER, ["features", "report"])
+    second = released.of_date(home, NEXT)
+    assert kar.release.open(home.published).id == first != second
+    assert f"{second}  (not promoted)" in show.finished(home, NEXT)
+    assert "It is published, but CURRENT points elsewhere." in page_of(home, NEXT)
+
+    done = released.promote_date(home, NEXT, LATER)
+    assert (done.is_promoted, done.served) == (True, second)
+    assert not pq.read_table(home.partition("features", NEXT).table("release")).to_pylist()[0]["is_promoted"], "as it was at publication"
+    assert f"{second}  (CURRENT)" in show.finished(home, NEXT)
+    assert f"{first}  (not promoted)" in show.finished(home, DAY)
+    assert said(registry(settings, home))["kar_release_info"] == {(second, kar.release.open(home.published).space_id): 1}
+    assert [one.id for one in kar.release.list_releases(home.published) if one.is_current] == [second]
+
+    runner.run_stage("report", quiet, home, NEXT, LATER)
+    assert f"CURRENT points at it, since {LATER:%Y-%m-%d %H:%M:%S} UTC." in page_of(home, NEXT)
+    made_at = Manifest.read(home.partition("report", NEXT).manifest_path).made_at
+    runner.run_stage("report", quiet, home, NEXT, LATER + dt.timedelta(hours=3))
+    assert Manifest.read(home.partition("report", NEXT).manifest_path).made_at == made_at
+
+
+def test_a_later_promotion_makes_no_page_of_a_past_night_again(home: Home, settings: Settings) -> None:
+    before = Manifest.read(home.partition("report", DAY).manifest_path)
+    assert "CURRENT points at it, since" in page_of(home, DAY)
+    runner.run_all(settings, home, NEXT, lambda: LATER, ["features", "report"])
+    assert kar.release.open(home.published).id == released.of_date(home, NEXT)
+    good = settings.model_copy(update={"adaptor": settings.adaptor})
+    assert runner.run_stage("report", good, home, DAY, LATER) == before
+
+
+def test_a_release_that_its_gate_held_back_is_said_to_be_until_it_is_served(home: Home, settings: Settings) -> None:
+    strict = settings.features.gate.model_copy(update={"min_sample": 2, "max_mean_cosine": 0.01})
+    held = settings.model_copy(update={"features": settings.features.model_copy(update={"promote": False, "gate": strict})})
+    runner.run_all(held, home, NEXT, lambda: LATER, ["features", "report"])
+    checks = [one["check"] for one in released.gate_of_date(home, NEXT) if not one["is_passed"]]
+    assert checks[0].startswith("collapse ")
+    line = f"not served: release {released.of_date(home, NEXT)}, failed: {', '.join(checks)}"
+    assert line in show.subject(settings, home, "item", "3", DAY)
+    assert "(not promoted, failed: collapse" in show.finished(home, NEXT)
+    assert "so the release is published and the last one is still served" in page_of(home, NEXT)
+    with pytest.raises(GateFailed, match="checks failed: collapse"):
+        released.promote_date(home, NEXT, LATER)
+    released.promote_date(home, NEXT, LATER, despite_gate=True)
+    assert line not in show.subject(settings, home, "item", "3", DAY)
+    assert "(CURRENT)" in show.finished(home, NEXT)
+    runner.run_stage("report", held, home, NEXT, LATER)
+    assert "is still served" not in page_of(home, NEXT)
+
+
 # ---- the command
 
 
@@ -249,17 +310,17 @@ user_views = []
     (folder / "world.toml").write_text(SETTINGS.format(folder=made / "data", prompts=ROOT / "prompts") + more)
     on = ("-s", "world.toml")
 
-    def said(*arguments: str) -> str:
+    def told(*arguments: str) -> str:
         done = command(folder, "training", *arguments, *on)
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
         return done.stdout
 
-    due = json.loads(said("due", "--date", NEXT.isoformat(), "--json").splitlines()[-1])
+    due = json.loads(told("due", "--date", NEXT.isoformat(), "--json").splitlines()[-1])
     assert (due["due"], due["training"]) == (False, DAY.isoformat())
-    assert [one["state"] for one in json.loads(said("list", "--json"))] == ["held back", "in use"]
-    assert "is promoted; the one in use" in said("promote", "--date", NEXT.isoformat(), "--why", "a look")
-    assert "is held back; the one in use" in said("hold", "--date", NEXT.isoformat())
-    assert "held back" in said("list")
+    assert [one["state"] for one in json.loads(told("list", "--json"))] == ["held back", "in use"]
+    assert "is promoted; the one in use" in told("promote", "--date", NEXT.isoformat(), "--why", "a look")
+    assert "is held back; the one in use" in told("hold", "--date", NEXT.isoformat())
+    assert "held back" in told("list")
     missing = command(folder, "training", "promote", "--date", "2026-01-01", *on)
     assert missing.returncode == 1
     assert "adaptor has not been made for 2026-01-01" in missing.stderr
