@@ -317,6 +317,14 @@ imports = {{ "item.facts" = "{made / "data" / "facts.jsonl"}" }}
 [adaptor]
 backbones = ["fibinet"]
 user_views = []
+arms = ["base", "knowledge"]
+epochs = 1
+resamples = 100
+embedding_dim = 8
+expert_hidden = 8
+mlp = [8]
+threads = 1
+gate = {{ min_valid_users = 1, min_valid_examples = 1, min_auc = 1.0 }}
 """
     (folder / "world.toml").write_text(SETTINGS.format(folder=made / "data", prompts=ROOT / "prompts") + more)
     on = ("-s", "world.toml")
@@ -332,6 +340,12 @@ user_views = []
     assert "is promoted; the one in use" in told("promote", "--date", NEXT.isoformat(), "--why", "a look")
     assert "is held back; the one in use" in told("hold", "--date", NEXT.isoformat())
     assert "held back" in told("list")
+    ended = command(folder, "run", "adaptor", "--date", NEXT.isoformat(), "--json", *on)
+    assert ended.returncode == 3, ended.stderr
+    outcome = json.loads(ended.stdout.splitlines()[-1])
+    assert (outcome["stage"], outcome["figures"]["held_back"]) == ("adaptor", True)
+    assert f"the training of {NEXT} is made and held back, and that of {DAY} stays in use: auc" in ended.stderr
+    assert command(folder, "run", "adaptor", "--date", NEXT.isoformat(), *on).returncode == 3, "a second time, without training"
     missing = command(folder, "training", "promote", "--date", "2026-01-01", *on)
     assert missing.returncode == 1
     assert "adaptor has not been made for 2026-01-01" in missing.stderr

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,11 +15,11 @@ import pytest
 from kar.errors import AlreadyRunning, SourceError
 from kar.forget import work_off
 from kar.release.leases import Lease
-from kar.store import Home, read_forgotten
+from kar.store import Home, read_forgotten, trainings
 from kar.store.locking import locked
 from tests.cli.in_process import kar as command
 from tests.forget.homes import DAY, ITEM, LATER, USER, begin, holding, settings
-from tests.forget.test_forget import as_toml
+from tests.forget.test_forget import KILLED, as_toml
 
 
 @pytest.fixture
@@ -162,3 +166,32 @@ def test_a_line_that_is_no_id_of_the_scenario_is_told_and_stays(tmp_path: Path, 
     (folder / "user.txt").write_text("alice\n")
     told = work_off(world.settings(tmp_path), home, folder, LATER)
     assert (told.receipt, told.unknown, ids(folder / "user.txt")) == (None, [("user", "alice")], ["alice"])
+
+
+def test_a_killed_one_is_gone_on_with_although_more_was_asked_meanwhile(tmp_path: Path, folder: Path) -> None:
+    home, data = begin(tmp_path)
+    (folder / "user.txt").write_text(f"{USER}\n")
+    script = KILLED.replace("import Subjects, forget", "import work_off").replace(
+        'forget(settings(Path(sys.argv[2])), Home.of("world", Path(sys.argv[1])), Subjects(users=frozenset({USER})), LATER)',
+        'work_off(settings(Path(sys.argv[2])), Home.of("world", Path(sys.argv[1])), Path(sys.argv[4]), LATER)',
+    )
+    assert "work_off(settings" in script
+    command_line = [sys.executable, "-c", script, str(home.root), str(data), "40", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run(command_line, env=environment, check=False).returncode == -signal.SIGKILL
+    assert ids(folder / "user.txt") == [USER], "who is not done stays"
+    with (folder / "user.txt").open("a") as stream:
+        stream.write("u5\n")
+    told = work_off(settings(data), home, folder, LATER)
+    assert (told.done, told.unknown, told.waiting) == (2, [], 0)
+    assert holding(home.path, USER)[USER] == []
+
+
+def test_a_person_s_word_on_a_training_outlives_the_rewriting_of_its_partition(tmp_path: Path, folder: Path) -> None:
+    home, data = begin(tmp_path)
+    trainings.decide(home.partition("adaptor", DAY), True, LATER, "looked at it")
+    (folder / "user.txt").write_text(f"{USER}\n")
+    assert work_off(settings(data), home, folder, LATER).done == 1
+    word = trainings.word_on(home.partition("adaptor", DAY))
+    assert word is not None
+    assert word.why == "looked at it"
