@@ -61,6 +61,12 @@ def skip_unless_served(context: Any) -> None:
         raise AirflowSkipException("this run publishes without serving: CURRENT stays where it is")
 
 
+def skip_without_release(context: Any) -> None:
+    """`pre_execute` of report, which runs whatever became of promotion, but has nothing to say before there is a release."""
+    if context["ti"].xcom_pull(task_ids="features") is None:
+        raise AirflowSkipException("no release was made for this date, so there is nothing to report on")
+
+
 def announce(context: Any, result: Any = None) -> None:
     """`post_execute` of promote: say which release the asset event is about, in the partition of its date also in a manual run."""
     said = summary(result)
@@ -143,7 +149,7 @@ def kar_nightly() -> None:
         pre_execute=skip_unless_served,
         post_execute=announce,
     )
-    report = run_stage("report", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    report = run_stage("report", trigger_rule=TriggerRule.ALL_DONE, pre_execute=skip_without_release)
     # the report is made also when promotion was held back, and would make the run a success: this says what the run came to
     over = EmptyOperator(task_id="over", trigger_rule=TriggerRule.NONE_FAILED)
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import os
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from typing import Any, Literal
 from deployment import Deployment
 from night import due_at
 from partition import partition_date
-from runner import HeldBack, summary
+from runner import HeldBack, environment_without_secrets, summary
 
 Kind = Literal["gate failed", "budget stop", "deadline missed", "task failed"]
 _NOTIFY_S = 30
@@ -53,7 +52,6 @@ def send(notice: Notice, deployment: Deployment) -> None:
     log.warning("%s", notice.text)
     if not deployment.notify:
         return
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW"))}
     try:
         subprocess.run(
             shlex.split(deployment.notify),
@@ -61,7 +59,7 @@ def send(notice: Notice, deployment: Deployment) -> None:
             text=True,
             timeout=_NOTIFY_S,
             check=True,
-            env={**kept, "KAR_NOTICE": notice.kind},
+            env={**environment_without_secrets(), "KAR_NOTICE": notice.kind},
             stdout=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError) as error:

@@ -269,12 +269,19 @@ class KarOperator(BaseOperator):
                 pipe.close()
 
     def _environment(self, key: str) -> dict[str, str]:
-        """This process's environment without Airflow's own secrets, the key only where it is given."""
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW")) and name != KEY_VARIABLE
-        }
+        """This process's environment without secrets, the key only where it is given."""
+        kept = environment_without_secrets()
         said = {name: value for name, value in self.variables.items() if value.strip()}
         return {**kept, **said, **({KEY_VARIABLE: key} if key else {})}
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """This process's environment for a child: without Airflow's settings, connections and variables, and without the API key.
+
+    What tells a child which task it belongs to (AIRFLOW_CTX_…) stays.
+    """
+    own = {name for name in os.environ if name.startswith(("AIRFLOW_", "_AIRFLOW")) and not name.startswith("AIRFLOW_CTX_")}
+    return {name: value for name, value in os.environ.items() if name not in own | {KEY_VARIABLE}}
 
 
 class HeldBack(AirflowFailException):

@@ -28,7 +28,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, ObjectStoragePath
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout
 from deployment import Deployment
-from runner import api_key, summary
+from runner import KEY_VARIABLE, api_key, environment_without_secrets, summary
 
 _ANSWER_S = 5
 _STOP_S = 30.0
@@ -178,7 +178,8 @@ class Started:
         """Run a shell command in a session of its own, which outlives the task."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._exit_code.unlink(missing_ok=True)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "_AIRFLOW"))}
+        key = os.environ.get(KEY_VARIABLE)
+        kept = {**environment_without_secrets(), **({KEY_VARIABLE: key} if key else {})}  # a server may ask for the key itself
         line = ["/bin/sh", "-c", 'sh -c "$1"; echo $? >"$2"', "kar-llm-server", command, str(self._exit_code)]
         pid = os.posix_spawn(line[0], line, kept, setsid=True, file_actions=_outputs(self.log_path))
         self._process.write_text(json.dumps({"process_group": pid, "began": _began(pid)}), encoding="utf-8")

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ def take(url: str, token: str, out: Path) -> None:
         context.add_cookies([{"name": "_token", "value": token, "url": url}])
         page = context.new_page()
         for name, path, kept in (
-            ("grid", f"/dags/{DAG}", {f"dag_view-{DAG}": "grid"}),
-            ("graph", f"/dags/{DAG}", {f"dag_view-{DAG}": "graph", f"direction-{DAG}": "DOWN"}),
+            ("grid", f"/dags/{DAG}", {"default_dag_view": "grid"}),
+            ("graph", f"/dags/{DAG}/runs/{_run(url, token)}", {"default_dag_view": "graph", f"{DAG}/open-groups": ["llm"]}),
             ("asset", f"/assets/{_asset(url, token)}", {}),
         ):
             page.goto(url)
@@ -62,6 +63,13 @@ def take(url: str, token: str, out: Path) -> None:
             page.screenshot(path=target)
             print(f"{target}  {target.stat().st_size // 1024} KB")
         browser.close()
+
+
+def _run(url: str, token: str) -> str:
+    """The newest run that was a success, else the newest."""
+    runs = _get(f"{url}/api/v2/dags/{DAG}/dagRuns?order_by=-id&limit=50", token)["dag_runs"]
+    good = [run for run in runs if run["state"] == "success" and run["run_type"] == "scheduled"]
+    return urllib.parse.quote(str((good or runs)[0]["dag_run_id"]), safe="")
 
 
 def _asset(url: str, token: str) -> int:

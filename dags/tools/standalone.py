@@ -243,7 +243,7 @@ class Standalone:
             _all_end(self._running.values(), grace_s)
         if served:
             served.terminate()
-            _all_end([served], 5.0)
+            _all_end([served], 15.0)
         left = self.processes()
         lines = [_line(process) for process in left]
         _tell(left, signal.SIGKILL)

@@ -107,4 +107,4 @@ def command(deployment: Deployment, *arguments: str) -> subprocess.CompletedProc
 def served(deployment: Deployment) -> str:
     """The release that CURRENT names."""
     pointer = json.loads((deployment.home.published / "CURRENT").read_text())
-    return str(pointer["release_id"])
+    return str(pointer["release"])

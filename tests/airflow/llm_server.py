@@ -1,6 +1,7 @@
-"""A language model's server in a process of its own: stopped and started at will, it keeps what it was sent in a file.
+"""A language model's server in a process of its own: stopped and started at will, it keeps what it answered in a file.
 
-`python -m tests.airflow.llm_server PORT FILE DELAY_S` writes a line for each request that came, the digest of its body, before it answers.
+`python -m tests.airflow.llm_server PORT FILE DELAY_S` writes a line for each request, the digest of its body, just before it answers; one whose
+client goes away meanwhile is aborted, as vLLM does, and not counted.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ class LlmServer:
             self._process = None
 
     def times(self) -> Counter[str]:
-        """How often each body came, since the beginning."""
+        """How often each body was answered, since the beginning."""
         return Counter(self._sent.read_text().split())
 
     def calls(self) -> int:
-        """How many requests came, since the beginning."""
+        """How many requests were answered, since the beginning."""
         return self.times().total()
 
 

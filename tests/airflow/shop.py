@@ -1,7 +1,7 @@
 """A small shop whose last events are of yesterday, so that the scheduler's own nights find something new every day.
 
 Two tastes as in tests/world.py: users whose number divides by three like horror, the others comedy. Every user does one thing a day for
-DAYS days; with `min_new_events = 2` half of them are due again on any night.
+DAYS days, and is due again every night.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ mode = "time"
 cap = 6
 [prompts]
 folder = "{prompts}"
-min_new_events = 2
+min_new_events = 1
 [llm]
 provider = "openai"
 model = "tiny"

@@ -18,7 +18,7 @@ def main() -> int:
     folder = Path(os.environ["KAR_STAND_IN"])
     arguments = sys.argv[3:] if sys.argv[1:3] == ["-m", "kar"] else sys.argv[1:]
     seen = {name: os.environ[name] for name in ("KAR_LLM_API_KEY", "KAR_SETTINGS", "KAR_HOME", "KAR_SET") if name in os.environ}
-    airflow = [name for name in os.environ if name.startswith("AIRFLOW__")]
+    airflow = [name for name in os.environ if name.startswith("AIRFLOW_") and not name.startswith("AIRFLOW_CTX_")]
     with (folder / "calls.jsonl").open("a") as calls:
         calls.write(json.dumps({"arguments": arguments, "environment": seen, "airflow": airflow}) + "\n")
     name = arguments[1] if arguments[0] in ("run", "release", "training") else arguments[0]

@@ -47,7 +47,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     naughty = tmp_path_factory.mktemp("naughty")
     (naughty / "kar_naughty.py").write_text(_NAUGHTY)
     command = [sys.executable, str(Path(__file__).with_name("parsed.py")), str(ROOT / "dags"), str(naughty)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     lines = [line for line in done.stdout.splitlines() if line.startswith("PARSED")]
     assert lines, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(lines[0].removeprefix("PARSED"))

@@ -58,7 +58,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], P
     folder = tmp_path_factory.mktemp("nights")
     (folder / "stand_in").mkdir()
     environment = _environment(folder / "airflow", folder / "stand_in")
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=environment, check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=environment, check=True, capture_output=True, timeout=600)
     return environment, folder
 
 
@@ -67,7 +67,7 @@ def nights(airflow: tuple[dict[str, str], Path]) -> dict[str, dict[str, Any]]:
     environment, folder = airflow
     (folder / "cases.json").write_text(json.dumps(CASES))
     command = [sys.executable, str(HERE / "nights.py"), str(folder / "cases.json")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     told = [json.loads(line.removeprefix("NIGHT")) for line in done.stdout.splitlines() if line.startswith("NIGHT")]
     assert len(told) == len(CASES), done.stderr[-3000:] + done.stdout[-3000:]
     return {night["name"]: night for night in told}
@@ -108,7 +108,7 @@ def test_a_named_error_is_retried_and_ends_the_night_without_a_release(nights: d
     assert night["state"] == "failed"
     assert _words(night).count("run vectors") == 3
     assert _words(night)[-1] == "run vectors"
-    assert night["tasks"]["report"] == "upstream_failed"
+    assert night["tasks"]["report"] == "skipped"
     assert night["told"].count("kar: task failed: 2026-11-03: vectors") == 1
 
 
@@ -146,7 +146,7 @@ def test_airflow_dags_test_is_the_quick_way_in(airflow: tuple[dict[str, str], Pa
     for name in ("rules.json", "calls.jsonl"):
         (folder / "stand_in" / name).unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "airflow", "dags", "test", "kar_nightly", DATE], env=environment, capture_output=True, text=True, timeout=180
+        [sys.executable, "-m", "airflow", "dags", "test", "kar_nightly", DATE], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     calls = (folder / "stand_in" / "calls.jsonl").read_text().splitlines()

@@ -102,6 +102,20 @@ def test_the_key_reaches_only_a_task_that_asks_and_no_log(
     assert KEY not in log
 
 
+def test_a_connection_holds_the_key_and_is_not_handed_on(
+    stand_in: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_KAR_LLM", f"http://:{KEY}@vllm:8000")
+    stand_in.rules(ask={"stderr": f"the server quotes {KEY}"})
+    operator("ask", "--shard", "0/1", asks=True, connection="kar_llm").execute({})
+    operator("run", "sources", connection="kar_llm").execute({})
+    ask, sources = stand_in.calls
+    assert ask["environment"]["KAR_LLM_API_KEY"] == KEY
+    assert "KAR_LLM_API_KEY" not in sources["environment"]
+    assert ask["airflow"] == sources["airflow"] == []
+    assert KEY not in "".join(capsys.readouterr())
+
+
 def test_a_failure_quotes_no_key(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAR_LLM_API_KEY", KEY)
     stand_in.rules(ask={"exit": 1, "stderr": f"kar: the server refuses {KEY}"})
