@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kar.settings import load
-from tests.compose.rendered import COMPOSE, FILE, REASON, ROOT, config, rendered, values
+from tests.compose.rendered import COMPOSE, FILE, REASON, ROOT, config, rendered, script, values
 
 pytestmark = pytest.mark.skipif(COMPOSE is None, reason=REASON)
 
@@ -241,9 +241,21 @@ def test_every_variable_of_the_file_is_explained_in_the_example_or_has_a_default
 
 
 @pytest.mark.skipif(not (ROOT / "dags/deployment.py").is_file(), reason="dags/deployment.py is not there yet")
-def test_every_variable_that_the_dags_read_is_set_or_has_no_place_here(services: dict[str, Any]) -> None:
-    read = set(re.findall(r"\bKAR_[A-Z_]+\b", (ROOT / "dags/deployment.py").read_text())) - {"KAR_", "KAR_LLM_API_KEY"}
+def test_the_dags_understand_what_the_file_sets_and_it_sets_all_that_they_read(services: dict[str, Any]) -> None:
+    path = ROOT / "dags/deployment.py"
+    given = services["dag-processor"]["environment"]
+    read = set(re.findall(r"\bKAR_[A-Z_]+\b", path.read_text())) - {"KAR_", "KAR_LLM_API_KEY"}
     # images and servers started by commands are for other runners; the key comes from the environment
     elsewhere = {"KAR_IMAGE", "KAR_LLM_START", "KAR_LLM_STOP", "KAR_LLM_CONNECTION"}
     assert len(read) >= 15
-    assert sorted(read - elsewhere - set(services["dag-processor"]["environment"])) == []
+    assert sorted(read - elsewhere - set(given)) == []
+    deployment = script(path).Deployment.from_environment(given)
+    assert (deployment.runner, deployment.python, deployment.llm_server) == ("subprocess", given["KAR_PYTHON"], "standing")
+    assert deployment.llm_url == "http://llm:8000/v1"
+    assert [line.partition("=")[0] for line in deployment.overrides] == [
+        "llm.provider",
+        "llm.base_url",
+        "llm.model",
+        "sources.folder",
+        "features.published",
+    ]

@@ -25,7 +25,11 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("airflow") is None, reason="Airflow is not installed here"),
 ]
 
-make_env, probe, refuse_defaults = script("make_env"), script("probe"), script("refuse_defaults")
+make_env, probe, refuse_defaults = (
+    script(ROOT / "docker/make_env.py"),
+    script(ROOT / "docker/probe.py"),
+    script(ROOT / "docker/refuse_defaults.py"),
+)
 HEALTHY_S = 180.0
 
 
