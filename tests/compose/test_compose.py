@@ -48,19 +48,21 @@ def test_the_services_are_the_ones_that_a_machine_needs_and_each_is_of_one_kind(
     }
 
 
-@pytest.mark.parametrize("profiles", [(), ("gpu",), ("cpu",), ("s3",), ("cpu", "s3", "tools")])
+@pytest.mark.parametrize("profiles", [("gpu",), ("cpu", "s3", "tools")])
 def test_it_validates_with_each_profile(profiles: tuple[str, ...]) -> None:
     done = config(*(part for name in profiles for part in ("--profile", name)))
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "secret", ["POSTGRES_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY", "ADMIN_PASSWORD", "LLM_API_KEY", "S3_SECRET_KEY"]
-)
-def test_nothing_starts_where_a_secret_is_not_set(secret: str) -> None:
-    done = config(without=secret)
+def test_nothing_starts_where_a_secret_is_not_set() -> None:
+    text = FILE.read_text()
+    for secret in ("POSTGRES_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY", "ADMIN_PASSWORD", "LLM_API_KEY", "S3_SECRET_KEY"):
+        assert f"${{{secret}:?is not set; write .env with make compose-env}}" in text
+        assert set(re.findall(rf"\$\{{{secret}(.)", text)) == {":"}
+        assert f"${{{secret}:-" not in text
+    done = config(without="LLM_API_KEY")
     assert done.returncode != 0
-    assert secret in done.stderr
+    assert "LLM_API_KEY" in done.stderr
     assert "make compose-env" in done.stderr
 
 
@@ -225,8 +227,7 @@ def test_with_an_object_store_the_nights_publish_to_the_bucket_that_was_made() -
     assert services["s3"]["environment"]["AWS_ACCESS_KEY_ID"] == services["scheduler"]["environment"]["AWS_ACCESS_KEY_ID"]
 
 
-def test_the_scheduler_calls_the_interpreter_that_its_image_has() -> None:
-    services = rendered()["services"]
+def test_the_scheduler_calls_the_interpreter_that_its_image_has(services: dict[str, Any]) -> None:
     recipe = (ROOT / services["scheduler"]["build"]["dockerfile"]).read_text()
     assert f"KAR_PYTHON={services['scheduler']['environment']['KAR_PYTHON']} " in recipe
     assert "python -m venv /opt/kar/venv" in (ROOT / services["kar"]["build"]["dockerfile"]).read_text()
