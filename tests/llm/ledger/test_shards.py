@@ -113,3 +113,12 @@ def test_half_a_surrogate_pair_is_replaced_and_stops_nobody(tmp_path: Path) -> N
         ledger.put(answer("l", "NUL \x00 stays"))
         ledger.flush()
         assert {a.text for a in ledger.get_many([key("k"), key("l")]).values()} == {"half ? of a pair", "NUL \x00 stays"}
+
+
+def test_who_asks_beside_others_writes_the_first_shard_that_nobody_writes(tmp_path: Path) -> None:
+    with Ledger.open_beside(tmp_path) as first, Ledger.open_beside(tmp_path) as second:
+        assert (first.path.name, second.path.name) == ("answers.ask-0.sqlite", "answers.ask-1.sqlite")
+        second.put(answer("k"))
+    with Ledger.open_beside(tmp_path) as again, Ledger.open(tmp_path) as main:
+        assert again.path.name == "answers.ask-0.sqlite"
+        assert main.held([key("k")]) == {key("k")}
