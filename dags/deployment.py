@@ -9,6 +9,8 @@ KAR_IMAGE           image of the latter two
 KAR_SHARDS          most shards that a night's questions are split into (10)
 KAR_SHARD_REQUESTS  requests that make one shard (500)
 KAR_SCHEDULE        cron expression of the nights ("0 1 * * *")
+KAR_CATCH_UP_FROM   oldest date whose night is made up for when the scheduler finds it missing, as after days without one; empty: only
+                    the newest
 KAR_TIMEZONE        time zone of the cron expression (UTC); partition dates are UTC days whatever it says
 KAR_PUBLISH_BY      HH:MM in UTC by which a night's release is due ("06:00"); empty: no deadline
 KAR_PUBLISH_RESERVE minutes kept of that for what follows the questions: judging, encoding, publishing (45)
@@ -21,6 +23,7 @@ KAR_LLM_CONNECTION  Airflow connection whose password is the API key; empty: KAR
 KAR_SOURCES_MARKER  file that says a date's source tables are complete, with {date} in its path; empty: nothing is waited for
 KAR_NOTIFY          command that gets each message on its standard input; empty: the task's log alone
 KAR_FORGET_REQUESTS folder whose user.txt and item.txt name whom to forget, one id a line
+KAR_LINEAGE         1: kar's stages tell OpenLineage of themselves, as part of their task's run; where to: OPENLINEAGE_URL, OPENLINEAGE_CONFIG
 """
 
 from __future__ import annotations
@@ -40,6 +43,10 @@ POOLS = ("kar", "kar_llm", "kar_gpu", "kar_publish")
 """The pools that pools.json makes: any work, questions to the language model, encoding and training, what moves CURRENT."""
 
 
+_LINEAGE = ("KAR_LINEAGE", "OPENLINEAGE_URL", "OPENLINEAGE_ENDPOINT", "OPENLINEAGE_CONFIG")
+"""None of them secret: a key belongs into the file that the last one names."""
+
+
 class DeploymentError(ValueError):
     """A KAR_* variable that the DAGs cannot work with. Airflow shows it as the DAG file's import error."""
 
@@ -55,8 +62,10 @@ class Deployment:
 
     Args:
         python: interpreter for `python -m kar`; within `image` where the runner is not subprocess.
+        catch_up_from: missing nights from this date on are run, the oldest first; None: only the newest one is.
         publish_by: time of day in UTC; None: no deadline.
         overrides: values of --set that every kar command gets.
+        lineage: variables that switch kar's own lineage on; empty: it is off.
     """
 
     python: str = sys.executable
@@ -68,6 +77,7 @@ class Deployment:
     shards: int = 10
     shard_requests: int = 500
     schedule: str = "0 1 * * *"
+    catch_up_from: dt.date | None = None
     timezone: str = "UTC"
     publish_by: dt.time | None = dt.time(6)
     publish_reserve: dt.timedelta = dt.timedelta(minutes=45)
@@ -80,6 +90,14 @@ class Deployment:
     sources_marker: str = ""
     notify: str = ""
     forget_requests: str = ""
+    lineage: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def first_night(self) -> dt.datetime:
+        """The schedule's start: the first night that runs is for the first day that ends after it."""
+        if self.catch_up_from is None:
+            return dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+        return dt.datetime.combine(self.catch_up_from + dt.timedelta(days=1), dt.time(), dt.UTC)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Deployment:
@@ -100,6 +118,7 @@ class Deployment:
             shards=_whole(environ, "KAR_SHARDS", 10),
             shard_requests=_whole(environ, "KAR_SHARD_REQUESTS", 500),
             schedule=environ.get("KAR_SCHEDULE") or "0 1 * * *",
+            catch_up_from=_date(environ, "KAR_CATCH_UP_FROM"),
             timezone=environ.get("KAR_TIMEZONE") or "UTC",
             publish_by=_time_of_day(environ, "KAR_PUBLISH_BY", "06:00"),
             publish_reserve=dt.timedelta(minutes=_whole(environ, "KAR_PUBLISH_RESERVE", 45, least=0)),
@@ -112,6 +131,7 @@ class Deployment:
             sources_marker=environ.get("KAR_SOURCES_MARKER", ""),
             notify=_command(environ, "KAR_NOTIFY"),
             forget_requests=environ.get("KAR_FORGET_REQUESTS", ""),
+            lineage=tuple((name, environ[name]) for name in _LINEAGE if environ.get("KAR_LINEAGE") and environ.get(name)),
         )
         _hold_together(found)
         return found
@@ -159,6 +179,16 @@ def _time_of_day(environ: Mapping[str, str], name: str, default: str) -> dt.time
         return dt.time.fromisoformat(text)
     except ValueError:
         raise DeploymentError(f"{name}={text}", f"set {name} to a time of day in UTC, HH:MM, or to nothing") from None
+
+
+def _date(environ: Mapping[str, str], name: str) -> dt.date | None:
+    text = environ.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise DeploymentError(f"{name}={text}", f"set {name} to a date, YYYY-MM-DD, or to nothing") from None
 
 
 def _command(environ: Mapping[str, str], name: str) -> str:

@@ -51,7 +51,7 @@ class NothingRuns(Wait):
 @dag(
     dag_id="kar_maintenance",
     schedule=os.environ.get("KAR_MAINTENANCE_SCHEDULE") or "0 12 * * *",
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    # no start_date: a scheduler that begins now waits for the next time, and does not make up for the one that was
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,

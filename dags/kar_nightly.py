@@ -83,8 +83,8 @@ def announce(context: Any, result: Any = None) -> None:
 @dag(
     dag_id="kar_nightly",
     schedule=CronPartitionTimetable(HERE.schedule, timezone=HERE.timezone, run_offset=-1, key_format="%Y-%m-%d"),
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-    catchup=False,
+    start_date=HERE.first_night,
+    catchup=HERE.catch_up_from is not None,
     max_active_runs=1,
     doc_md=__doc__,
     tags=["kar"],

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kar import flow, log
+from kar import flow, lineage, log
 from kar import run as runner
 from kar.bill import Bill, asked
 from kar.errors import BackfillError, KarError
@@ -65,7 +65,8 @@ def foresee(settings: Settings, home: Home, dates: list[dt.date], clock: Clock) 
         _link(home, scratch)
         found = []
         for date in dates:
-            runner.run_all(settings, scratch, date, clock, list(flow.PLANNING))
+            with lineage.rehearsal():
+                runner.run_all(settings, scratch, date, clock, list(flow.PLANNING))
             whole, held, paid = asked(scratch, scratch.partition("prompts", date))
             if paid.requests or not scratch.partition("knowledge", date).exists():
                 _answer_all(settings, scratch, date, clock())

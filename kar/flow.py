@@ -256,6 +256,7 @@ REPORT = Stage(
         Read("adaptor", "epoch", "latest"),
         Read("adaptor", "gate_weight", "latest"),
         Read("adaptor", "view_use", "latest"),
+        Read("adaptor", "study", "latest"),
         Read("features", "release"),
     ),
     writes=(),

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from kar import flow, log
+from kar import flow, lineage, log
 from kar.errors import GateFailed, NotMade, StageError
 from kar.flow import Read, Stage
 from kar.settings import Settings
@@ -92,7 +92,8 @@ def run_held(name: str, settings: Settings, home: Home, date: dt.date, as_of: dt
     if partition.exists() and (made := Manifest.read(partition.manifest_path)).recipe_sha == json_sha(recipe):
         log.info(f"{name}: nothing to do", date=date, rows={t: v["rows"] for t, v in made.tables.items()})
         return made
-    return _make(stage, module, settings, inputs, partition, recipe)
+    with lineage.told(inputs, recipe, partition):
+        return _make(stage, module, settings, inputs, partition, recipe)
 
 
 def inputs_of(stage: Stage, settings: Settings, home: Home, date: dt.date, as_of: dt.datetime) -> Inputs:

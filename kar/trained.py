@@ -14,6 +14,8 @@ from kar.release.layout import whole
 from kar.settings import Settings
 from kar.show import aligned, made
 from kar.store import Home, Manifest, Partition, trainings
+from kar.store.locking import locked
+from kar.text.variants import load_splits
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def due(settings: Settings, home: Home, date: dt.date) -> Due:
 
     Raises:
         StageError: a manifest or somebody's word on a training cannot be read.
+        TemplateError: a template that is missing or wrong.
     """
     used = trainings.latest_promoted(home, date)
     reason = "no training yet" if used is None else _reason(settings, home, used, date)
@@ -86,15 +89,19 @@ def _encoders(home: Home, date: dt.date, views: list[str]) -> set[str]:
 
 
 def _new_template(settings: Settings, home: Home, training: Partition, date: dt.date) -> str:
-    """The first view with texts of a template that the training met none of; empty: there is none, or the training does not say what it met."""
+    """The first view whose texts are written by a template that the training met none of; empty: there is none, or it does not say what it met.
+
+    Texts of a template that is no longer in use are no reason, although another training met them: the next one would not meet them either.
+    """
     met: dict[str, dict[str, int]] = Manifest.read(training.manifest_path).figures.get("templates") or {}
     partition = home.latest("knowledge", date)
     if not met or partition is None:
         return ""
+    in_use = {split.view: {template.version for template in split.templates} for split in load_splits(settings)}
     table = pq.read_table(partition.table("knowledge"), columns=["view", "template_version"])
     for view in sorted({whole(view) for view in [*settings.adaptor.user_views, *settings.adaptor.item_views]}):
         now = set(pc.unique(table.filter(pc.equal(table.column("view"), view)).column("template_version")).to_pylist())
-        if now - met.get(view, {}).keys():
+        if (now & in_use.get(view, now)) - met.get(view, {}).keys():  # imported texts have no template in use
             return view
     return ""
 
@@ -186,11 +193,13 @@ def decide(home: Home, date: dt.date, is_promoted: bool, now: dt.datetime, why: 
 
     Raises:
         NotMade: there is no training of that date.
+        AlreadyRunning: it is being made anew.
     """
     partition = made(home, trainings.STAGE, date)
-    if trainings.is_held_back(partition) != is_promoted:
-        return f"the training of {date} is {'promoted' if is_promoted else 'held back'} already"
-    trainings.decide(partition, is_promoted, now, why)
+    with locked(partition.lock, f"the training of {date} is being made anew", "wait for it: it is judged anew"):
+        if trainings.is_held_back(partition) != is_promoted:
+            return f"the training of {date} is {'promoted' if is_promoted else 'held back'} already"
+        trainings.decide(partition, is_promoted, now, why)
     used = trainings.latest_promoted(home, dt.date.max)
     now_used = f"the one in use is that of {used.date}" if used is not None else "none is in use now"
     return f"the training of {date} is {'promoted' if is_promoted else 'held back'}; {now_used}"

@@ -11,7 +11,7 @@
     test users    users on test, as a count; their results are not looked at
 
 Judged on valid alone: test says whether the knowledge helped, once, and chooses nothing. A check without a measurement is passed: an arm that was
-not trained, no training before, too few users for an AUC to mean anything.
+not trained, no training before, too few users or examples for an AUC to mean anything.
 """
 
 from __future__ import annotations
@@ -90,10 +90,9 @@ def judge(now: Measured, last: Measured | None, limits: TrainingGateSettings) ->
 
 def _verdicts(now: Measured, last: Measured | None, limits: TrainingGateSettings) -> Iterator[GateVerdict]:
     yield at_most("finite", now.not_finite, 0, f"of {now.seed_count * now.examples} predictions on valid those that are no finite number")
-    if now.auc is None or now.users < limits.min_valid_users:
-        few = f"{now.users} users on valid, fewer than {limits.min_valid_users}"
+    if now.auc is None or (few := _few(now, limits)):
         for check in ("auc", "over base", "since last"):
-            yield unmeasured(check, "the arm knowledge was not trained" if now.auc is None else few)
+            yield unmeasured(check, "the arm knowledge was not trained" if now.auc is None else f"valid has {few}")
     else:
         yield _auc(now, now.auc, limits)
         yield _over_base(now, now.auc, limits)
@@ -105,6 +104,13 @@ def _verdicts(now: Measured, last: Measured | None, limits: TrainingGateSettings
             "covered", now.covered_share, limits.min_covered_share, f"share of {now.examples} valid examples that meet knowledge"
         )
     yield at_least("test users", now.test_users, limits.min_test_users, "users on test")
+
+
+def _few(of: Measured, limits: TrainingGateSettings) -> str:
+    """What there is too little of for an AUC to mean anything; empty: there is enough."""
+    if of.users < limits.min_valid_users:
+        return f"{of.users} users, fewer than {limits.min_valid_users}"
+    return f"{of.examples} examples, fewer than {limits.min_valid_examples}" if of.examples < limits.min_valid_examples else ""
 
 
 def _auc(now: Measured, auc: float, limits: TrainingGateSettings) -> GateVerdict:
@@ -128,8 +134,8 @@ def _since_last(now: Measured, auc: float, last: Measured | None, limits: Traini
         return unmeasured("since last", "no training that was measured is in use to hold it against")
     if (now.protocol, now.base) != (last.protocol, last.base):
         return unmeasured("since last", f"the training of {last.date} has other rules of label, split or base")
-    if last.users < limits.min_valid_users:
-        return unmeasured("since last", f"the training of {last.date} had {last.users} users on valid, fewer than {limits.min_valid_users}")
+    if few := _few(last, limits):
+        return unmeasured("since last", f"valid of the training of {last.date} had {few}")
     if not math.isfinite(auc):
         return unmeasured("since last", "AUC on valid is not defined")
     what = f"AUC on valid {auc:.4f}, of the training of {last.date} ({last.backbone}) {last.auc:.4f}; the difference"

@@ -21,7 +21,7 @@ GOOD = Measured(
     base_auc=0.74,
     seed_count=2,
     users=40,
-    examples=500,
+    examples=2_000,
     test_users=50,
     covered_share=0.6,
     not_finite=0,
@@ -85,10 +85,18 @@ def test_of_fewer_users_than_the_limit_no_auc_is_held_against_anything() -> None
     assert failed(bad, min_valid_users=29) == ["auc", "over base", "since last"]
 
 
+def test_nor_of_fewer_examples_than_the_limit() -> None:
+    bad = replace(GOOD, auc=0.1, examples=999)
+    assert failed(bad) == []
+    assert verdicts(bad)["auc"].why == "valid has 999 examples, fewer than 1000"
+    assert failed(replace(bad, examples=1000)) == ["auc", "over base", "since last"]
+    assert failed(bad, min_valid_examples=999) == ["auc", "over base", "since last"]
+
+
 def test_an_auc_that_is_not_defined_fails_where_there_are_users_enough_and_is_not_measured_elsewhere() -> None:
     one_label = replace(GOOD, auc=math.nan, base_auc=math.nan)
     assert failed(one_label) == ["auc"]
-    assert "all 500 examples have one label" in verdicts(one_label)["auc"].why
+    assert "all 2000 examples have one label" in verdicts(one_label)["auc"].why
     assert failed(replace(one_label, users=3)) == []
 
 
@@ -99,7 +107,7 @@ def test_what_was_not_trained_or_not_measured_is_passed() -> None:
     assert verdicts(replace(GOOD, covered_share=None))["covered"].measured is None
 
 
-@pytest.mark.parametrize("changed", [{"protocol": "others"}, {"base": "rich"}, {"users": 5}, {"auc": None}])
+@pytest.mark.parametrize("changed", [{"protocol": "others"}, {"base": "rich"}, {"users": 5}, {"examples": 5}, {"auc": None}])
 def test_a_last_training_that_cannot_be_compared_with_is_not(changed: dict[str, Any]) -> None:
     high = replace(LAST, auc=0.99)
     assert failed(GOOD, high) == ["since last"]

@@ -12,13 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import kar.release
-from kar import flow, show, trained
+from kar import flow, released, show, trained
 from kar import run as runner
 from kar.errors import GateFailed, NotMade
 from kar.evaluation import evaluation, text
+from kar.observed import registry
 from kar.settings import Settings
 from kar.store import Home, Manifest, trainings
+from kar.text.variants import load_splits
 from tests import world
+from tests.test_observed import said
 
 DAY = world.LAST_DAY
 NEXT = DAY + dt.timedelta(days=1)
@@ -37,7 +40,7 @@ def settings_of(folder: Path, gate: dict[str, object] | None = None, **adaptor: 
     )
 
 
-BAD = {"min_valid_users": 1, "min_auc": 1.0}
+BAD = {"min_valid_users": 1, "min_valid_examples": 1, "min_auc": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +221,16 @@ def test_texts_of_a_template_that_the_training_never_met_make_it_due(home: Home,
     assert trained.due(settings, home, NEXT).why == "another template of item.facts"
 
 
+@pytest.mark.parametrize(("is_in_use", "is_due"), [(True, True), (False, False)])
+def test_leftovers_of_a_template_that_is_no_longer_in_use_make_nothing_due(made: Path, home: Home, is_in_use: bool, is_due: bool) -> None:
+    asking = world.settings(made / "data", adaptor={"user_views": []})
+    version = {split.view: split.templates[0].version for split in load_splits(asking)}["item.facts"] if is_in_use else "item.facts@0:old"
+    path = only_good(home).partition("knowledge", NEXT).table("knowledge")
+    rows = [{**row, "template_version": version} for row in pq.read_table(path).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
+    assert trained.due(asking, home, NEXT).due is is_due
+
+
 def test_another_view_or_backbone_makes_a_training_due(made: Path, home: Home) -> None:
     only_good(home)
     assert trained.due(settings_of(made / "data", item_views=["item.facts", "item.tags"]), home, NEXT).why == "another view: item.tags"
@@ -229,6 +242,65 @@ def test_a_held_back_training_that_is_good_for_the_night_is_not_trained_again_ev
     assert (found.due, found.training) == (False, DAY.isoformat())
     assert f"older than 14 days, but that of {NEXT} is held back: auc" in found.why
     assert trained.due(settings, home, NEXT + dt.timedelta(days=15)).due
+
+
+# ---- what is served is said from CURRENT
+
+
+def page_of(home: Home, day: dt.date) -> str:
+    return (home.partition("report", day).path / "index.html").read_text()
+
+
+def test_after_a_promotion_by_date_every_reader_tells_what_is_served(home: Home, settings: Settings) -> None:
+    quiet = settings.model_copy(update={"features": settings.features.model_copy(update={"promote": False})})
+    first = kar.release.open(home.published).id
+    runner.run_all(quiet, home, NEXT, lambda: LATER, ["features", "report"])
+    second = released.of_date(home, NEXT)
+    assert kar.release.open(home.published).id == first != second
+    assert f"{second}  (not promoted)" in show.finished(home, NEXT)
+    assert "It is published, but CURRENT points elsewhere." in page_of(home, NEXT)
+
+    done = released.promote_date(home, NEXT, LATER)
+    assert (done.is_promoted, done.served) == (True, second)
+    assert not pq.read_table(home.partition("features", NEXT).table("release")).to_pylist()[0]["is_promoted"], "as it was at publication"
+    assert f"{second}  (CURRENT)" in show.finished(home, NEXT)
+    assert f"{first}  (not promoted)" in show.finished(home, DAY)
+    assert said(registry(settings, home))["kar_release_info"] == {(second, kar.release.open(home.published).space_id): 1}
+    assert [one.id for one in kar.release.list_releases(home.published) if one.is_current] == [second]
+
+    runner.run_stage("report", quiet, home, NEXT, LATER)
+    assert f"CURRENT points at it, since {LATER:%Y-%m-%d %H:%M:%S} UTC." in page_of(home, NEXT)
+    made_at = Manifest.read(home.partition("report", NEXT).manifest_path).made_at
+    runner.run_stage("report", quiet, home, NEXT, LATER + dt.timedelta(hours=3))
+    assert Manifest.read(home.partition("report", NEXT).manifest_path).made_at == made_at
+
+
+def test_a_later_promotion_makes_no_page_of_a_past_night_again(home: Home, settings: Settings) -> None:
+    before = Manifest.read(home.partition("report", DAY).manifest_path)
+    assert "CURRENT points at it, since" in page_of(home, DAY)
+    runner.run_all(settings, home, NEXT, lambda: LATER, ["features", "report"])
+    assert kar.release.open(home.published).id == released.of_date(home, NEXT)
+    good = settings.model_copy(update={"adaptor": settings.adaptor})
+    assert runner.run_stage("report", good, home, DAY, LATER) == before
+
+
+def test_a_release_that_its_gate_held_back_is_said_to_be_until_it_is_served(home: Home, settings: Settings) -> None:
+    strict = settings.features.gate.model_copy(update={"min_sample": 2, "max_mean_cosine": 0.01})
+    held = settings.model_copy(update={"features": settings.features.model_copy(update={"promote": False, "gate": strict})})
+    runner.run_all(held, home, NEXT, lambda: LATER, ["features", "report"])
+    checks = [one["check"] for one in released.gate_of_date(home, NEXT) if not one["is_passed"]]
+    assert checks[0].startswith("collapse ")
+    line = f"not served: release {released.of_date(home, NEXT)}, failed: {', '.join(checks)}"
+    assert line in show.subject(settings, home, "item", "3", DAY)
+    assert "(not promoted, failed: collapse" in show.finished(home, NEXT)
+    assert "so the release is published and the last one is still served" in page_of(home, NEXT)
+    with pytest.raises(GateFailed, match="checks failed: collapse"):
+        released.promote_date(home, NEXT, LATER)
+    released.promote_date(home, NEXT, LATER, despite_gate=True)
+    assert line not in show.subject(settings, home, "item", "3", DAY)
+    assert "(CURRENT)" in show.finished(home, NEXT)
+    runner.run_stage("report", held, home, NEXT, LATER)
+    assert "is still served" not in page_of(home, NEXT)
 
 
 # ---- the command
@@ -245,21 +317,35 @@ imports = {{ "item.facts" = "{made / "data" / "facts.jsonl"}" }}
 [adaptor]
 backbones = ["fibinet"]
 user_views = []
+arms = ["base", "knowledge"]
+epochs = 1
+resamples = 100
+embedding_dim = 8
+expert_hidden = 8
+mlp = [8]
+threads = 1
+gate = {{ min_valid_users = 1, min_valid_examples = 1, min_auc = 1.0 }}
 """
     (folder / "world.toml").write_text(SETTINGS.format(folder=made / "data", prompts=ROOT / "prompts") + more)
     on = ("-s", "world.toml")
 
-    def said(*arguments: str) -> str:
+    def told(*arguments: str) -> str:
         done = command(folder, "training", *arguments, *on)
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
         return done.stdout
 
-    due = json.loads(said("due", "--date", NEXT.isoformat(), "--json").splitlines()[-1])
+    due = json.loads(told("due", "--date", NEXT.isoformat(), "--json").splitlines()[-1])
     assert (due["due"], due["training"]) == (False, DAY.isoformat())
-    assert [one["state"] for one in json.loads(said("list", "--json"))] == ["held back", "in use"]
-    assert "is promoted; the one in use" in said("promote", "--date", NEXT.isoformat(), "--why", "a look")
-    assert "is held back; the one in use" in said("hold", "--date", NEXT.isoformat())
-    assert "held back" in said("list")
+    assert [one["state"] for one in json.loads(told("list", "--json"))] == ["held back", "in use"]
+    assert "is promoted; the one in use" in told("promote", "--date", NEXT.isoformat(), "--why", "a look")
+    assert "is held back; the one in use" in told("hold", "--date", NEXT.isoformat())
+    assert "held back" in told("list")
+    ended = command(folder, "run", "adaptor", "--date", NEXT.isoformat(), "--json", *on)
+    assert ended.returncode == 3, ended.stderr
+    outcome = json.loads(ended.stdout.splitlines()[-1])
+    assert (outcome["stage"], outcome["figures"]["held_back"]) == ("adaptor", True)
+    assert f"the training of {NEXT} is made and held back, and that of {DAY} stays in use: auc" in ended.stderr
+    assert command(folder, "run", "adaptor", "--date", NEXT.isoformat(), *on).returncode == 3, "a second time, without training"
     missing = command(folder, "training", "promote", "--date", "2026-01-01", *on)
     assert missing.returncode == 1
     assert "adaptor has not been made for 2026-01-01" in missing.stderr

@@ -89,6 +89,9 @@ def compact(settings: SettingsPath, override: Overrides = None, home: Root = Non
     from kar.store.forgotten import nobody_is_forgotten
 
     place = open_scenario(settings, override, home)[1]
+    if not place.ledger.is_dir():
+        say(f"there is no ledger in {place.path} yet: nothing to compact")
+        return
     with nobody_is_forgotten(place):
         done = ledger.compact_all(place.ledger)
     say(f"{done.rows:,} rows of {done.shards:,} shards moved; {done.parts_before:,} parts before, {done.parts:,} now")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, day, now, open_scenario, releases_of, say
+from kar.cli.options import Overrides, Root, SettingsPath, as_line, day, now, open_scenario, releases_of, say
 
 if TYPE_CHECKING:
     from kar.store import Home
@@ -107,7 +106,7 @@ def promote(
         from kar.released import promote_date
 
         done = promote_date(place, day(date), now(), despite_gate=despite_gate, wait_s=loaded.features.publisher_wait_s)
-        say(json.dumps(asdict(done)) if as_json else done.why or f"{done.release_id} is served")
+        say(as_line(asdict(done)) if as_json else done.why or f"{done.release_id} is served")
         return
     name = _named(place, release_id)
     was = _served_now(place)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
+from kar.cli.options import AsJson, Date, Overrides, Root, SettingsPath, as_line, day, now, open_scenario, say
 
 app = typer.Typer(
     help="Trainings of the adaptor: list them, ask whether another is due, promote one against its gate, hold one back.",
     no_args_is_help=True,
 )
-AsJson = Annotated[bool, typer.Option("--json", help="The last line of stdout is JSON, for programs.")]
 OfTraining = Annotated[str, typer.Option("--date", "-d", metavar="DATE", help="Of the training, YYYY-MM-DD.", show_default=False)]
 Why = Annotated[str, typer.Option(help="Whoever wonders later is told so.", show_default="no reason")]
 
@@ -25,7 +23,7 @@ def list_trainings(settings: SettingsPath, as_json: AsJson = False, override: Ov
     from kar.trained import listing, listing_json
 
     place = open_scenario(settings, override, home)[1]
-    say(json.dumps(listing_json(place), ensure_ascii=False) if as_json else listing(place))
+    say(as_line(listing_json(place)) if as_json else listing(place))
 
 
 @app.command("due")
@@ -35,7 +33,7 @@ def due(settings: SettingsPath, date: Date = None, as_json: AsJson = False, over
 
     loaded, place = open_scenario(settings, override, home)
     found = due(loaded, place, day(date))
-    say(json.dumps(asdict(found), ensure_ascii=False) if as_json else f"{'due' if found.due else 'not due'}: {found.why}")
+    say(as_line(asdict(found)) if as_json else f"{'due' if found.due else 'not due'}: {found.why}")
 
 
 @app.command("promote")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -19,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from kar.errors import ModelError
 from kar.model import forms
 from kar.model.adaptor import Form
-from kar.model.backbones import BACKBONES, Backbone, Shape
 from kar.model.knowledge import Float32
-from kar.model.ranker import Ranker
 from kar.model.scoring import score
 from kar.store import file_sha, json_sha
+
+if TYPE_CHECKING:
+    from kar.model.backbones import Backbone
+    from kar.model.ranker import Ranker
 
 _ADAPTOR, _MODEL, _JSON = "adaptor.safetensors", "model.safetensors", "checkpoint.json"
 _FORMAT = 3
@@ -130,6 +132,8 @@ def load(folder: Path) -> Checkpoint:
 
 def load_backbone(folder: Path) -> Backbone:
     """Load a checkpoint's backbone, on the CPU. Raises ModelError as `load` does."""
+    from kar.model.backbones import BACKBONES, Shape  # bring scikit-learn and SciPy, which a night that only adapts must not wait for
+
     document = _document(folder)
     try:
         backbone = BACKBONES[document["origin"]["backbone"]](Shape(**{**document["shape"], "mlp": tuple(document["shape"]["mlp"])}))

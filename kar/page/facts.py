@@ -40,7 +40,7 @@ class Facts:
         settings: today's. What a stage ran with is asked of its manifest first (`ran_with`).
         published: the folder, or the uri in a store, that holds CURRENT and releases/.
         manifests: stage → its manifest; a stage that has none is absent.
-        metric, comparison, calibration, gate_weight, view_use, epoch, release: whole tables, as declared.
+        metric, comparison, calibration, gate_weight, view_use, study, epoch, release: whole tables, as declared.
         example: columns split, label, user_id, has_user_knowledge, has_item_knowledge.
         plan: without the bodies and the evidence.
         knowledge: without the texts and the evidence, but with their `words`.
@@ -67,6 +67,7 @@ class Facts:
     calibration: pa.Table
     gate_weight: pa.Table
     view_use: pa.Table
+    study: pa.Table
     epoch: pa.Table
     example: pa.Table
     plan: pa.Table

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from kar.errors import ReleaseCorrupt, ReleaseNotFound
 from kar.release import layout
 from kar.release.hashes import hash_ids
+from kar.release.ids import same_texts
 
 _DO = "do not use it; publish again, or serve another: kar release rollback ID"
 ID, BASE_ROW, HASH, HASH_ROW = "id", "base_row", "hash", "hash_row"
@@ -154,9 +155,3 @@ def _ranks(known: pa.Array, wanted: pa.Array) -> np.ndarray:
     order = pc.sort_indices(pa.concat_arrays([known, wanted])).to_numpy()
     places: np.ndarray = np.flatnonzero(order >= len(known)) - np.arange(len(wanted))
     return places
-
-
-def same_texts(left: pa.Array, left_rows: np.ndarray, right: pa.Array, right_rows: np.ndarray) -> np.ndarray:
-    """bool [len(left_rows)]: whether left[left_rows] equals right[right_rows]."""
-    equal: np.ndarray = pc.equal(left.take(pa.array(left_rows)), right.take(pa.array(right_rows))).to_numpy(zero_copy_only=False)
-    return equal

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 from kar.errors import ReleaseCorrupt, ReleaseNotFound
 from kar.release import hashes, layout, manifest
 from kar.release.ids import IdIndex, Ids, as_ids
-from kar.release.index import PartIndex
+from kar.release.index import HASH, HASH_ROW, PartIndex
 from kar.release.layout import Kind, Side
 from kar.release.overlay import Overlay
 from kar.release.pages import let_go
 
 _DO = "serve another: kar release rollback ID"
-_WHOLE_FROM = 4  # a question of more than 1 / so many of all ids is answered by one pass over them
+_WHOLE_FROM = 4  # once more than 1 / so many of all ids were asked for, a table of all of them answers; before, each part's mapped index
 
 
 class Logical:
@@ -47,6 +47,7 @@ class Logical:
         self._row_of_place: np.ndarray | None = None
         self._firsts = np.cumsum([0, *(part.rows for part in self.parts)])  # the place of each part's first row
         self._search: IdIndex | None = None
+        self._asked = 0  # ids, in all questions so far
 
     @property
     def is_plain(self) -> bool:
@@ -61,7 +62,8 @@ class Logical:
     def rows(self, wanted: Ids) -> np.ndarray:
         """int64 [len(wanted)]: row of each id, -1 where there is none of it, or null. Raises ReleaseError for ids of another type."""
         values = as_ids(wanted, self._id_type, self.side)
-        if not self._has_layers or self._search is not None or len(values) * _WHOLE_FROM > self.count or values.null_count:
+        self._asked += len(values)
+        if not self._has_layers or self._search is not None or self._asked * _WHOLE_FROM > self.count or values.null_count:
             return self._whole_search().rows(values)
         hashed = hashes.hash_ids(values) if self._id_type != pa.int64() or self._bucket_count > 1 else None
         rows = np.full(len(values), -1, np.int64)
@@ -233,7 +235,9 @@ class Logical:
     def _whole_search(self) -> IdIndex:
         if self._search is None:
             ids = self._ids_at(self.places) if self._has_layers else self.column(layout.id_column(self.side))
-            self._search = IdIndex(ids, self.side)
+            # one part's index file holds the hashes of its texts, in order
+            is_hashed = self._has_layers and self.is_plain and self._id_type != pa.int64()
+            self._search = IdIndex(ids, self.side, (self.index(0).numbers(HASH), self.index(0).numbers(HASH_ROW)) if is_hashed else None)
         return self._search
 
     def _ids_at(self, places: np.ndarray) -> pa.Array:

@@ -1,7 +1,7 @@
 """report: one page that says whether the knowledge helped, and what it cost.
 
 reads   interaction, history, item_profile, plan, request, knowledge, factor_knowledge, refused, pace, knowledge_vector, example, metric, comparison,
-        calibration, epoch, gate_weight, view_use, release
+        calibration, epoch, gate_weight, view_use, study, release
 writes  index.html beside the manifest; no table
 """
 
@@ -74,6 +74,7 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         calibration=inputs.table("calibration"),
         gate_weight=inputs.table("gate_weight"),
         view_use=inputs.table("view_use"),
+        study=inputs.table("study"),
         epoch=inputs.table("epoch"),
         example=_columns(inputs, "example", ["split", "label", "user_id", "has_user_knowledge", "has_item_knowledge"]),
         plan=_columns(inputs, "plan", ["view", "subject_id", "decision", "template_version", "history_shown", "history_dropped"]),

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from deployment import Deployment
@@ -54,6 +56,26 @@ def test_an_exit_code_says_whether_a_retry_may_help(stand_in: Any, code: int, ki
     assert said in str(caught.value)
     assert isinstance(caught.value, AirflowFailException) is (code in (2, 3))
     assert "log of" not in str(caught.value)
+
+
+def test_kar_s_lineage_has_the_task_as_parent_where_airflow_names_one(stand_in: Any) -> None:
+    on = Deployment.from_environment({"KAR_LINEAGE": "1", "OPENLINEAGE_URL": "http://lineage:5000", "OPENLINEAGE_API_KEY": KEY})
+    templates = variables(on)
+    assert KEY not in str(templates)
+    assert (templates["KAR_LINEAGE"], templates["OPENLINEAGE_URL"]) == ("1", "http://lineage:5000")
+    macros = SimpleNamespace(
+        lineage_parent_id=lambda task: f"airflow/{task}/run", lineage_root_parent_id=lambda task: f"airflow/dag of {task}/run"
+    )
+
+    def rendered(name: str, **context: object) -> str:
+        return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(templates[name]).render(task_instance="ask", **context)
+
+    with_provider = {"macros": SimpleNamespace(OpenLineageProviderPlugin=macros)}
+    assert rendered("OPENLINEAGE_PARENT_ID", **with_provider) == "airflow/ask/run"
+    assert rendered("OPENLINEAGE_ROOT_PARENT_ID", **with_provider) == "airflow/dag of ask/run"
+    assert rendered("OPENLINEAGE_PARENT_ID", macros=SimpleNamespace()) == ""
+    off = variables(Deployment.from_environment({"OPENLINEAGE_URL": "http://lineage:5000"}))
+    assert not [name for name in off if "LINEAGE" in name]
 
 
 def test_what_kar_says_is_in_the_log(stand_in: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,11 +73,12 @@ def test_a_server_that_lists_its_models_is_up_and_gets_the_key(models: HTTPServe
 def test_a_server_that_loads_is_waited_for_on_the_time_trigger_alone(models: HTTPServer) -> None:
     models.status = 503  # type: ignore[attr-defined]
     task = up(f"http://127.0.0.1:{models.server_port}/v1", every=dt.timedelta(seconds=5))
+    before = dt.datetime.now(dt.UTC)
     with pytest.raises(TaskDeferred) as deferred:
         task.execute(night())
     path, kwargs = deferred.value.trigger.serialize()
     assert path == "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
-    assert 0 < (kwargs["moment"] - NOW).total_seconds() < 120
+    assert before + task.every <= kwargs["moment"] <= dt.datetime.now(dt.UTC) + task.every
     models.status = 200  # type: ignore[attr-defined]
     resume = getattr(task, deferred.value.method_name)
     assert resume(night(), event=None, **(deferred.value.kwargs or {})) is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -153,3 +155,11 @@ def test_a_description_of_other_widths_is_a_named_error(ranker: Ranker, origin: 
     (tmp_path / "checkpoint.json").write_text(json.dumps(document))
     with pytest.raises(ModelError, match=r"does not fit its checkpoint\.json"):
         (checkpoint.load if section == "adaptor" else checkpoint.load_backbone)(tmp_path)
+
+
+def test_a_night_that_only_adapts_does_not_wait_for_the_rankers_libraries() -> None:
+    look = (
+        "import sys, kar.stages.features, kar.model.checkpoint; print({'deepctr_torch', 'sklearn', 'scipy'} & set(sys.modules) or 'none')"
+    )
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "none"

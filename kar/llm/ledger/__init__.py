@@ -12,7 +12,7 @@ from kar.llm.ledger.answer import Answer, Status
 from kar.llm.ledger.idle import Compacted, compact_all, held_shards
 from kar.llm.ledger.ledger import COMMIT_WINDOW_S, Ledger, look_up
 from kar.llm.ledger.places import file_system_of
-from kar.llm.ledger.stats import Group, Stats, stats
+from kar.llm.ledger.stats import Group, Size, Stats, sizes, stats
 from kar.llm.ledger.transfer import Exported, Merged, export, merge
 from kar.llm.ledger.verify import Verified, verify
 
@@ -24,6 +24,7 @@ __all__ = [
     "Group",
     "Ledger",
     "Merged",
+    "Size",
     "Stats",
     "Status",
     "Verified",
@@ -33,6 +34,7 @@ __all__ = [
     "held_shards",
     "look_up",
     "merge",
+    "sizes",
     "stats",
     "verify",
 ]

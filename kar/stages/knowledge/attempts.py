@@ -26,7 +26,6 @@ from kar.llm.ledger.reading import Reading
 from kar.llm.pace import Pace
 from kar.llm.paces import merged, thinned
 from kar.settings import LLMSettings
-from kar.stages.knowledge.asking import requests_of
 from kar.stages.knowledge.share import Share
 from kar.store import Home, Inputs, Manifest, write_whole
 
@@ -135,7 +134,8 @@ def settled(inputs: Inputs, llm: LLMSettings, attempts: list[Attempt]) -> list[A
         for attempt in attempts:
             if not attempt.is_over:
                 share = Share(attempt.place, attempt.of)
-                keys = [r.key for r in requests_of(inputs) if share.holds(r.key)]
+                planned = (key for part in inputs.stream("request", ["request_key"]) for key in part.column("request_key").to_pylist())
+                keys = [key for key in planned if share.holds(key)]
                 parts = (ledger.every(keys[at : at + _KEYS]) for at in range(0, len(keys), _KEYS))
                 rows = {(row.key, row.started_at, row.ended_at): row for part in parts for own in part.values() for row in own}
                 attempt = counted(attempt, rows.values(), llm)

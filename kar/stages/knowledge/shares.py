@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kar import log
@@ -19,7 +19,6 @@ from kar.llm import arrivals
 from kar.llm.ask import Asked
 from kar.llm.budget import Budget, Planned, Reservation, rest, share_of
 from kar.llm.ledger.reading import Reading
-from kar.llm.stream import Request
 from kar.settings import LLMSettings, Settings
 from kar.stages.knowledge.asking import ask_some, planned_revision, requests_of
 from kar.stages.knowledge.attempts import Attempt, Attempts, by_share, settled, shares_folder, summed
@@ -73,14 +72,14 @@ def ask_share(inputs: Inputs, settings: Settings, share: Share, stop_in_s: float
         if own and own[-1].is_done:
             log.info("ask: nothing to do", date=inputs.date, shard=share)
             return Took(share, own[-1].planned, len(own), summed(own))
-        part, whole, keys = _planned(inputs, share)
-        attempt = Attempt(share.place, share.of, len(own), inputs.as_of, len(keys))
+        planned, part, whole = _planned(inputs, share)
+        attempt = Attempt(share.place, share.of, len(own), inputs.as_of, planned)
         attempts.keep(attempt)
         llm = _until(ends_at, _paid_by(settings.llm, share, before, own, part, whole))
-        asked = _ask(inputs, settings.model_copy(update={"llm": llm}), share, keys)
+        asked = _ask(inputs, settings.model_copy(update={"llm": llm}), share, planned)
         attempt = dataclasses.replace(attempt, is_over=True, asked=asked)
         attempts.keep(attempt)
-        return Took(share, len(keys), len(own) + 1, summed([*own, attempt]))
+        return Took(share, planned, len(own) + 1, summed([*own, attempt]))
 
 
 @contextlib.contextmanager
@@ -105,18 +104,53 @@ def _only_asker(inputs: Inputs, share: Share) -> Iterator[None]:
         yield
 
 
-def _planned(inputs: Inputs, share: Share) -> tuple[Planned, Planned, set[str]]:
-    """What the share takes at most, what the whole plan does, and the share's keys."""
-    keys: set[str] = set()
-    sizes = [[0, 0], [0, 0]]
-    for request in requests_of(inputs):
-        is_own = share.holds(request.key)
-        for size in sizes if is_own else sizes[1:]:
-            size[0] += request.prompt_tokens
-            size[1] += request.answer_tokens
-        if is_own:
-            keys.add(request.key)
-    return Planned(*sizes[0]), Planned(*sizes[1]), keys
+def _planned(inputs: Inputs, share: Share) -> tuple[int, Planned, Planned]:
+    """How many requests the share has, what they take at most, and what the whole plan does."""
+    count, own, all_of_it = 0, [0, 0], [0, 0]
+    for part in _sizes(inputs):
+        for key, *tokens in part:
+            is_own = share.holds(key)
+            count += is_own
+            for size in (own, all_of_it) if is_own else (all_of_it,):
+                size[0] += tokens[0]
+                size[1] += tokens[1]
+    return count, Planned(*own), Planned(*all_of_it)
+
+
+def _sizes(inputs: Inputs) -> Iterator[list[tuple[str, int, int]]]:
+    """Key, prompt and answer tokens of the planned requests, in parts."""
+    names = ["request_key", "prompt_tokens", "answer_tokens"]
+    for part in inputs.stream("request", names):
+        yield list(zip(*(part.column(name).to_pylist() for name in names), strict=True))
+
+
+@dataclass
+class _Held:
+    """What the ledger holds of a share.
+
+    Args:
+        count: requests with a good answer.
+        first: the first without one: its prompt and answer tokens; None: there is none.
+        rest: keys of all without one.
+    """
+
+    count: int = 0
+    first: tuple[int, int] | None = None
+    rest: list[str] = field(default_factory=list)
+
+
+def _held(inputs: Inputs, share: Share) -> _Held:
+    found = _Held()
+    with Reading(inputs.home.ledger) as ledger:
+        for part in _sizes(inputs):
+            own = {key: (prompt, answer) for key, prompt, answer in part if share.holds(key)}
+            held = ledger.held(own)
+            missing = [key for key in own if key not in held]
+            found.count += len(held)
+            found.rest += missing
+            if missing and found.first is None:
+                found.first = own[missing[0]]
+    return found
 
 
 def _paid_by(llm: LLMSettings, share: Share, before: list[Attempt], own: list[Attempt], part: Planned, whole: Planned) -> LLMSettings:
@@ -138,34 +172,30 @@ def _until(ends_at: float | None, llm: LLMSettings) -> LLMSettings:
     return llm.model_copy(update={"deadline_s": left_s if llm.deadline_s is None else min(left_s, llm.deadline_s)})
 
 
-def _ask(inputs: Inputs, settings: Settings, share: Share, keys: set[str]) -> Asked:
-    """Ask those keys; no server is needed where all are held, or where the budget does not reach for the first that is not."""
+def _ask(inputs: Inputs, settings: Settings, share: Share, planned: int) -> Asked:
+    """Ask the share; no server is needed where all is held, or where the budget does not reach for the first that is not."""
     revision, llm = planned_revision(inputs), settings.llm
-    if revision is None or not keys:
+    if revision is None or not planned:
         return Asked()
-    with Reading(inputs.home.ledger) as ledger:
-        held = ledger.held(keys)
+    held = _held(inputs, share)
     if llm.provider == "batch":
-        return Asked(from_ledger=len(held))
-    if first := next((request for request in _mine(inputs, share) if request.key not in held), None):
-        stop = Budget.of(llm).reserve(first.prompt_tokens, first.answer_tokens)
+        return Asked(from_ledger=held.count)
+    if held.first is not None:
+        stop = Budget.of(llm).reserve(*held.first)
         if not isinstance(stop, Reservation):
-            return Asked(from_ledger=len(held), stopped_by=stop)
+            return Asked(from_ledger=held.count, stopped_by=stop)
         if inputs.home.partition("knowledge", inputs.date).exists():  # made before all was asked: it must look at the ledger again
-            arrivals.note(inputs.home, inputs.date, f"share {share}", keys - held, inputs.as_of)
+            arrivals.note(inputs.home, inputs.date, f"share {share}", held.rest, inputs.as_of)
     is_shared = llm.provider == "local" and share.of > 1
     llm = _served_once(llm, share, revision) if is_shared else llm
+    mine = (request for request in requests_of(inputs) if share.holds(request.key))
     try:
-        return ask_some(inputs, settings.model_copy(update={"llm": llm}), _mine(inputs, share), revision, len(keys), is_beside=True)
+        return ask_some(inputs, settings.model_copy(update={"llm": llm}), mine, revision, planned, is_beside=True)
     except ServerUnreachable as error:
         if not is_shared:
             raise
         do = f"serve the model once for all shares (kar serve, at {llm.base_url}), or ask in one: --shard 0/1"
         raise ServerUnreachable(f"a share of several starts no server of its own, and {error.what}", do) from error
-
-
-def _mine(inputs: Inputs, share: Share) -> Iterator[Request]:
-    return (request for request in requests_of(inputs) if share.holds(request.key))
 
 
 def _served_once(llm: LLMSettings, share: Share, revision: str) -> LLMSettings:
