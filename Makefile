@@ -17,7 +17,7 @@ PROTOCOL_time := --set scenario.name=movielens-1m-time --set histories.mode=time
   --set examples.window_days=820 --set examples.valid_share=0.15 --set examples.test_share=0.15
 PROTOCOL_cold_items := --set scenario.name=movielens-1m-cold_items --set examples.held_out_items=0.15 --set adaptor.item_id_dropout=0.15
 
-.PHONY: help setup demo backfill test check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train bench-release lock clean
+.PHONY: help setup demo airflow backfill compose-env compose-smoke test test-airflow check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train bench-release lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,6 +44,13 @@ demo: $(READY) ## the whole flow on MovieLens-100K with a small local model: rel
 	@echo "release  $(KAR_HOME)/movielens-100k/published  (read it with kar.release.open)"
 	@echo "look at  $(BIN)/kar show user 42 --settings settings/movielens-100k.toml"
 
+airflow: $(READY) ## Airflow on this machine, nights of the demo scenario unpaused: [PORT=8080], Ctrl-C stops it
+	$(BIN)/kar fetch movielens-100k
+	$(BIN)/kar fetch model
+	KAR_PYTHON=$(CURDIR)/$(BIN)/python KAR_SETTINGS=$(CURDIR)/settings/movielens-100k.toml KAR_PUBLISH_BY= KAR_SHARDS=1 \
+	  KAR_SET="$$(printf 'sources.folder=%s\nprompts.folder=%s' $(KAR_HOME)/_data/ml-100k $(CURDIR)/prompts)" \
+	  exec $(BIN)/python dags/tools/standalone.py --port $(or $(PORT),8080)
+
 movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLEDGE=dir] [PROTOCOL=per_user|time|cold_items] [SPLIT=json]
 	@test -n "$(DATA)" || { echo "say where MovieLens-1M lies: make movielens-1m DATA=dir [KNOWLEDGE=dir]" >&2; exit 2; }
 	@test "$(origin PROTOCOL_$(PROTOCOL))" != undefined || { echo "PROTOCOL is per_user, time or cold_items" >&2; exit 2; }
@@ -53,13 +60,22 @@ movielens-1m: $(READY) ## the flow on your MovieLens-1M folder: DATA=dir [KNOWLE
 	  $(if $(KNOWLEDGE),--set "knowledge.imports_folder=$(KNOWLEDGE)" --set "knowledge.imports.item.facts=movie_facts_llm.jsonl" \
 	  --set "knowledge.imports.user.preference=user_preferences_llm.jsonl" --set "knowledge.imports_written_by=$(or $(WRITTEN_BY),a large language model)")
 
-backfill: $(READY) ## past dates, both ends included: FROM=date TO=date SETTINGS=file [DRY=1] [PROMOTE=1] [PROVIDER=…] [BUDGET=tokens a date]
+backfill: $(READY) ## past dates, both ends included: FROM=date TO=date SETTINGS=file [DRY=1] [PROMOTE=1] [PROVIDER=…] [BUDGET=tokens a date] [VIA=airflow|kar]
 	@test -n "$(FROM)" -a -n "$(TO)" || { echo "say which dates: make backfill FROM=2026-11-01 TO=2026-11-07 SETTINGS=settings/shop.toml" >&2; exit 2; }
-	$(BIN)/kar backfill --from "$(FROM)" --to "$(TO)" $(if $(SETTINGS),--settings "$(SETTINGS)") $(if $(DRY),--dry-run) $(if $(PROMOTE),--promote) \
-	  $(if $(PROVIDER),--set "llm.provider=$(PROVIDER)") $(if $(BUDGET),--set "llm.token_budget=$(BUDGET)")
+	$(BIN)/python dags/tools/backfill.py --from "$(FROM)" --to "$(TO)" $(if $(SETTINGS),--settings "$(SETTINGS)") $(if $(DRY),--dry-run) $(if $(PROMOTE),--promote) \
+	  $(if $(PROVIDER),--provider "$(PROVIDER)") $(if $(BUDGET),--budget "$(BUDGET)") $(if $(VIA),--via "$(VIA)")
+
+compose-env: ## write .env with fresh secrets for docker-compose.yml; what is there is never overwritten
+	$(PYTHON) docker/make_env.py
+
+compose-smoke: ## build and start the containers, run one night in them, look at what is served, take it all away: needs an engine
+	docker/smoke.sh
 
 test: $(READY) ## all fast tests: no network beyond loopback, no GPU, a few minutes
 	$(BIN)/python -m pytest -n auto
+
+test-airflow: $(READY) ## nights, faults and backfills under a real scheduler on PostgreSQL (Debian's postgresql), about ten minutes
+	$(BIN)/python -m pytest -m airflow -s tests/airflow
 
 test-slow: $(READY) ## the tests with real models and real servers
 	KAR_TEST_HOME=$(KAR_HOME) $(BIN)/python -m pytest -m "slow or integration"
@@ -96,8 +112,8 @@ bench-quality: $(READY) ## measure the quality gate on your texts about MovieLen
 	$(BIN)/python -m benchmarks.quality_gate "$(DATA)" $(if $(OUT),--out $(OUT))
 
 check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template lint, docs against code
-	$(BIN)/ruff check kar dags tests examples benchmarks
-	$(BIN)/ruff format --check kar dags tests examples benchmarks
+	$(BIN)/ruff check kar dags docker tests examples benchmarks
+	$(BIN)/ruff format --check kar dags docker tests examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint --disable-progress-bar -q warehouse
@@ -105,8 +121,9 @@ check: $(READY) ## ruff, format, mypy strict, import contracts, SQL and template
 	$(BIN)/python -m pytest tests/docs
 
 lock: ## resolve pyproject.toml into requirements.lock again (needs uv); torch, its CUDA parts and the peers stay out of it
-	uv pip compile pyproject.toml $(foreach extra,pipeline local browse s3 airflow doors dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
+	uv pip compile pyproject.toml $(foreach extra,pipeline local browse s3 lineage airflow containers doors dev,--extra $(extra)) --universal --python-version 3.11 --no-header --no-annotate --no-emit-package torch \
 	  $$(grep -oE '^(nvidia-[a-z0-9-]+|cuda-[a-z]+|triton)' .lock-left-out | sed 's/^/--no-emit-package /') -o requirements.lock
+	uv pip compile docker/airflow.in --constraint requirements.lock --universal --python-version 3.11 --no-header --no-annotate -o docker/airflow.lock
 
 clean: ## remove .venv and caches; data and paid answers stay
 	rm -rf .venv $(VLLM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

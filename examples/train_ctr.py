@@ -8,7 +8,7 @@ The examples are a Parquet file with the columns user_id, item_id, event_at (UTC
 test) and, if there is one, position (how many events the user had before). The release is joined to each example as of
 its own time, so nothing is served that was not there then, and an example without knowledge keeps its row: a mask says so.
 A lease keeps the releases that it reads from being collected, however long it trains. A study is repeated with --as-of: by the release
-that was served at that instant, whatever has been published since.
+that was served at that instant, or with --release-id by that very one, whatever has been published since.
 
 Which split may be used. The adapted vectors come from an adaptor that was trained jointly with a ranker on the *train*
 examples of kar's own split. Use that very split: with another one, its training examples may stand in your test set.
@@ -223,6 +223,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="with --clock evidence: the release that was served at this instant, such as 2026-11-20T06:00+00:00, instead of now",
     )
     parser.add_argument(
+        "--release-id",
+        metavar="ID",
+        help="with --clock evidence: this very release of the published folder, such as the one whose event started this job, instead of "
+        "the one served now",
+    )
+    parser.add_argument(
         "--lease-s", type=float, default=600, help="seconds that the releases stay if this job dies; renewed while it lives; 0: no lease"
     )
     parser.add_argument("--epochs", type=int, default=12, help="at most so many; the best on valid is kept (default 12)")
@@ -231,8 +237,15 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of weights, shuffling and resampling (default 1)")
     parser.add_argument("--threads", type=int, default=1, help="of torch; more do not help a model this small (default 1)")
     args = parser.parse_args(argv)
-    if args.as_of is not None and args.clock != "evidence":
-        parser.error("--as-of chooses one release: say --clock evidence; --clock published takes for each example the one of its time")
+    if args.as_of is not None and args.release_id is not None:
+        parser.error("--as-of and --release-id both choose the release: say one of them")
+    for option, chosen in (("--as-of", args.as_of), ("--release-id", args.release_id)):
+        if chosen is not None and args.clock != "evidence":
+            parser.error(
+                f"{option} chooses one release: say --clock evidence; --clock published takes for each example the one of its time"
+            )
+    if args.release_id is not None and (not args.release_id or Path(args.release_id).name != args.release_id):
+        parser.error(f"--release-id {args.release_id!r} is no release's name, such as 2026-11-19-0123456789ab")
     return args
 
 
@@ -246,6 +259,11 @@ def instant(text: str) -> dt.datetime:
 
 def joined_with(args: argparse.Namespace, examples: pa.Table) -> kar.release.Joined:
     """The examples with what may serve each."""
+    if args.release_id is not None:
+        folder = args.release / "releases" / args.release_id
+        if not folder.is_dir():
+            raise JobError(f"{args.release} holds no release {args.release_id} (any more); kar release list says which there are")
+        return kar.release.join(folder, examples, clock=args.clock)
     if args.as_of is None:
         return kar.release.join(args.release, examples, clock=args.clock)
     return kar.release.join(kar.release.open(args.release, as_of=args.as_of).path, examples, clock=args.clock)

@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kar import flow, log
+from kar import flow, lineage, log
 from kar import run as runner
 from kar.bill import Bill, asked
 from kar.errors import BackfillError, KarError
+from kar.release.remote import service
 from kar.settings import Settings
 from kar.show import aligned
-from kar.store import Home, Manifest, Output, Partition
+from kar.store import Home, Manifest, Output, Partition, trainings
 from kar.tables import TABLES
 
 Clock = Callable[[], dt.datetime]
@@ -64,11 +65,12 @@ def foresee(settings: Settings, home: Home, dates: list[dt.date], clock: Clock) 
         _link(home, scratch)
         found = []
         for date in dates:
-            runner.run_all(settings, scratch, date, clock, list(flow.PLANNING))
+            with lineage.rehearsal():
+                runner.run_all(settings, scratch, date, clock, list(flow.PLANNING))
             whole, held, paid = asked(scratch, scratch.partition("prompts", date))
             if paid.requests or not scratch.partition("knowledge", date).exists():
                 _answer_all(settings, scratch, date, clock())
-            found.append(Foreseen(date, whole, held, paid, home.latest("adaptor", date) is not None))
+            found.append(Foreseen(date, whole, held, paid, trainings.latest_promoted(home, date) is not None))
         return found
     finally:
         shutil.rmtree(scratch.root, ignore_errors=True)
@@ -106,7 +108,7 @@ def backfill(settings: Settings, home: Home, dates: list[dt.date], clock: Clock,
     ours = settings.model_copy(update={"features": settings.features.model_copy(update={"promote": promote})})
     said = []
     for date in dates:
-        publishes = home.latest("adaptor", date) is not None
+        publishes = trainings.latest_promoted(home, date) is not None
         try:
             made = runner.run_all(ours, home, date, clock, [*flow.NIGHTLY, *(flow.PUBLISHING if publishes else ())])
         except KarError as error:
@@ -122,8 +124,9 @@ def _line(home: Home, date: dt.date, made: dict[str, Manifest]) -> str:
     if "features" not in made:
         return f"{line}, no release: no training at or before this date"
     row = pq.read_table(home.partition("features", date).table("release")).to_pylist()[0]
-    marks = ["reconstructed"] * row["is_reconstructed"] + ["CURRENT"] * row["is_promoted"]
-    failed = made["features"].figures.get("gate_failed") or []
+    is_served = service(home.releases_at, row["release_id"]).is_now
+    marks = ["reconstructed"] * row["is_reconstructed"] + ["CURRENT"] * is_served
+    failed = [] if is_served else made["features"].figures.get("gate_failed") or []
     held = f", not promoted: the gate's checks {', '.join(failed)} failed" if failed else ""
     return f"{line}, release {row['release_id']}{' (' + ', '.join(marks) + ')' if marks else ''}{held}"
 

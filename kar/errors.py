@@ -2,7 +2,7 @@
 
 A message says what is wrong, where, and what to do. Whatever is raised from here ends as exit code 1 and one
 paragraph on stderr, never as a traceback; wrong usage of the command line is exit code 2; GateFailed, where all work is
-done and only the promotion is missing, is exit code 3.
+done and a gate holds its result back, is exit code 3.
 
     KarError
     ├── SettingsError          the settings file: unknown key, wrong type, missing file, bad label rule
@@ -29,7 +29,7 @@ done and only the promotion is missing, is exit code 3.
         ├── ReleaseBusy        another process publishes, or moved CURRENT meanwhile; the message says which
         ├── ReleaseCorrupt     a digest, a row count or a schema differs from the manifest
         ├── SpaceMismatch      vectors of two spaces were about to be mixed
-        ├── GateFailed         a release is published, but a check of the promotion gate keeps the last one served
+        ├── GateFailed         a check of a promotion gate keeps a release from being served, or a training from being used
         └── StoreError         the object store does not answer, refuses, or cannot be written from here
 """
 

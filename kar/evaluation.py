@@ -21,7 +21,7 @@ from kar.page.numbers import DASH, count, fixed, p_value, signed
 from kar.release.layout import whole
 from kar.settings import AdaptorSettings, Settings
 from kar.show import aligned, made
-from kar.store import Home, Manifest, Partition
+from kar.store import Home, Manifest, Partition, trainings
 from kar.verdict import OVER, verdict, written_tokens
 
 _CURVE = ("base", "text", "permuted")
@@ -75,6 +75,7 @@ def evaluation(settings: Settings, home: Home, date: dt.date | None) -> Told:
             "test_head_share": manifest.figures.get("test_head_share"),
             "cost": cost,
             "runs": runs,
+            "held_back": trainings.why_held_back(partition),
             "warnings": manifest.warnings,
         }
     )
@@ -136,6 +137,8 @@ def text(told: Told) -> str:
     for run in reversed(told["runs"]):  # the published one last: it is nearest to the prompt
         lines += ["", *_run(run)]
     lines += ["", *(f"warning  {sentence}" for sentence in told["warnings"])]
+    if told["held_back"]:
+        lines.append(f"held back, so neither releases nor reports use this training: {told['held_back']}")
     published = next((run for run in told["runs"] if run["is_published"]), None)
     verdict_ = published["verdict"] if published else {"sentence": "The published backbone was not trained.", "power": ""}
     lines.append(f"verdict  {verdict_['sentence']}")

@@ -7,7 +7,7 @@ A stage has one name in six places: module `kar/stages/<name>.py`, settings sect
     same      date D
     snapshot  the date whose knowledge the training examples may meet: D itself in `per_user` mode,
               D − examples.window_days in `time` mode (an example may only meet knowledge older than itself)
-    latest    the newest partition at or before D
+    latest    the newest partition at or before D; of trainings (and their examples) the newest that its gate did not hold back
     previous  the newest partition before D, if there is one (None otherwise)
 """
 
@@ -147,6 +147,7 @@ KNOWLEDGE = Stage(
         "bad_request": "the server refused the request for good (400, 404, 413, 422)",
         "exhausted": "no answer after the last attempt",
         "over_budget": "planned, but the token budget or the deadline was reached before the call",
+        "not_asked": "planned, and no share of the night has asked it (llm.ask = false, kar run knowledge --answers held)",
         "awaits_batch": "planned, and no batch has brought its answer yet (llm.provider = 'batch')",
         "unknown_subject": "imported text for a subject that the tables do not hold",
         "duplicate_key": "a second imported text for the same subject",
@@ -255,6 +256,7 @@ REPORT = Stage(
         Read("adaptor", "epoch", "latest"),
         Read("adaptor", "gate_weight", "latest"),
         Read("adaptor", "view_use", "latest"),
+        Read("adaptor", "study", "latest"),
         Read("features", "release"),
     ),
     writes=(),

@@ -1,7 +1,7 @@
 """What a monitoring system is told of a scenario: gauges over the newest partitions and the release that is served.
 
-Read anew at every scrape from manifests and small tables; nothing is kept, so nothing can be stale. `GAUGES` names them all, and
-`observability/kar-dashboard.json` shows them: a test holds the two equal.
+Read anew at every scrape from manifests and small tables; nothing is kept, so nothing can be stale. `GAUGES` names them all,
+`observability/kar-dashboard.json` shows them and `observability/kar-alerts.yml` wakes somebody: tests hold all three together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import pyarrow.parquet as pq
@@ -19,9 +19,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from kar import flow
+from kar.llm.budget import Stop
+from kar.llm.ledger import sizes
 from kar.release import ReleaseError, list_releases
-from kar.settings import Settings
-from kar.store import Home, Manifest, Partition
+from kar.settings import LLMSettings, Settings
+from kar.store import Home, Manifest, Partition, trainings
 
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "kar_stage_made_timestamp_seconds": ("when the newest partition of a stage was made, unix time", ("stage",)),
@@ -34,13 +36,27 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "kar_requests": ("requests of the newest night: sent, and answered by the ledger", ("from",)),
     "kar_tokens": ("tokens of the newest night", ("kind",)),
     "kar_cost_usd": ("what the newest night cost, at the prices in the settings", ()),
+    "kar_asking_seconds": ("how long the newest night asked the language model", ()),
+    "kar_stopped_by": ("1: what ended the newest night's asking; none: all that was planned was asked", ("reason",)),
+    "kar_deadline_seconds": ("how long a night may ask, as the settings say; not said where there is no deadline", ()),
+    "kar_budget_tokens": ("tokens that a night may spend, as the settings say; not said where there is no budget", ()),
+    "kar_budget_usd": ("money that a night may spend, as the settings say; not said where there is no budget", ()),
     "kar_window_requests": ("most requests that were allowed in flight, at the night's last look", ("endpoint",)),
     "kar_uplift_auc": ("knowledge minus another arm on the test examples of the newest training", ("backbone", "base", "arm", "bound")),
+    "kar_gate_passed": ("0: a check of the gate of the newest release, or training, said no", ("gate", "check")),
+    "kar_training_held_back": ("1: the newest training is not used", ()),
+    "kar_release_held_back": ("1: the newest night's release is not served, because its gate said no", ()),
     "kar_release_info": ("1: the release that is served", ("release", "space_id")),
     "kar_release_published_timestamp_seconds": ("when the release that is served was published, unix time", ()),
     "kar_release_data_cutoff_timestamp_seconds": ("newest interaction that its knowledge has seen, unix time", ()),
     "kar_release_covered_share": ("share of the rows of the served release with knowledge", ("side",)),
     "kar_releases": ("releases that lie on disk", ()),
+    "kar_backfill_published_timestamp_seconds": (
+        "when the newest of the releases that were made after their date was published, unix time",
+        (),
+    ),
+    "kar_ledger_rows": ("answers that the ledger keeps: in shards that are written, in parts that are compacted", ("where",)),
+    "kar_ledger_bytes": ("what they take on disk", ("where",)),
 }
 """Name → what it says, and its labels besides `scenario`."""
 _TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "lost_tokens")
@@ -77,9 +93,12 @@ class Observed(Collector):
             _stage(said, name, partition)
         if "knowledge" in newest:
             _knowledge(said, newest["knowledge"])
+        _limits(said, self.settings.llm)
         if "adaptor" in newest:
             _uplift(said, newest["adaptor"])
-        _release(said, self.home)
+            _training(said, newest["adaptor"])
+        _release(said, self.home, newest.get("features"))
+        _ledger(said, self.home)
         return said.families.values()
 
 
@@ -112,6 +131,9 @@ def _knowledge(said: Said, partition: Partition) -> None:
     for name in _TOKENS:
         said("kar_tokens", figures.get(name, 0), kind=name.removesuffix("_tokens"))
     said("kar_cost_usd", figures.get("usd", 0.0))
+    said("kar_asking_seconds", figures.get("seconds_asking"))
+    for reason in get_args(Stop):
+        said("kar_stopped_by", reason == figures.get("stopped_by", "none"), reason=reason)
     for row in _ages(partition):
         said("kar_knowledge_age_days", row[1], view=row[0], quantile=str(row[2]))
     for endpoint, window in _windows(partition.table("pace")).items():
@@ -144,11 +166,47 @@ def _uplift(said: Said, partition: Partition) -> None:
             said("kar_uplift_auc", row[bound], backbone=row["backbone"], base=row["base"], arm=row["arm_b"], bound=bound)
 
 
-def _release(said: Said, home: Home) -> None:
+def _limits(said: Said, settings: LLMSettings) -> None:
+    said("kar_deadline_seconds", settings.deadline_s)
+    said("kar_budget_tokens", settings.token_budget)
+    said("kar_budget_usd", settings.usd_budget)
+
+
+def _training(said: Said, partition: Partition) -> None:
+    figures = Manifest.read(partition.manifest_path).figures
+    _gate(said, "training", figures)
+    said("kar_training_held_back", trainings.is_held_back(partition))
+
+
+def _gate(said: Said, gate: str, figures: dict[str, Any]) -> list[str]:
+    """The checks that said no."""
+    verdicts = figures.get("gate") or []
+    for verdict in verdicts:
+        said("kar_gate_passed", verdict["is_passed"], gate=gate, check=verdict["check"])
+    return [verdict["check"] for verdict in verdicts if not verdict["is_passed"]]
+
+
+def _ledger(said: Said, home: Home) -> None:
+    for where, size in sizes(home.ledger).items():
+        said("kar_ledger_rows", size.rows, where=where)
+        said("kar_ledger_bytes", size.bytes, where=where)
+
+
+def _release(said: Said, home: Home, newest: Partition | None) -> None:
+    """The served release, and whether the newest night's would be if its gate had let it."""
+    figures = {} if newest is None else Manifest.read(newest.manifest_path).figures
+    failed = _gate(said, "release", figures)
     try:
         listed = list_releases(home.releases_at)
     except ReleaseError:
         return  # a damaged or an empty folder: no release is said, which is what an alarm waits for
+    if newest is not None:
+        # a release id begins with its date; somebody may have promoted it, or a later one, despite the gate
+        is_served = any(release.is_current and release.id[:10] >= newest.date.isoformat() for release in listed)
+        said("kar_release_held_back", bool(failed) and not is_served)
+    late = [release.manifest["published_at"] for release in listed if release.manifest and release.manifest["is_reconstructed"]]
+    if late:
+        said("kar_backfill_published_timestamp_seconds", dt.datetime.fromisoformat(max(late)).timestamp())
     said("kar_releases", len(listed))
     for release in listed:
         if not release.is_current or release.manifest is None:

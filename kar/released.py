@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from kar import release as releasing
-from kar.errors import NotMade
-from kar.release import layout, manifest, pointer, shelf
+from kar.errors import GateFailed, NotMade
+from kar.release import durable, layout, manifest, pointer, shelf
 from kar.release.collect import Collected
 from kar.release.shelf import Listed
-from kar.show import aligned, printed_json
-from kar.store import Home
+from kar.show import aligned, made, printed_json
+from kar.store import Home, Manifest
 
 
 def of_report(home: Home, date: dt.date) -> str:
@@ -26,12 +26,81 @@ def of_report(home: Home, date: dt.date) -> str:
     """
     if not home.partition("report", date).exists():
         raise NotMade(f"there is no report of {date}", f"run: kar run report --date {date}")
-    features = home.partition("features", date)
-    if not features.exists():
+    if not home.partition("features", date).exists():
         raise NotMade(
             f"the report of {date} names no release: features has not been made for {date}", f"run: kar run features --date {date}"
         )
-    return str(pq.read_table(features.table("release"), columns=["release_id"]).column(0)[0].as_py())
+    return of_date(home, date)
+
+
+def of_date(home: Home, date: dt.date) -> str:
+    """The release that the features partition of a date published. Raises NotMade."""
+    return str(pq.read_table(made(home, "features", date).table("release"), columns=["release_id"]).column(0)[0].as_py())
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What came of promoting a night's release.
+
+    Args:
+        release_id, path, date: of that night's release.
+        is_promoted: whether CURRENT points at it now.
+        served: the release that CURRENT points at now; empty: none.
+        why: in words; empty where it was promoted by this very call.
+    """
+
+    release_id: str
+    path: str
+    date: str
+    is_promoted: bool
+    served: str
+    why: str = ""
+
+
+def promote_date(home: Home, date: dt.date, now: dt.datetime, *, despite_gate: bool = False, wait_s: float = durable.WAIT_S) -> Promoted:
+    """Serve the release of a night, if it is newer than what is served. Asked again, it does nothing.
+
+    Raises:
+        NotMade: features has not been made for that date.
+        GateFailed: its gate, as the night was judged, said no.
+        ReleaseNotFound: it was removed since. And as `kar.release.promote`.
+    """
+    name = of_date(home, date)
+    path = f"{home.releases_at}/releases/{name}"
+    with releasing.remote.looking(home.releases_at) as folder:
+        candidate = manifest.read(pointer.folder_of(folder, name))
+        current = pointer.maybe_current(folder)
+        served = manifest.read(pointer.folder_of(folder, current.release)) if current else None
+    if served is not None and served["release"] == name:
+        return Promoted(name, path, candidate["date"], True, name, f"{name} is served already")
+    if served is not None and not pointer.promotes_over(candidate, served):
+        why = (
+            f"{name} is not promoted: {served['release']}, which is served, is newer (data cutoff {served['data_cutoff']}, date "
+            f"{served['date']}); to go back to it on purpose: kar release rollback {name}"
+        )
+        return Promoted(name, path, candidate["date"], False, str(served["release"]), why)
+    if not despite_gate:
+        _refuse_failed(name, gate_of_date(home, date))
+    # the night's verdicts decide, not those of the manifest, which keeps what was said when the same content was published first
+    releasing.promote(home.releases_at, name, now, despite_gate=True, wait_s=wait_s)
+    return Promoted(name, path, candidate["date"], True, name)
+
+
+def gate_of_date(home: Home, date: dt.date) -> list[dict[str, Any]]:
+    """What the gate said of a night's release. Raises NotMade."""
+    verdicts: list[dict[str, Any]] = Manifest.read(made(home, "features", date).manifest_path).figures.get("gate") or []
+    return verdicts
+
+
+def _refuse_failed(name: str, verdicts: list[dict[str, Any]]) -> None:
+    failed = [verdict for verdict in verdicts if not verdict["is_passed"]]
+    if failed:
+        told = "; ".join(f"{verdict['check']}: {verdict['why']}" for verdict in failed)
+        raise GateFailed(
+            f"release {name} is published, but not promoted: {len(failed)} of {len(verdicts)} checks failed: {told}",
+            "look at the report; mend the cause and run again, or change [features.gate] and run features again, or serve it as it is: "
+            f"kar release promote --despite-gate {name}",
+        )
 
 
 def listing(home: Home, now: dt.datetime) -> str:
@@ -148,8 +217,8 @@ def _sources(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for view, versions in found.get("templates", {}).items():
         for version, count in versions.items():
             yield "template", f"{view}  {version or 'imported'}, {count:,} rows"
-    for stage, made in found.get("inputs", {}).items():
-        yield "reads", f"{stage} of {made['date']}"
+    for stage, read in found.get("inputs", {}).items():
+        yield "reads", f"{stage} of {read['date']}"
     for label, told in found.get("cost", {}).items():
         parts = [f"{value:,} {name.replace('_', ' ')}" for name, value in told.items() if value is not None]
         yield "cost", f"{label}: {', '.join(parts) or 'not known'}"
@@ -200,7 +269,11 @@ def manifest_json(home: Home, text: str | None) -> str:
 
 
 def verified(home: Home, text: str | None) -> str:
-    """Recompute a release. Raises ReleaseCorrupt at the first difference."""
+    """Recompute a release. Raises ReleaseCorrupt at the first difference.
+
+    Args:
+        text: its id or how that begins; None: the one served.
+    """
     where = home.releases_at
     name = releasing.remote.looked(where, lambda folder: pointer.named(folder, text).name)
     # no name: CURRENT, with the digest of the manifest that it gives

@@ -3,7 +3,8 @@
 A stage module offers `run(inputs, out, settings)` and, if it reads files beside its tables (templates, the user's
 own data, checkpoints), `files(settings, inputs) -> list[Path]`, whose digests join the recipe. What it depends on and
 neither tables nor files hold (the served model's revision) it tells by `facts(settings, inputs) -> dict[str, object]`:
-asked once a run, part of the recipe, handed to the stage as `inputs.facts`.
+asked once a run, part of the recipe, handed to the stage as `inputs.facts`. One whose work a gate may hold back tells of a finished partition
+by `held_back(home, made) -> GateFailed | None`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from kar import flow, log
-from kar.errors import NotMade, StageError
+from kar import flow, lineage, log
+from kar.errors import GateFailed, NotMade, StageError
 from kar.flow import Read, Stage
 from kar.settings import Settings
-from kar.store import Home, Inputs, Manifest, Output, Partition, file_sha, json_sha
+from kar.store import Home, Inputs, Manifest, Output, Partition, file_sha, json_sha, trainings
 from kar.store.forgotten import nobody_is_forgotten
 from kar.store.locking import locked
 from kar.tables import IdTypes
@@ -56,6 +57,17 @@ def run_all(
     return [run_stage(name, settings, home, date, clock()) for name in names]
 
 
+def held_back(home: Home, made: list[Manifest]) -> GateFailed | None:
+    """What to end with after stages whose work is done and that a gate holds back; None: nothing is held back."""
+    modules = [(importlib.import_module(f"kar.stages.{manifest.stage}"), manifest) for manifest in made]
+    failed: list[GateFailed] = [
+        f for module, manifest in modules if hasattr(module, "held_back") and (f := module.held_back(home, manifest))
+    ]
+    if len(failed) < 2:
+        return failed[0] if failed else None
+    return GateFailed("; and ".join(one.what for one in failed), "; ".join(one.do for one in failed))
+
+
 def run_stage(name: str, settings: Settings, home: Home, date: dt.date, as_of: dt.datetime) -> Manifest:
     """Make one stage's partition for one date, or do nothing if the same recipe made it already.
 
@@ -80,7 +92,8 @@ def run_held(name: str, settings: Settings, home: Home, date: dt.date, as_of: dt
     if partition.exists() and (made := Manifest.read(partition.manifest_path)).recipe_sha == json_sha(recipe):
         log.info(f"{name}: nothing to do", date=date, rows={t: v["rows"] for t, v in made.tables.items()})
         return made
-    return _make(stage, module, settings, inputs, partition, recipe)
+    with lineage.told(inputs, recipe, partition):
+        return _make(stage, module, settings, inputs, partition, recipe)
 
 
 def inputs_of(stage: Stage, settings: Settings, home: Home, date: dt.date, as_of: dt.datetime) -> Inputs:
@@ -98,13 +111,19 @@ def _partition(stage: Stage, read: Read, settings: Settings, home: Home, date: d
         earlier = home.latest(read.stage, date, before=True)
         return earlier if earlier is not None and _holds(earlier, read.table) else None
     if read.at == "latest":
-        found = home.latest(read.stage, date)
+        found = _latest(read.stage, home, date)
     else:
         wanted = settings.snapshot_date(date) if read.at == "snapshot" else date
         found = home.partition(read.stage, wanted)
     if found is None or not found.exists():
         when = "at or before " + date.isoformat() if read.at == "latest" else found.date.isoformat() if found else ""
         command = f"kar run {read.stage} --date {found.date if found else date}"
+        if read.at == "latest" and read.stage == trainings.STAGE and (held := trainings.newer_held_back(home, date)):
+            why = trainings.why_held_back(held[-1])
+            raise NotMade(
+                f"{stage.name} reads the newest training, and every one {when} is held back; that of {held[-1].date}: {why}",
+                f"train again, or use it all the same: kar training promote --date {held[-1].date}",
+            )
         raise NotMade(f"{stage.name} reads {read.stage}, which has not been made for {when}", f"run: {command}")
     if not _holds(found, read.table):
         raise NotMade(
@@ -112,6 +131,15 @@ def _partition(stage: Stage, read: Read, settings: Settings, home: Home, date: d
             f"run: kar run {read.stage} --date {found.date}",
         )
     return found
+
+
+def _latest(stage: str, home: Home, date: dt.date) -> Partition | None:
+    """The newest partition at or before the date. Of trainings the newest that is not held back, and of their examples those that it met."""
+    training = trainings.latest_promoted(home, date) if stage in (trainings.STAGE, "examples") else None
+    if stage == trainings.STAGE:
+        return training
+    met = home.partition(stage, training.date) if training is not None else None
+    return met if met is not None and met.exists() else home.latest(stage, date)
 
 
 def _holds(partition: Partition, table: str) -> bool:

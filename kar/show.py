@@ -16,10 +16,13 @@ import pyarrow.parquet as pq
 
 from kar import flow
 from kar.errors import NotMade, ReleaseError, SourceError
+from kar.release import remote
+from kar.release.shelf import Service
 from kar.settings import Settings
-from kar.store import Home, Manifest, Partition
+from kar.store import Home, Manifest, Partition, trainings
 
 _WIDTH = 100
+_NAMES = frozenset({"stopped_by", "model", "model_revision", "server_version", "release_id", "space_id"})
 Side = Literal["user", "item"]
 
 
@@ -35,11 +38,31 @@ def finished(home: Home, date: dt.date) -> str:
     features = home.partition("features", date)
     if features.exists():
         row = pq.read_table(features.table("release")).to_pylist()[0]
-        failed = Manifest.read(features.manifest_path).figures.get("gate_failed") or []
+        failed = _failed_checks(features)
         why = f"not promoted, failed: {', '.join(failed)}" if failed else "not promoted"
-        current = "CURRENT" if row["is_promoted"] else why
+        current = "CURRENT" if _service(home, row["release_id"]).is_now else why
         lines.append(f"release  {home.releases_at}/releases/{row['release_id']}  ({current})")
     return "\n".join(lines)
+
+
+def outcome(home: Home, made: Manifest) -> dict[str, Any]:
+    """A partition in a few words for a program: where it lies, counts, and those of its figures that are one number or name."""
+    rows = {name: table["rows"] for name, table in made.tables.items()}
+    figures = {name: value for name, value in made.figures.items() if isinstance(value, bool | int | float) or name in _NAMES}
+    if made.stage == "prompts":
+        figures["requests"] = rows.get("request", 0)
+    if made.stage == "knowledge":
+        figures["tokens"] = sum(made.figures.get(name, 0) for name in ("prompt_tokens", "completion_tokens"))
+    return {
+        "stage": made.stage,
+        "date": made.date,
+        "path": str(home.partition(made.stage, dt.date.fromisoformat(made.date)).path),
+        "rows": rows,
+        "rejected": made.rejected,
+        "seconds": made.seconds,
+        "warnings": len(made.warnings),
+        "figures": figures,
+    }
 
 
 def overview(settings: Settings, home: Home) -> str:
@@ -55,7 +78,8 @@ def overview(settings: Settings, home: Home) -> str:
             rows = sum(t["rows"] for t in made.tables.values())
             rejected = sum(made.rejected.values())
             table.append((stage.name, made.date, f"{rows:,}", f"{rejected:,}", f"{made.seconds:,.1f}", made.made_at[:19]))
-    return "\n".join([*lines, *aligned(table)])
+    held = held_back_trainings(home)
+    return "\n".join([*lines, *aligned(table), *([""] if held else []), *held])
 
 
 def subject(settings: Settings, home: Home, side: Side, subject_id: str, date: dt.date | None) -> str:
@@ -171,11 +195,31 @@ def _in_release(home: Home, side: Side, subject_id: object) -> str:
 
 
 def _held_back(home: Home) -> str:
-    """A line about the newest night's release, if a check of the gate kept it from being served."""
-    newest = home.partitions("features")[-1:]
-    figures = Manifest.read(newest[0].manifest_path).figures if newest else {}
-    failed = figures.get("gate_failed")
-    return f"\nnot served: release {figures['release_id']}, failed: {', '.join(failed)}" if failed else ""
+    """Lines about the newest night's release, if a check of the gate keeps it from being served, and about trainings that are held back."""
+    lines = []
+    for newest in home.partitions("features")[-1:]:
+        release, failed = Manifest.read(newest.manifest_path).figures.get("release_id", ""), _failed_checks(newest)
+        if failed and _service(home, release).since is None:
+            lines.append(f"not served: release {release}, failed: {', '.join(failed)}")
+    return "".join(f"\n{line}" for line in [*lines, *held_back_trainings(home)])
+
+
+def _failed_checks(features: Partition) -> list[str]:
+    """Of the gate that judged a night's release, whether or not that night asked for its promotion."""
+    return [verdict["check"] for verdict in Manifest.read(features.manifest_path).figures.get("gate") or [] if not verdict["is_passed"]]
+
+
+def held_back_trainings(home: Home) -> list[str]:
+    """A line about each training that is newer than the one in use and held back."""
+    return [f"not used: {sentence}" for sentence in trainings.told_of_held_back(home, dt.date.max)]
+
+
+def _service(home: Home, release: str) -> Service:
+    """What CURRENT says now; the features partition knows only what was at publication."""
+    try:
+        return remote.service(home.releases_at, release)
+    except ReleaseError:
+        return Service()
 
 
 def made(home: Home, stage: str, date: dt.date) -> Partition:

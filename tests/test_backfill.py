@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 import kar.release
 from kar import backfill as filling
 from kar import run as runner
-from kar.backfill import NIGHTLY, dates_between, foresee
+from kar.backfill import dates_between, foresee
 from kar.cli import app
 from kar.errors import BackfillError
+from kar.flow import NIGHTLY
 from kar.settings import Settings
 from kar.store import Home
 from tests import world

@@ -155,6 +155,15 @@ def test_a_named_error_exits_1_and_says_what_to_do(shop: Path, arguments: tuple[
     assert "Traceback" not in done.stderr
 
 
+def test_overrides_of_the_environment_come_before_those_of_the_command(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAR_SET", "llm.concurrency=3\n\n  scenario.domain=cheese\n")
+    of_environment = kar(shop, "plan", "-s", "world.toml", *DATE)
+    assert (of_environment.returncode, "cheese" in of_environment.stderr) == (1, True)
+    own = kar(shop, "plan", "-s", "world.toml", *DATE, "--set", "scenario.domain=gruyere")
+    assert (own.returncode, "gruyere" in own.stderr) == (1, True)
+    assert "cheese" not in own.stderr
+
+
 def test_a_server_that_is_not_there_is_named_and_nothing_is_half_written(shop: Path) -> None:
     done = kar(shop, "run", "all", "-s", "world.toml", *DATE)
     assert done.returncode == 1

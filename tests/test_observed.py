@@ -15,12 +15,14 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
+from kar import flow
 from kar import run as runner
 from kar.cli import app
 from kar.errors import SettingsError
 from kar.observed import GAUGES, registry
-from kar.settings import Settings
-from kar.store import Home, Manifest
+from kar.release import promote
+from kar.settings import Settings, parse
+from kar.store import Home, Manifest, trainings
 from tests import world
 from tests.llm.loopback import loopback
 from tests.test_cli import SETTINGS
@@ -48,7 +50,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Home]:
     home = Home.of("world", folder / "home")
     with loopback(lambda call: "refusal" if call.number % 4 == 0 else "ok") as server:
         prices = {"usd_per_million_prompt_tokens": 1.0, "usd_per_million_completion_tokens": 2.0}
-        settings = world.settings(data, llm={"base_url": server.base_url, **prices})
+        limits = {"deadline_s": 900.0, "token_budget": 10_000_000, "usd_budget": 50.0}
+        settings = world.settings(data, llm={"base_url": server.base_url, **prices, **limits})
         runner.run_all(settings, home, world.LAST_DAY, lambda: CLOCK)
     return settings, home
 
@@ -74,7 +77,74 @@ def test_the_gauges_are_what_the_manifests_say(night: tuple[Settings, Home]) -> 
 
 
 def test_every_gauge_that_is_declared_is_said_of_a_whole_night(night: tuple[Settings, Home]) -> None:
-    assert set(said(registry(*night))) == set(GAUGES)
+    assert set(said(registry(*night))) == set(GAUGES) - {"kar_backfill_published_timestamp_seconds"}, "nothing was made after its date"
+
+
+def test_the_end_of_the_asking_its_limits_and_the_ledger_are_said(night: tuple[Settings, Home]) -> None:
+    settings, home = night
+    found = said(registry(settings, home))
+    figures = Manifest.read(home.partition("knowledge", world.LAST_DAY).manifest_path).figures
+    assert found["kar_stopped_by"] == {("none",): 1, ("token_budget",): 0, ("usd_budget",): 0, ("deadline",): 0}
+    assert found["kar_asking_seconds"] == {(): figures["seconds_asking"]}
+    assert (found["kar_deadline_seconds"][()], found["kar_budget_tokens"][()], found["kar_budget_usd"][()]) == (900, 10_000_000, 50)
+    assert found["kar_ledger_rows"] == {("shards",): 0, ("parts",): figures["calls"]}
+    parts = [path for path in home.ledger.rglob("*.parquet") if path.is_file()]
+    assert found["kar_ledger_bytes"][("parts",)] == sum(path.stat().st_size for path in parts) > 0
+    unlimited = settings.model_copy(update={"llm": settings.llm.model_copy(update={"deadline_s": None, "usd_budget": None})})
+    assert not {"kar_deadline_seconds", "kar_budget_usd"} & set(said(registry(unlimited, home)))
+
+
+def test_a_night_that_a_budget_ended_says_which(night: tuple[Settings, Home], tmp_path: Path) -> None:
+    settings, made = night
+    home = Home.of("world", tmp_path)
+    for name in ("sources", "histories"):
+        shutil.copytree(made.path / name, home.path / name)
+    with loopback() as server:
+        short = {"base_url": server.base_url, "token_budget": 10_000}
+        later = settings.model_copy(update={"llm": settings.llm.model_copy(update=short)})
+        runner.run_all(later, home, world.LAST_DAY, lambda: CLOCK, ["prompts"])
+        cut = later.model_copy(update={"llm": later.llm.model_copy(update={"token_budget": 3_000})})
+        runner.run_all(cut, home, world.LAST_DAY, lambda: CLOCK, ["knowledge"])
+    found = said(registry(cut, home))
+    assert found["kar_stopped_by"] == {("none",): 0, ("token_budget",): 1, ("usd_budget",): 0, ("deadline",): 0}
+    assert found["kar_rejected_rows"][("over_budget", "knowledge")] > 0
+
+
+def test_a_release_that_its_gate_holds_back_is_said_until_one_as_new_is_served(night: tuple[Settings, Home], tmp_path: Path) -> None:
+    """Four days on: made after its date, so it stands for a backfill too."""
+    settings, made = night
+    home = Home.of("world", tmp_path)
+    shutil.copytree(made.path, home.path, symlinks=True)
+    assert said(registry(settings, home))["kar_release_held_back"] == {(): 0}
+    assert set(said(registry(settings, home))["kar_gate_passed"].values()) == {1}
+    strict = parse(settings.model_dump() | {"features": {"gate": {"min_coverage": 0.99}}})
+    day, late = world.LAST_DAY + dt.timedelta(days=1), CLOCK + dt.timedelta(days=4)
+    runner.run_all(strict, home, day, lambda: late, [*flow.NIGHTLY, "features"])
+    found = said(registry(strict, home))
+    assert found["kar_release_held_back"] == {(): 1}
+    failed = {check for (check, _), value in found["kar_gate_passed"].items() if value == 0}
+    assert {"coverage item.facts", "coverage user.preference"} <= failed
+    assert {check.split()[0] for check in failed} == {"coverage"}
+    assert found["kar_backfill_published_timestamp_seconds"] == {(): late.timestamp()}
+    release = Manifest.read(home.partition("features", day).manifest_path).figures["release_id"]
+    promote(home.published, release, late, despite_gate=True)
+    assert said(registry(strict, home))["kar_release_held_back"] == {(): 0}
+
+
+def test_a_training_that_is_held_back_is_said(night: tuple[Settings, Home], tmp_path: Path) -> None:
+    settings, made = night
+    home = Home.of("world", tmp_path)
+    shutil.copytree(made.path, home.path, symlinks=True)
+    found = said(registry(settings, home))
+    partition = home.partition("adaptor", world.LAST_DAY)
+    assert (
+        {check for check, gate in found["kar_gate_passed"] if gate == "training"}
+        == {one["check"] for one in trainings.gate_of(partition)}
+        != set()
+    )
+    assert found["kar_training_held_back"] == {(): 0}
+    trainings.decide(partition, False, CLOCK, "looked odd")
+    assert said(registry(settings, home))["kar_training_held_back"] == {(): 1}
 
 
 def test_a_home_without_anything_says_no_release_and_does_not_fail(night: tuple[Settings, Home], tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """The command line: arguments in, exit code out. 0 done · 1 a named error · 2 wrong usage ·
-3 published, but not promoted: a check of the promotion gate failed.
+3 done, but held back by a gate: a release is published and not promoted, a training is made and not used.
 
 Nothing is computed here and nothing heavy is imported at the top: `kar --help` answers at once.
 """
@@ -9,20 +9,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from kar import flow
-from kar.cli import batch, deadletters, features, ledger, release
+from kar.cli import batch, deadletters, features, ledger, release, training
+from kar.cli.ask import ask
 from kar.cli.backfill import backfill
 from kar.cli.browse import browse
 from kar.cli.evaluate import evaluate
 from kar.cli.export import export
 from kar.cli.forget import forget
 from kar.cli.metrics import metrics
-from kar.cli.options import Date, Overrides, Root, SettingsPath, day, now, open_scenario, say
+from kar.cli.options import AsJson, Date, Overrides, Root, SettingsPath, StopIn, as_line, day, now, open_scenario, releases_of, say
 from kar.cli.rerank import rerank
 from kar.cli.sql import catalog, sql
 from kar.errors import KarError
@@ -40,9 +42,17 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Answers(StrEnum):
+    asked = "asked"
+    held = "held"
+
+
 factors_app = typer.Typer(help="The factors that both prompts speak of.", no_args_is_help=True)
 app.add_typer(release.app, name="release")
 app.add_typer(features.app, name="features")
+app.add_typer(training.app, name="training")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(batch.app, name="batch")
 app.add_typer(deadletters.app, name="deadletters")
@@ -54,25 +64,35 @@ def run(
     stage: Annotated[str, typer.Argument(help=f"A stage, or all. In order:\n\n{_STAGES}\n\nNot of all, by name only:\n\n{_ASIDE}")],
     settings: SettingsPath,
     date: Date = None,
+    answers: Annotated[
+        Answers, typer.Option(help="held: the knowledge stage asks nothing and judges what the ledger holds, such as what kar ask brought.")
+    ] = Answers.asked,
+    stop_in: StopIn = None,
+    as_json: AsJson = False,
     override: Overrides = None,
     home: Root = None,
 ) -> None:
     """Run one stage, or the whole flow, for one date. A stage whose recipe has not changed does nothing."""
     from kar import run as runner
-    from kar.show import finished
-    from kar.stages.features import held_back
+    from kar.show import finished, outcome
 
     known = (*flow.NAMES, *flow.ASIDE_NAMES)
     if stage != "all" and stage not in known:
         raise typer.BadParameter(f"{stage!r} is no stage; say all, or one of {', '.join(known)}", param_hint="STAGE")
     loaded, place = open_scenario(settings, override, home)
+    llm: dict[str, object] = {} if answers is Answers.asked else {"ask": False}
+    if stop_in is not None:
+        llm["deadline_s"] = stop_in if loaded.llm.deadline_s is None else min(stop_in, loaded.llm.deadline_s)
+    loaded = loaded.model_copy(update={"llm": loaded.llm.model_copy(update=llm)})
     on = day(date)
     made = runner.run_all(loaded, place, on, now, None if stage == "all" else [stage])
     if stage == "all":
         say(finished(place, on))
-    for manifest in made:
-        if manifest.stage == "features" and (failed := held_back(place, manifest)):
-            raise failed
+    if as_json:
+        told = [outcome(place, manifest) for manifest in made]
+        say(as_line({"date": on.isoformat(), "stages": told} if stage == "all" else told[0]))
+    if failed := runner.held_back(place, made):
+        raise failed
 
 
 @app.command()
@@ -111,7 +131,8 @@ def status(settings: SettingsPath, override: Overrides = None, home: Root = None
     from kar.show import overview
 
     loaded, place = open_scenario(settings, override, home)
-    say(f"{overview(loaded, place)}\n\n{listing(place, now())}")
+    with releases_of(place) as at:
+        say(f"{overview(loaded, place)}\n\n{listing(at, now())}")
 
 
 @app.command()
@@ -194,6 +215,7 @@ def fetch(
 
 
 release.app.command("export")(export)
+app.command()(ask)
 app.command()(backfill)
 app.command()(metrics)
 app.command()(rerank)

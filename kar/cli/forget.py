@@ -1,4 +1,4 @@
-"""`kar forget user|item ID…`"""
+"""`kar forget user|item ID…` and `kar forget requests FOLDER`"""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from kar.cli.options import Overrides, Root, SettingsPath, now, open_scenario, s
 if TYPE_CHECKING:
     from kar.forget import Receipt
 
+_SHOWN = 20
+
 
 def forget(
-    side: Annotated[str, typer.Argument(help="user or item")],
+    side: Annotated[str, typer.Argument(help="user, item, or requests: a folder with user.txt and item.txt, to which others append")],
     settings: SettingsPath,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", help="As the source writes them.", show_default="none")] = None,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID…", help="As the source writes them; of requests the folder.", show_default="none")
+    ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="More ids, one a line.", show_default="none")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be touched.")] = False,
     override: Overrides = None,
@@ -28,8 +32,11 @@ def forget(
     from kar.forget.subjects import subjects_of
     from kar.store.forgotten import folder_of
 
+    if side == "requests":
+        _requests(settings, ids, file, dry_run, override, home)
+        return
     if side not in ("user", "item"):
-        raise typer.BadParameter("say user or item", param_hint="SIDE")
+        raise typer.BadParameter("say user, item or requests", param_hint="SIDE")
     wanted = [*(ids or ()), *(ids_in(file) if file is not None else ())]
     if not wanted:
         raise typer.BadParameter("name at least one id, or a file of them with --file", param_hint="ID…")
@@ -40,6 +47,30 @@ def forget(
     if not dry_run:
         say(f"receipt in {folder_of(place) / 'receipts'}")
     if receipt.still_leased or (receipt.not_done and not dry_run):
+        raise SystemExit(1)
+
+
+def _requests(
+    settings: Path, ids: list[str] | None, file: Path | None, dry_run: bool, override: list[str] | None, home: Path | None
+) -> None:
+    """Work off a folder of requests. Ids that nothing knows are no failure; what is not done yet is."""
+    from kar.forget import work_off
+    from kar.store.forgotten import folder_of
+
+    if len(ids or ()) != 1 or file is not None:
+        raise typer.BadParameter("name one folder: kar forget requests FOLDER", param_hint="ID…")
+    loaded, place = open_scenario(settings, override, home)
+    told = work_off(loaded, place, Path((ids or [""])[0]), now(), is_dry=dry_run)
+    if told.receipt is not None:
+        say("\n".join(_told(told.receipt)))
+        if not dry_run:
+            say(f"receipt in {folder_of(place) / 'receipts'}")
+    for of, one in told.unknown[:_SHOWN]:
+        say(f"unknown: {of} {one}; it stays in {of}.txt")
+    if len(told.unknown) > _SHOWN:
+        say(f"unknown: {len(told.unknown) - _SHOWN:,} more")
+    say(f"{told.done:,} requests done, {len(told.unknown):,} unknown, {told.waiting:,} waiting")
+    if told.receipt is not None and not told.receipt.is_complete and not dry_run:
         raise SystemExit(1)
 
 

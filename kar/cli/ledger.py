@@ -82,6 +82,21 @@ def verify(settings: SettingsPath, override: Overrides = None, home: Root = None
     say(f"{found.rows:,} rows: every key is that of its body, every digest and page as it was written")
 
 
+@app.command("compact")
+def compact(settings: SettingsPath, override: Overrides = None, home: Root = None) -> None:
+    """Move the rows of every shard into a Parquet part and let small parts grow together. Not while somebody writes."""
+    from kar.llm import ledger
+    from kar.store.forgotten import nobody_is_forgotten
+
+    place = open_scenario(settings, override, home)[1]
+    if not place.ledger.is_dir():
+        say(f"there is no ledger in {place.path} yet: nothing to compact")
+        return
+    with nobody_is_forgotten(place):
+        done = ledger.compact_all(place.ledger)
+    say(f"{done.rows:,} rows of {done.shards:,} shards moved; {done.parts_before:,} parts before, {done.parts:,} now")
+
+
 def _figures(found: Stats, llm: LLMSettings) -> list[str]:
     """The figures of a ledger, as lines."""
     prices = llm.usd_per_million_prompt_tokens, llm.usd_per_million_completion_tokens

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,17 +26,25 @@ Date = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", help="section.key=value, over the settings file; may be given several times.", show_default="none"),
+    typer.Option("--set", help="section.key=value, over the settings file; may be given several times.", show_default="lines of $KAR_SET"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout: counts and paths, nobody's text.")]
+StopIn = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-in", metavar="SECONDS", help="Begin no call after so many seconds, counted from now.", show_default="llm.deadline_s"
+    ),
 ]
 Root = Annotated[Path | None, typer.Option("--home", help="Where data lies.", show_default="$KAR_HOME, or .kar")]
 
 
 def open_scenario(path: Path, overrides: list[str] | None, root: Path | None) -> tuple[Settings, Home]:
-    """The settings with their overrides, and the scenario's folder. Raises SettingsError."""
+    """The settings with their overrides, $KAR_SET's lines before those of --set, and the scenario's folder. Raises SettingsError."""
     from kar.settings import load
     from kar.store import Home
 
-    loaded = load(path, overrides)
+    lines = [line.strip() for line in os.environ.get("KAR_SET", "").splitlines()]
+    loaded = load(path, [*filter(None, lines), *(overrides or [])])
     return loaded, Home.of(loaded.scenario.name, root, loaded.features.published)
 
 
@@ -58,6 +68,13 @@ def day(text: str | None, option: str = "--date") -> dt.date:
         return dt.date.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no date; write YYYY-MM-DD", param_hint=option) from error
+
+
+def as_line(told: object) -> str:
+    """JSON in one line of ASCII; what is not a number is null."""
+    import orjson
+
+    return json.dumps(orjson.loads(orjson.dumps(told)))
 
 
 def say(text: str) -> None:

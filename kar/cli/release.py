@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from kar.cli.options import Overrides, Root, SettingsPath, day, now, open_scenario, releases_of, say
+from kar.cli.options import Overrides, Root, SettingsPath, as_line, day, now, open_scenario, releases_of, say
 
 if TYPE_CHECKING:
     from kar.store import Home
@@ -21,6 +22,9 @@ app = typer.Typer(
 ReleaseId = Annotated[str, typer.Argument(help="Which: its id or how that begins.", show_default=False)]
 MaybeRelease = Annotated[str | None, typer.Argument(help="Which: its id or how that begins.", show_default="the one served")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+OfDate = Annotated[
+    str | None, typer.Option("--date", "-d", metavar="DATE", help="The release of that night, YYYY-MM-DD.", show_default="none")
+]
 ReportDate = Annotated[
     str | None, typer.Option("--report", metavar="DATE", help="The release that the report of this date names.", show_default="none")
 ]
@@ -64,25 +68,46 @@ def diff(
 
 
 @app.command("verify")
-def verify(settings: SettingsPath, release_id: MaybeRelease = None, override: Overrides = None, home: Root = None) -> None:
+def verify(
+    settings: SettingsPath, release_id: MaybeRelease = None, date: OfDate = None, override: Overrides = None, home: Root = None
+) -> None:
     """Recompute every digest, row count and schema of a release; name the first difference."""
-    from kar.released import verified
+    from kar.released import of_date, verified
 
-    say(verified(open_scenario(settings, override, home)[1], release_id))
+    if date is not None and release_id is not None:
+        raise typer.BadParameter("name a release, or a night's date, not both", param_hint="--date")
+    place = open_scenario(settings, override, home)[1]
+    say(verified(place, release_id if date is None else of_date(place, day(date))))
 
 
 @app.command("promote")
 def promote(
-    release_id: ReleaseId,
     settings: SettingsPath,
+    release_id: Annotated[str | None, typer.Argument(help="Which: its id or how that begins.", show_default="see --date")] = None,
+    date: OfDate = None,
     despite_gate: Annotated[bool, typer.Option("--despite-gate", help="Also if its gate said no.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --date: the last line of stdout is one JSON object.")] = False,
     override: Overrides = None,
     home: Root = None,
 ) -> None:
-    """Serve a release with newer data than the one served, after verifying it."""
+    """Serve a release with newer data than the one served, after verifying it.
+
+    By --date, for schedulers: an older night is left unserved without an error, one that is served already is left alone; exit code 3 if its
+    gate said no.
+    """
     from kar.release import promote
 
+    if (date is None) == (release_id is None):
+        raise typer.BadParameter("name a release, or a night's date", param_hint="RELEASE_ID")
+    if as_json and date is None:
+        raise typer.BadParameter("goes with --date", param_hint="--json")
     loaded, place = open_scenario(settings, override, home)
+    if date is not None:
+        from kar.released import promote_date
+
+        done = promote_date(place, day(date), now(), despite_gate=despite_gate, wait_s=loaded.features.publisher_wait_s)
+        say(as_line(asdict(done)) if as_json else done.why or f"{done.release_id} is served")
+        return
     name = _named(place, release_id)
     was = _served_now(place)
     promote(place.releases_at, name, now(), despite_gate=despite_gate, wait_s=loaded.features.publisher_wait_s)

@@ -19,6 +19,7 @@ touched; the receipt says so.
 
 from kar.forget.forgetting import forget
 from kar.forget.receipt import Receipt
+from kar.forget.requests import WorkedOff, work_off
 from kar.forget.subjects import Subjects, ids_in
 
-__all__ = ["Receipt", "Subjects", "forget", "ids_in"]
+__all__ = ["Receipt", "Subjects", "WorkedOff", "forget", "ids_in", "work_off"]

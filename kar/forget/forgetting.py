@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from kar.forget.subjects import SIDES, Subjects
 from kar.llm.batch.forgetting import erase as erase_from_batches
 from kar.llm.batch.nights import Nights
 from kar.llm.ledger import forget as ledger
+from kar.llm.ledger.idle import held_shards
 from kar.llm.ledger.ledger import Ledger
 from kar.release import forget as releases
 from kar.settings import Settings
@@ -35,6 +36,7 @@ from kar.store.forgotten import Side, alone
 from kar.store.locking import locked
 
 _NAMED = 10
+Named = tuple[Side, str]
 
 
 def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime, *, is_dry: bool = False) -> Receipt:
@@ -53,6 +55,29 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
         StageError: an earlier, unfinished run was about others; a table cannot be read.
         LedgerError, ReleaseError: as these rooms raise. The same command goes on where it stopped.
     """
+    receipt, unknown = _forget(settings, home, subjects, now, is_dry=is_dry, may_be_unknown=False)
+    assert receipt is not None
+    assert not unknown
+    return receipt
+
+
+def forget_known(
+    settings: Settings, home: Home, subjects: Subjects, now: dt.datetime, *, is_dry: bool = False
+) -> tuple[Receipt | None, list[Named]]:
+    """As `forget`, passing over ids that nothing knows.
+
+    Returns:
+        What was done, None if nothing was to do; and (side, id) of those that were passed over.
+
+    Raises:
+        As `forget`, but for the unknown.
+    """
+    return _forget(settings, home, subjects, now, is_dry=is_dry, may_be_unknown=True)
+
+
+def _forget(
+    settings: Settings, home: Home, subjects: Subjects, now: dt.datetime, *, is_dry: bool, may_be_unknown: bool
+) -> tuple[Receipt | None, list[Named]]:
     if home.published_uri:
         raise ReleaseError(
             f"releases lie in {home.published_uri}, and kar forget takes people out of releases in folders only; nothing was touched",
@@ -66,7 +91,12 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
             partitions.recover(home)
         listed = read_forgotten(home)
         gathered = gather(home, subjects)
-        _refuse_unknown(home, subjects, gathered, listed)
+        unknown = _unknown(home, subjects, gathered, listed)
+        if unknown and not may_be_unknown:
+            _refuse_unknown(home, unknown)
+        subjects = subjects.without(unknown)
+        if not subjects:
+            return None, unknown
         with_them = listed.plus(users=subjects.users, items=subjects.items)
         journal = journals.open_journal(home, with_them, subjects.users, subjects.items, now.isoformat())
         work = Work(home, runner.id_types(settings), subjects, gathered, journal, now, is_dry)
@@ -95,7 +125,7 @@ def forget(settings: Settings, home: Home, subjects: Subjects, now: dt.datetime,
             receipt.write(home, f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}")
             journals.path_of(home).unlink()
     log.info("forgotten" if not is_dry else "would be forgotten", subjects=len(subjects), seconds=receipt.seconds)
-    return receipt
+    return receipt, unknown
 
 
 @contextlib.contextmanager
@@ -106,7 +136,7 @@ def _all_locks(home: Home) -> Iterator[list[Ledger]]:
         stack.enter_context(alone(home))
         if (home.path / "batches").is_dir():
             stack.enter_context(Nights(home).locked())
-        yield stack.enter_context(ledger.held_shards(home.ledger)) if home.ledger.is_dir() else []
+        yield stack.enter_context(held_shards(home.ledger)) if home.ledger.is_dir() else []
 
 
 def _refuse_running_stage(home: Home) -> None:
@@ -118,17 +148,20 @@ def _refuse_running_stage(home: Home) -> None:
                 pass
 
 
-def _refuse_unknown(home: Home, subjects: Subjects, gathered: Gathered, listed: Forgotten) -> None:
-    """Raises SourceError for ids that no table and no release holds and that were not forgotten before."""
+def _unknown(home: Home, subjects: Subjects, gathered: Gathered, listed: Forgotten) -> list[Named]:
+    """Ids that no table and no release holds and that were not forgotten before."""
     missing = [(side, one) for side, one in subjects.pairs() if one not in gathered.met[side] and not listed.holds(side, one)]
     released = releases.met(home.published, _by_side(subjects)) if missing else {}
-    unknown = [f"{side} {one}" for side, one in missing if one not in released[side]]
-    if unknown:
-        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        raise SourceError(
-            f"nothing in {home.path} is about {', '.join(unknown[:_NAMED])}{more}; nobody was forgotten",
-            "look for the id as the source writes it: kar show user ID; leave out those that are not there",
-        )
+    return [(side, one) for side, one in missing if one not in released[side]]
+
+
+def _refuse_unknown(home: Home, unknown: list[Named]) -> NoReturn:
+    named = ", ".join(f"{side} {one}" for side, one in unknown[:_NAMED])
+    more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+    raise SourceError(
+        f"nothing in {home.path} is about {named}{more}; nobody was forgotten",
+        "look for the id as the source writes it: kar show user ID; leave out those that are not there",
+    )
 
 
 def _ledger_and_batches(work: Work, shards: list[Ledger], doomed: ledger.Doomed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ class Subjects:
 
     def of(self, side: Side) -> frozenset[str]:
         return self.users if side == "user" else self.items
+
+    def without(self, named: Collection[tuple[Side, str]]) -> Subjects:
+        """The others."""
+        left = {side: self.of(side) - {one for of, one in named if of == side} for side in SIDES}
+        return Subjects(left["user"], left["item"])
 
     def pairs(self) -> list[tuple[Side, str]]:
         return [(side, one) for side in SIDES for one in sorted(self.of(side))]

@@ -43,6 +43,7 @@ class Asked:
         prefix_hit_share: of all prompt tokens, those that the servers had computed before; NaN: they do not say.
         identity: of the first server; None: none was needed.
         pace: what each server did over time.
+        clocks: `asked_at` of the runs that these figures sum up, where it was several (`kar ask`).
     """
 
     stopped_by: Stop = "none"
@@ -62,6 +63,7 @@ class Asked:
     prefix_hit_share: float = _UNKNOWN
     identity: ServerIdentity | None = None
     pace: list[Pace] = field(default_factory=list)
+    clocks: frozenset[dt.datetime] = frozenset()
 
 
 def ask(
@@ -73,6 +75,7 @@ def ask(
     retry: Retry,
     *,
     total: int | None = None,
+    is_beside: bool = False,
 ) -> Asked:
     """Ask the requests in order, then once more those for which `retry` gives another request.
 
@@ -87,6 +90,8 @@ def ask(
         as_of: the run's clock, kept with each answer.
         retry: given a request and its good answer that stopped at the token limit, the request to ask instead, or None.
         total: how many requests there are, for the progress line; None: unknown.
+        is_beside: other processes ask at the same time: a shard of the ledger that nobody else writes takes the answers, and is
+            compacted at the end.
 
     Raises:
         ServerUnreachable, ServerRefused, ServerStartFailed, LedgerError, AlreadyRunning. What was answered is kept.
@@ -94,7 +99,10 @@ def ask(
         KeyboardInterrupt: SIGINT or SIGTERM came (whatever their handlers raise): connections are closed, answers committed.
     """
     asked, cut, session = Asked(), list[Cut](), None
-    with Ledger.open(home.ledger) as ledger, contextlib.ExitStack() as stack:
+    with (
+        Ledger.open_beside(home.ledger) if is_beside else Ledger.open(home.ledger) as ledger,
+        contextlib.ExitStack() as stack,
+    ):
         for is_second in (False, True):
             stream = Stream(_again(ledger, cut, retry) if is_second else requests, ledger, warm_up=settings.warm_up)
             if stream.has_more():
@@ -107,6 +115,8 @@ def ask(
                 break
         if session is not None:
             sum_up(asked, session)
+        if is_beside:
+            ledger.compact()  # else every such file would be open to all who read, night after night
     return asked
 
 

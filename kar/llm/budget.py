@@ -2,14 +2,18 @@
 
 A call reserves the most it can cost (prompt estimate + longest answer); when it ends, what it did cost takes the
 reservation's place. So the sum can pass a limit only by the error of a prompt estimate.
+
+Several processes that ask shares of one plan have shares of its budget (`share_of`), and what was spent before is taken off (`rest`).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from fractions import Fraction
+from typing import Any, Literal
 
 from kar.settings import LLMSettings
 
@@ -120,3 +124,48 @@ class Budget:
         """Of so many tokens, those that came from the cache so far among them."""
         full = prompt_tokens * self._prompt_usd + completion_tokens * self._completion_usd
         return full - self.cached_tokens * self._cached_discount_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What some requests take at most, as they were planned."""
+
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.answer_tokens
+
+
+def share_of(settings: LLMSettings, part: Planned, whole: Planned) -> LLMSettings:
+    """The settings with a part's share of the tokens and, by what it costs as planned, of the money.
+
+    Shares are rounded down: those of all parts together are never more than the budget.
+    """
+    share: dict[str, Any] = {}
+    if settings.token_budget is not None:
+        share["token_budget"] = settings.token_budget * part.tokens // max(whole.tokens, 1)
+    if settings.usd_budget is not None:
+        price = settings.price()
+        prompt, answer = Fraction(price.prompt), Fraction(price.completion)
+        if not (prompt or answer):
+            prompt = answer = Fraction(1)
+        own, all_of_it = (prompt * p.prompt_tokens + answer * p.answer_tokens for p in (part, whole))
+        share["usd_budget"] = _rounded_down(Fraction(settings.usd_budget) * own / (all_of_it or 1))
+    return settings.model_copy(update=share)
+
+
+def rest(settings: LLMSettings, tokens: int, usd: float) -> LLMSettings:
+    """The settings with what is left of the token and the money budget after so much was spent."""
+    left: dict[str, Any] = {}
+    if settings.token_budget is not None:
+        left["token_budget"] = max(0, settings.token_budget - tokens)
+    if settings.usd_budget is not None:
+        left["usd_budget"] = max(0.0, settings.usd_budget - usd)
+    return settings.model_copy(update=left)
+
+
+def _rounded_down(value: Fraction) -> float:
+    nearest = float(value)
+    return nearest if Fraction(nearest) <= value else math.nextafter(nearest, 0.0)

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from kar.llm.ask import Asked, sum_up
-from kar.llm.budget import Stop
+from kar.llm.budget import Stop, rest
 from kar.llm.ledger import Ledger
 from kar.llm.outcome import Outcome, Read, outcome_of
 from kar.llm.session import Session, opened
@@ -36,14 +36,18 @@ class Scoring:
     """One run's scoring. Made by `scoring`; no server is asked before the first score that the ledger does not hold.
 
     Args:
-        open_session: opens the servers.
+        open_session: opens the servers; None: nobody is asked, the ledger's scores are all there are.
     """
 
-    def __init__(self, open_session: Callable[[], Session], ledger: Ledger) -> None:
+    def __init__(self, open_session: Callable[[], Session] | None, ledger: Ledger) -> None:
         self._open, self._ledger = open_session, ledger
         self._session: Session | None = None
         self._from_ledger = 0
         self.stopped_by: Stop = "none"
+
+    @property
+    def asks(self) -> bool:
+        return self._open is not None
 
     def score(self, requests: Iterable[Request]) -> dict[str, list[float]]:
         """The log-probabilities of these requests' prompts by key; without those that failed or a limit stopped.
@@ -53,7 +57,7 @@ class Scoring:
         """
         asked = list(requests)
         stream = Stream(asked, self._ledger, warm_up=False)
-        if stream.has_more() and self.stopped_by == "none":
+        if stream.has_more() and self._open is not None and self.stopped_by == "none":
             self._session = self._session or self._open()
             self.stopped_by = self._session.ask(stream, None)
         self._from_ledger += stream.from_ledger
@@ -85,8 +89,8 @@ def scoring(
         asked: what the run has spent already; the rest of its budget is left.
     """
     with contextlib.ExitStack() as stack:
-        rest = rest_of(settings, asked)
-        yield Scoring(lambda: stack.enter_context(opened(rest, home, revision, as_of, ledger, read=read_of(reduce))), ledger)
+        left = rest_of(settings, asked)
+        yield Scoring(lambda: stack.enter_context(opened(left, home, revision, as_of, ledger, read=read_of(reduce))), ledger)
 
 
 def read_of(reduce: Reduce) -> Read:
@@ -108,15 +112,10 @@ def read_of(reduce: Reduce) -> Read:
 
 def rest_of(settings: LLMSettings, asked: Asked) -> LLMSettings:
     """The settings with what is left of the run's token budget, money and time."""
-    tokens = asked.prompt_tokens + asked.completion_tokens
-    left: dict[str, Any] = {}
-    if settings.token_budget is not None:
-        left["token_budget"] = max(0, settings.token_budget - tokens)
-    if settings.usd_budget is not None:
-        left["usd_budget"] = max(0.0, settings.usd_budget - asked.usd)
-    if settings.deadline_s is not None:
-        left["deadline_s"] = max(0.0, settings.deadline_s - asked.seconds)
-    return settings.model_copy(update=left)
+    left = rest(settings, asked.prompt_tokens + asked.completion_tokens, asked.usd)
+    if settings.deadline_s is None:
+        return left
+    return left.model_copy(update={"deadline_s": max(0.0, settings.deadline_s - asked.seconds)})
 
 
 def _log_probabilities(text: str) -> list[float]:

@@ -93,8 +93,8 @@ class Watch:
 
     @property
     def rows(self) -> list[Pace]:
-        """What was seen, oldest first."""
-        return [row for moment in self._moments for row in moment]
+        """What was seen, oldest first; of two looks in the same millisecond the later."""
+        return list({(row.second, row.endpoint): row for moment in self._moments for row in moment}.values())
 
     @property
     def prefix_hit_share(self) -> float:

@@ -1,7 +1,7 @@
 """Bytes to a server and back: aiohttp for vLLM and its like, the openai package for the hosted providers.
 
 A transport sends the body it is given, byte for byte, tries once, and does not interpret the answer. Whatever keeps
-an answer from arriving whole is a `TransportFault`; a status code is not a fault.
+an answer from arriving whole is a `TransportFault`; a status code is not a fault. A reply that repeats the key comes without it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
+from kar.llm.secret import without
 from kar.settings import LLMSettings
 
 MAX_ANSWER_BYTES = 8 * 2**20
@@ -74,7 +75,7 @@ class AioTransport:
         self._base_url = base_url.rstrip("/")
         self._root = root_of(base_url)
         self._chat = URL(self._base_url + "/chat/completions")
-        self._max_bytes = max_answer_bytes
+        self._max_bytes, self._key = max_answer_bytes, api_key
         # identity: nobody can send a small answer that unpacks to gigabytes
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         if api_key:
@@ -102,7 +103,7 @@ class AioTransport:
                 content = await response.content.readany()
                 if not response.content.at_eof():
                     content = await self._rest(response.content, content)
-                return Reply(response.status, response.headers, content)
+                return Reply(response.status, response.headers, without(content, self._key, is_answer=response.status == 200))
         except aiohttp.ClientConnectorError as error:
             raise TransportFault(type(error).__name__, was_sent=False) from error
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError and ConnectionError are OSErrors
@@ -137,7 +138,7 @@ class OpenAITransport:
         import openai
 
         self._openai, self._response = openai, httpx2.Response
-        self._max_bytes = max_answer_bytes
+        self._max_bytes, self._key = max_answer_bytes, api_key
         self._client = openai.AsyncOpenAI(
             api_key=api_key or "none",
             base_url=base_url,
@@ -173,4 +174,5 @@ class OpenAITransport:
     def _reply(self, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if len(content) > self._max_bytes:
             raise TransportFault(f"AnswerTooLong: over {self._max_bytes} bytes")
-        return Reply(status, headers, content)  # its headers take any case
+        # its headers take any case
+        return Reply(status, headers, without(content, self._key, is_answer=status == 200))

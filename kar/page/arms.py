@@ -13,6 +13,7 @@ from kar.page.calibration import Fit, fits
 from kar.page.facts import Facts
 from kar.page.figures import ARMS, ArmFigures
 from kar.page.marks import Scale, Tick, interval, scale_of, seeds
+from kar.page.study import ArmStudy, studies
 from kar.page.uplift import Course, courses
 from kar.page.use import ViewUse, views
 
@@ -119,6 +120,7 @@ class Backbone:
     courses: list[Course]
     fits: list[Fit]
     uses: list[ViewUse]
+    studies: list[ArmStudy]
     example_count: int
     user_count: int
     seed_count: int
@@ -139,7 +141,7 @@ class Backbone:
 
 def backbones(facts: Facts) -> list[Backbone]:
     """Every base and backbone with a metric or a comparison, the published one first."""
-    tables = (facts.metric, facts.comparison, facts.calibration, facts.gate_weight, facts.view_use)
+    tables = (facts.metric, facts.comparison, facts.calibration, facts.gate_weight, facts.view_use, facts.study)
     rows = [table.to_pylist() for table in tables]
     published = (facts.ran_with("adaptor", "adaptor", "published_base"), facts.ran_with("adaptor", "adaptor", "published_backbone"))
     return [
@@ -161,6 +163,7 @@ def _backbone(
     calibration: list[dict[str, Any]],
     gate_weights: list[dict[str, Any]],
     view_uses: list[dict[str, Any]],
+    trials: list[dict[str, Any]],
 ) -> Backbone:
     over_all = [row for row in metrics if (row["split"], row["slice"]) == ("test", "all")]
     arms = figures.arms(metrics)
@@ -188,6 +191,7 @@ def _backbone(
         courses=courses(comparisons, _PAIRS),
         fits=fits(calibration, arms),
         uses=views(gate_weights, view_uses),
+        studies=studies(trials),
         example_count=max((row["example_count"] for row in over_all), default=0),
         user_count=max((row["user_count"] for row in over_all), default=0),
         seed_count=max((arm.seed_count for arm in arms), default=0),

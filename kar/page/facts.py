@@ -13,6 +13,7 @@ from kar.page.drift import Drift
 from kar.page.factors import ByFactor
 from kar.page.item_map import ItemMap
 from kar.page.nights import Nights
+from kar.release.shelf import Service
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Manifest
 
@@ -39,7 +40,7 @@ class Facts:
         settings: today's. What a stage ran with is asked of its manifest first (`ran_with`).
         published: the folder, or the uri in a store, that holds CURRENT and releases/.
         manifests: stage → its manifest; a stage that has none is absent.
-        metric, comparison, calibration, gate_weight, view_use, epoch, release: whole tables, as declared.
+        metric, comparison, calibration, gate_weight, view_use, study, epoch, release: whole tables, as declared.
         example: columns split, label, user_id, has_user_knowledge, has_item_knowledge.
         plan: without the bodies and the evidence.
         knowledge: without the texts and the evidence, but with their `words`.
@@ -52,6 +53,8 @@ class Facts:
         drift: since the last release; None: there is none to compare with.
         nights: what the nights up to this one cost.
         item_map: the most popular items by their knowledge.
+        service: what CURRENT says of the release as the page is made.
+        trainings: sentences about trainings that are not used, or are used against their gate.
     """
 
     date: dt.date
@@ -64,6 +67,7 @@ class Facts:
     calibration: pa.Table
     gate_weight: pa.Table
     view_use: pa.Table
+    study: pa.Table
     epoch: pa.Table
     example: pa.Table
     plan: pa.Table
@@ -79,6 +83,8 @@ class Facts:
     drift: Drift | None = None
     nights: Nights = field(default_factory=lambda: Nights([], [], []))
     item_map: ItemMap = field(default_factory=ItemMap)
+    service: Service = field(default_factory=Service)
+    trainings: tuple[str, ...] = ()
 
     def ran_with(self, stage: str, section: str, key: str) -> Any:
         """A setting as the stage's recipe recorded it, else as the settings say now."""

@@ -43,7 +43,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Released:
-    """The published release. `space_id` and the clocks are the contract of its readers."""
+    """The published release. `space_id` and the clocks are the contract of its readers.
+
+    `is_promoted`: CURRENT points at it as the page is made; `served_since`: when it was first moved there, empty: it never was.
+    """
 
     release_id: str
     space_id: str
@@ -52,6 +55,7 @@ class Released:
     data_cutoff: str
     published_at: str
     is_promoted: bool
+    served_since: str
     is_reconstructed: bool
     user_count: int
     item_count: int
@@ -137,7 +141,8 @@ def released(facts: Facts) -> Released | None:
         published=str(facts.published),
         data_cutoff=_instant(row["data_cutoff"]),
         published_at=_instant(row["published_at"]),
-        is_promoted=row["is_promoted"],
+        is_promoted=facts.service.is_now if facts.service.is_known else row["is_promoted"],
+        served_since=_instant(facts.service.since) if facts.service.since else "",
         is_reconstructed=row["is_reconstructed"],
         user_count=row["user_count"],
         item_count=row["item_count"],
@@ -179,4 +184,5 @@ def _json(value: dict[str, Any]) -> str:
 
 def warnings(facts: Facts) -> list[tuple[str, str]]:
     """(stage, sentence) of every warning, in flow order."""
-    return [(stage.name, line) for stage in flow.FLOW if stage.name in facts.manifests for line in facts.manifests[stage.name].warnings]
+    told = [(stage.name, line) for stage in flow.FLOW if stage.name in facts.manifests for line in facts.manifests[stage.name].warnings]
+    return [*(("adaptor", sentence) for sentence in facts.trainings), *told]

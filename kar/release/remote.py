@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kar.release.publish import Published
     from kar.release.reader import Release
     from kar.release.rows import Facts, SideRows
-    from kar.release.shelf import Listed
+    from kar.release.shelf import Listed, Service
 
 T = TypeVar("T")
 Where = str | Path
@@ -211,6 +211,13 @@ def looked(where: Where, look: Callable[[Path], T]) -> T:
     """What a function that changes nothing says of a published folder or uri."""
     with looking(where) as folder:
         return look(folder)
+
+
+def service(where: Where, release: str) -> Service:
+    """As `shelf.service`, also of a uri."""
+    from kar.release import shelf
+
+    return looked(where, lambda folder: shelf.service(folder, release))
 
 
 def changed(where: Where, change: Callable[[Path], T]) -> T:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kar.errors import ReleaseError
+from kar.errors import GateFailed, ReleaseError
 from kar.release import audit, durable, layout, leases, manifest, pins, pointer
 from kar.release.leases import Leased
 from kar.release.pins import Pin
@@ -117,6 +117,34 @@ def served_now(path: str | Path) -> str:
     return current.release if current else ""
 
 
+@dataclass(frozen=True)
+class Service:
+    """What CURRENT says of one release.
+
+    Args:
+        is_there: whether it lies in the published folder.
+        is_now: CURRENT points at it.
+        since: when CURRENT was first moved to it; None: never.
+    """
+
+    is_there: bool = False
+    is_now: bool = False
+    since: dt.datetime | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """False of a release that was removed and is not in CURRENT's list: nobody knows any more."""
+        return self.is_there or self.since is not None
+
+
+def service(path: str | Path, release: str) -> Service:
+    """Whether a release is served, or was. A damaged CURRENT serves nothing."""
+    path = Path(path)
+    current = _readable(lambda: pointer.maybe_current(path))
+    since = [entry.since for entry in current.served if entry.release == release] if current else []
+    return Service(release in pointer.ids(path), current is not None and current.release == release, min(since, default=None))
+
+
 def _readable(read: Callable[[], T]) -> T | None:
     try:
         return read()
@@ -143,7 +171,8 @@ def promote(
         ReleaseNotFound: no such release.
         ReleaseCorrupt: it does not verify, or CURRENT is damaged.
         ReleaseBusy: a publisher worked all the time, or CURRENT was moved while the release was being verified; says by whom.
-        ReleaseError: it is older than the one served (that would be a rollback), or its gate said no.
+        GateFailed: its gate said no.
+        ReleaseError: it is older than the one served (that would be a rollback).
     """
     return _serve(Path(path), release, at, wait_s, may_go_back=False, despite_gate=despite_gate)
 
@@ -179,7 +208,7 @@ def _serve(path: Path, release: str, at: dt.datetime | None, wait_s: float, *, m
 def _refuse_failed(found: dict[str, Any]) -> None:
     failed = [verdict for verdict in found.get("gate", []) if not verdict["is_passed"]]
     if failed:
-        raise ReleaseError(
+        raise GateFailed(
             f"the gate of {found['release']} said no: {'; '.join(verdict['why'] for verdict in failed)}",
             f"if it shall be served all the same: kar release promote --despite-gate {found['release']}",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
     data[path[-1]] = value
 
 
-_UNTOLD = {"features.published"}  # a wrong value may hold credentials, which are not repeated
+_UNTOLD = re.compile(r"features\.published|llm\.(endpoints\.\d+\.)?base_url|llm\.api_key_env")
+"""What may hold credentials where it is wrong; the value is not repeated then."""
 
 
 def _fault(error: Any) -> str:
@@ -76,7 +78,7 @@ def _fault(error: Any) -> str:
         return f"unknown key {place}" + (f" (did you mean {near[0]}?)" if near else "")
     if error["type"] == "missing":
         return f"missing key {place}"
-    is_told = place not in _UNTOLD and not isinstance(error["input"], dict)
+    is_told = not _UNTOLD.fullmatch(place) and not isinstance(error["input"], dict)
     return f"{place}: {error['msg']}" + (f" (got {error['input']!r})" if is_told else "")
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _NOT_IN_RECIPE: dict[str, Any] = {"recipe": False}
 View = str
@@ -42,6 +42,19 @@ def _known_arms(value: list[str]) -> list[str]:
     if strange := [arm for arm in value if not _ARM.fullmatch(arm)]:
         raise ValueError(f"there is no arm {strange[0]!r}; the arms: base, text, knowledge, permuted, … (kar/model/arms.py)")
     return value
+
+
+def _address(value: str) -> str:
+    """A server's address without credentials: it stands in messages, logs and lists, where a key may not."""
+    parts = urlsplit(value)
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError(
+            "an address ends with /v1 and holds no user, password, key or query: the key comes from the environment (llm.api_key_env)"
+        )
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class Section(BaseModel):
@@ -120,7 +133,7 @@ class HistoriesSettings(Section):
 class Endpoint(Section):
     """[[llm.endpoints]]: one of several servers with the same model."""
 
-    base_url: str = Field(description="up to and with /v1")
+    base_url: Address = Field(description="up to and with /v1")
     weight: float = Field(1.0, gt=0, description="share of the work, and of llm.concurrency, against the heaviest one's")
 
 
@@ -146,12 +159,15 @@ class LLMSettings(Section):
     )
     model: str = "smollm2-135m-instruct"
     revision: str = Field("", description="empty: as the server reports it")
-    base_url: str = Field("http://127.0.0.1:8000/v1", json_schema_extra=_NOT_IN_RECIPE)
+    base_url: Address = Field("http://127.0.0.1:8000/v1", json_schema_extra=_NOT_IN_RECIPE)
     endpoints: list[Endpoint] = Field(
         default_factory=list, description="several servers with the same model; empty: base_url alone", json_schema_extra=_NOT_IN_RECIPE
     )
     api_key_env: str = Field(
-        "KAR_LLM_API_KEY", description="environment variable that holds the key; never the key", json_schema_extra=_NOT_IN_RECIPE
+        "KAR_LLM_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="environment variable that holds the key; never the key",
+        json_schema_extra=_NOT_IN_RECIPE,
     )
     tokenizer: str = Field(
         "", description="folder of the served model's tokenizer; empty: the local model's, or an estimate of 4 characters a token"
@@ -171,6 +187,11 @@ class LLMSettings(Section):
     usd_budget: float | None = Field(None, ge=0, description="money a run may spend at the prices below; none: no limit")
     deadline_s: float | None = Field(
         None, gt=0, description="seconds the asking may take; none: no limit", json_schema_extra=_NOT_IN_RECIPE
+    )
+    ask: bool = Field(
+        True,
+        description="false: the knowledge stage asks nothing and judges what the ledger holds (the answers of kar ask)",
+        json_schema_extra=_NOT_IN_RECIPE,
     )
     concurrency: int = Field(16, ge=1, description="most requests in flight, at each endpoint", json_schema_extra=_NOT_IN_RECIPE)
     metrics: Literal["auto", "off"] = Field(
@@ -379,6 +400,49 @@ class ExamplesSettings(Section):
         return column, operator or "==", float(threshold) if threshold is not None else 1.0
 
 
+class TrainingGateSettings(Section):
+    """[adaptor.gate]: what a training must show before readers use its checkpoint (kar/training_gate.py); judged on valid alone, seeds averaged.
+
+    Of the published backbone over the published base. Lenient: it is there for what went wrong, not for what went a little worse.
+    """
+
+    min_valid_users: int = Field(
+        30, ge=1, description="with fewer users on valid no AUC is held against anything: of so few it is mostly the draw of the users"
+    )
+    min_valid_examples: int = Field(
+        1000,
+        ge=1,
+        description="the same of examples: of 1,000 the standard error of an AUC is near 0.02, as much as it is held against here",
+    )
+    min_auc: float = Field(
+        0.5, ge=0, le=1, description="AUC of the arm knowledge; 0.5 is a coin's. Below it labels are swapped, or nothing was learned"
+    )
+    max_loss_to_base: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="how far the arm knowledge may rank below the arm base. Measured (LOG.md): seeds differ by 0.0015, and shuffled knowledge, which means nothing, lost 0.0021 at most",
+    )
+    max_drop: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="how far its AUC may lie below the last promoted training's, where both follow the same rules of label and split; the examples "
+        "are of other days, so weeks differ by more than seeds do",
+    )
+    min_covered_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the valid examples whose user or item has knowledge; 0: any, as a first night's budget may buy little",
+    )
+    min_test_users: int = Field(
+        1,
+        ge=0,
+        description="users on test, as a count: without one nothing will ever say whether the knowledge helped; results are not looked at",
+    )
+
+
 class AdaptorSettings(Section):
     """[adaptor]"""
 
@@ -456,6 +520,17 @@ class AdaptorSettings(Section):
         None, ge=1, description="trainings side by side, one thread each; none: one per core", json_schema_extra=_NOT_IN_RECIPE
     )
     threads: int | None = Field(None, ge=1, description="of a training that runs alone", json_schema_extra=_NOT_IN_RECIPE)
+    retrain_after_days: int | None = Field(
+        14,
+        ge=1,
+        description="kar training due: a training older than this is due again; trainings are weekly, so two of them failed. none: age is no reason",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
+    gate: TrainingGateSettings = Field(
+        TrainingGateSettings(),
+        description="another gate judges the next training, and never the one that is there",
+        json_schema_extra=_NOT_IN_RECIPE,
+    )
 
     _known = field_validator("arms")(_known_arms)
 

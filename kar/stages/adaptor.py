@@ -3,18 +3,25 @@
 reads   example, example_item, sequence, user_attribute, item_attribute, knowledge_vector; history, to hold the examples against it
 writes  metric, comparison, calibration, prediction, epoch, study, gate_weight, view_use; beside them checkpoints/<backbone>/ of the
         knowledge arm
+
+The partition is made in any case. Whether readers may use its checkpoint says the gate (`kar.training_gate`), on valid alone; what fails is
+held back (`kar.store.trainings`), and they stay with the training before it. The verdicts are figures, not tables: they depend on which
+training was in use when this one was made, and so do not take part in what the partition is.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from kar import metrics
+from kar import metrics, training_gate
+from kar.errors import GateFailed
 from kar.log import Progress
 from kar.model import checkpoint, evaluate, leakage, tuning, use
 from kar.model.arms import Arms
@@ -26,8 +33,9 @@ from kar.model.parallel import train_all
 from kar.model.resume import Work
 from kar.model.slices import slices
 from kar.settings import AdaptorSettings, Settings
-from kar.store import Inputs, Manifest, Output
+from kar.store import Home, Inputs, Manifest, Output, json_sha, trainings
 from kar.tables import from_rows
+from kar.training_gate import Measured
 from kar.verdict import verdict
 
 _LEAK_ROWS = 1_000_000
@@ -45,32 +53,108 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
         out.warn(sentence)
     trials = tuning.tune(loaded)
     loaded.chosen = tuning.chosen(trials)
-    trainings = train_all(loaded)
+    trained = train_all(loaded)
 
     members = slices(data, prepared.covered(data), ours.cold_count)
-    with Progress("adaptor: arms resampled", total=evaluate.resampling_steps(trainings, members)) as progress:
-        comparisons = evaluate.comparison_rows(trainings, data, members, ours.resamples, progress.advance)
+    with Progress("adaptor: arms resampled", total=evaluate.resampling_steps(trained, members)) as progress:
+        comparisons = evaluate.comparison_rows(trained, data, members, ours.resamples, progress.advance)
     head_I = evaluate.head_items(data)
-    measured = [row for t in trainings for row in evaluate.metric_rows(t, data, members, head_I)]
+    measured = [row for t in trained for row in evaluate.metric_rows(t, data, members, head_I)]
     out.write("metric", from_rows("metric", measured))
     out.write("comparison", from_rows("comparison", comparisons))
-    out.write("calibration", from_rows("calibration", [row for t in trainings for row in evaluate.calibration_rows(t, data)]))
-    out.write("prediction", pa.table(evaluate.prediction_columns(trainings, data)))
-    out.write("epoch", from_rows("epoch", [row for t in trainings for row in evaluate.epoch_rows(t)]))
+    out.write("calibration", from_rows("calibration", [row for t in trained for row in evaluate.calibration_rows(t, data)]))
+    out.write("prediction", pa.table(evaluate.prediction_columns(trained, data)))
+    out.write("epoch", from_rows("epoch", [row for t in trained for row in evaluate.epoch_rows(t)]))
     out.write("study", from_rows("study", [trial.row() for trial in trials]))
-    gate_weights, view_uses = use.rows(trainings, loaded)
+    gate_weights, view_uses = use.rows(trained, loaded)
     out.write("gate_weight", from_rows("gate_weight", gate_weights))
     out.write("view_use", from_rows("view_use", view_uses))
     counts = {split: loaded.count(ours.bases[0], split) for split in SPLITS}
     out.record(example_counts=counts, stream_rows=loaded.stream_rows)  # 0: all in memory
-    out.record(**_figures(trainings, data, members, head_I))
+    out.record(**_figures(trained, data, members, head_I))
     out.record(tie_share=_tie_share(inputs))
     out.record(chosen_parameters={" ".join(name): parameters for name, parameters in loaded.chosen.items()})
     out.record(relative_improvement=_relative_improvement(measured))
     both = seen(ours.published_base, ours, settings.histories.cap)
     judged = verdict(comparisons, ours.published_backbone, ours.published_base, both)
     out.record(verdict=judged.sentence, power=judged.power)
-    out.record(checkpoint_shas=_save_checkpoints(trainings, loaded, out))
+    out.record(checkpoint_shas=_save_checkpoints(trained, loaded, out))
+    out.record(templates=_templates(inputs, settings))
+    _judge(_measured(inputs, ours, trained, data, measured, members["covered"]), inputs, out, ours)
+
+
+def held_back(home: Home, made: Manifest) -> GateFailed | None:
+    """What to end with after a training that its gate held back; None: all is well, or a newer training or a person's word goes before it.
+
+    Asked again, it says so again.
+
+    Args:
+        made: the manifest of this stage's partition.
+    """
+    partition = home.partition(made.stage, dt.date.fromisoformat(made.date))
+    used = trainings.latest_promoted(home, dt.date.max)
+    if not trainings.is_held_back(partition) or (used is not None and used.date > partition.date):
+        return None
+    instead = f"that of {used.date} stays in use" if used is not None else "there is no other to use"
+    return GateFailed(
+        f"the training of {made.date} is made and held back, and {instead}: {trainings.why_held_back(partition)}",
+        "look at it: kar evaluate, kar training list; mend the cause and train again, or use it as it is: "
+        f"kar training promote --date {made.date}",
+    )
+
+
+def _measured(
+    inputs: Inputs, settings: AdaptorSettings, trained: list[Training], data: TrainingData, rows: list[evaluate.Row], covered: Bool
+) -> Measured:
+    """What the gate judges: the published backbone over the published base, on valid."""
+    base, backbone = settings.published_base, settings.published_backbone
+    published = [t for t in trained if (t.base, t.backbone, t.arm) == (base, backbone, "knowledge")]
+    auc, seed_count = training_gate.valid_auc(rows, base, backbone, "knowledge")
+    valid, test = data.split_rows["valid"], data.split_rows["test"]
+    examples = inputs.partitions["examples", "example"]
+    assert examples is not None
+    return Measured(
+        date=inputs.date.isoformat(),
+        protocol=json_sha(Manifest.read(examples.manifest_path).recipe.get("settings", {})),
+        base=base,
+        backbone=backbone,
+        auc=auc,
+        base_auc=training_gate.valid_auc(rows, base, backbone, "base")[0],
+        seed_count=seed_count,
+        users=len(np.unique(data.user_E[valid])),
+        examples=len(valid),
+        test_users=len(np.unique(data.user_E[test])),
+        covered_share=round(float(covered[valid].mean()), 4) if len(valid) else None,
+        not_finite=sum(int((~np.isfinite(t.result.valid_logit)).sum()) for t in published),
+    )
+
+
+def _judge(now: Measured, inputs: Inputs, out: Output, settings: AdaptorSettings) -> None:
+    """Hold the training against the one in use, and write down what was measured and said."""
+    used = trainings.latest_promoted(inputs.home, inputs.date)
+    last = None if used is None else training_gate.told(Manifest.read(used.manifest_path).figures)
+    verdicts = training_gate.judge(now, last, settings.gate)
+    failed = [one for one in verdicts if not one.is_passed]
+    out.record(valid=now.figures(), gate=[dataclasses.asdict(one) for one in verdicts])
+    out.record(gate_failed=[one.check for one in failed], held_back=bool(failed))
+    for one in failed:
+        out.warn(f"trained but held back: {one.check}: {one.why}")
+
+
+def _templates(inputs: Inputs, settings: Settings) -> dict[str, dict[str, int]]:
+    """View → template version → texts, of the knowledge that the examples could meet; empty if its partition is gone.
+
+    For `kar training due` alone: the vectors that were trained on are declared, and what asked for their texts changes nothing here.
+    """
+    path = inputs.home.partition("knowledge", settings.snapshot_date(inputs.date)).table("knowledge")
+    if not path.is_file():
+        return {}
+    columns = ["view", "template_version"]
+    counted = pq.read_table(path, columns=columns).group_by(columns).aggregate([([], "count_all")])
+    found: dict[str, dict[str, int]] = {}
+    for row in counted.sort_by([("view", "ascending"), ("template_version", "ascending")]).to_pylist():
+        found.setdefault(row["view"], {})[row["template_version"]] = row["count_all"]
+    return found
 
 
 def _refuse_leaks(inputs: Inputs) -> None:

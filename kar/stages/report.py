@@ -1,7 +1,7 @@
 """report: one page that says whether the knowledge helped, and what it cost.
 
 reads   interaction, history, item_profile, plan, request, knowledge, factor_knowledge, refused, pace, knowledge_vector, example, metric, comparison,
-        calibration, epoch, gate_weight, view_use, release
+        calibration, epoch, gate_weight, view_use, study, release
 writes  index.html beside the manifest; no table
 """
 
@@ -20,10 +20,21 @@ from kar.page import Chosen, Facts
 from kar.page.drift import Drift
 from kar.page.nights import MOST as NIGHTS
 from kar.release.reader import open_release
+from kar.release.remote import service
+from kar.release.shelf import Service
 from kar.settings import Settings
-from kar.store import Inputs, Manifest, Output
+from kar.store import Inputs, Manifest, Output, trainings
 
 _USERS_MET = 200_000
+
+
+def facts(_settings: Settings, inputs: Inputs) -> dict[str, object]:
+    """Since when the release was served; a night whose release is promoted after its page was made gets a new page, once.
+
+    What is served now is not told here: it changes every night, and no page of a past night is made again for that.
+    """
+    since = _service(inputs).since
+    return {"served_since": since.isoformat() if since else ""}
 
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
@@ -36,8 +47,11 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
 
 
 def files(settings: Settings, inputs: Inputs) -> list[Path]:
-    """The manifests: their figures are on the page, so a changed one makes a new page."""
-    return [path for path in dict.fromkeys([*_manifest_paths(inputs).values(), *_night_paths(inputs)]) if path.is_file()]
+    """The manifests: their figures are on the page, so a changed one makes a new page; and what somebody decided about a training."""
+    held = [path for p in trainings.newer_held_back(inputs.home, inputs.date) for path in (p.manifest_path, trainings.word_path(p))]
+    used = inputs.partitions["adaptor", "metric"]
+    word = [trainings.word_path(used)] if used is not None else []
+    return [path for path in dict.fromkeys([*_manifest_paths(inputs).values(), *_night_paths(inputs), *held, *word]) if path.is_file()]
 
 
 def gather(inputs: Inputs, settings: Settings) -> Facts:
@@ -60,6 +74,7 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         calibration=inputs.table("calibration"),
         gate_weight=inputs.table("gate_weight"),
         view_use=inputs.table("view_use"),
+        study=inputs.table("study"),
         epoch=inputs.table("epoch"),
         example=_columns(inputs, "example", ["split", "label", "user_id", "has_user_knowledge", "has_item_knowledge"]),
         plan=_columns(inputs, "plan", ["view", "subject_id", "decision", "template_version", "history_shown", "history_dropped"]),
@@ -75,7 +90,29 @@ def gather(inputs: Inputs, settings: Settings) -> Facts:
         drift=_drift(inputs),
         nights=page.nights(Manifest.read(path) for path in _night_paths(inputs)),
         item_map=_item_map(inputs, settings),
+        service=_service(inputs),
+        trainings=_trainings(inputs),
     )
+
+
+def _service(inputs: Inputs) -> Service:
+    """What CURRENT says of this date's release now. Where it cannot be asked, nothing is known."""
+    ids = inputs.table("release").column("release_id").to_pylist()
+    try:
+        return service(inputs.home.releases_at, ids[0]) if ids else Service()
+    except ReleaseError:
+        return Service()
+
+
+def _trainings(inputs: Inputs) -> tuple[str, ...]:
+    """Sentences about trainings that are held back, and about one that is used although its gate said no."""
+    told = trainings.told_of_held_back(inputs.home, inputs.date)
+    used = inputs.partitions["adaptor", "metric"]
+    word = trainings.word_on(used) if used is not None else None
+    if used is not None and word is not None and (failed := trainings.failed_checks(used)):
+        because = f" ({word.why})" if word.why else ""
+        told.append(f"the training of {used.date} is used although its gate said no to {', '.join(failed)}: so it was decided{because}")
+    return tuple(told)
 
 
 def _drift(inputs: Inputs) -> Drift | None:

@@ -485,7 +485,9 @@ _TABLES = (
                 "data_cutoff", "time", "newest interaction that any of its knowledge has seen; UTC; null: it saw none", is_nullable=True
             ),
             Column("published_at", "time", "when it was published; UTC"),
-            Column("is_promoted", "bool", "whether CURRENT pointed at it afterwards"),
+            Column(
+                "is_promoted", "bool", "whether CURRENT pointed at it as soon as it was published; what is served now says CURRENT alone"
+            ),
             Column("is_reconstructed", "bool", "whether it was made after its date (a newer model may know the future)"),
             Column("manifest_sha", "string", "sha256 of its manifest.json"),
             Column("user_count", "int64", "rows of user_knowledge"),

@@ -197,7 +197,7 @@ def test_whoever_publishes_meanwhile_is_named_to_those_who_do_not_wait(home: Hom
         (("unpin",), "name a release, or a report's date"),
         (("pin", "2026-11-01", "--report", "2026-11-01"), "not both"),
         (("pin", "--report", "yesterday"), "is no date"),
-        (("promote",), "Missing argument"),
+        (("promote",), "name a release, or a night's date"),
     ],
 )
 def test_wrong_usage_ends_with_2(home: Home, arguments: tuple[str, ...], says: str) -> None:

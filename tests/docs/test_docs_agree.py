@@ -84,7 +84,7 @@ def test_every_kar_command_that_the_readme_names_exists() -> None:
     assert named <= commands
 
 
-@pytest.mark.parametrize("group", ["batch", "deadletters", "ledger", "release"])
+@pytest.mark.parametrize("group", ["batch", "deadletters", "ledger", "release", "training"])
 def test_the_readme_has_a_row_for_each_command_of_a_group_and_for_no_other(group: str) -> None:
     import typer
 

@@ -122,14 +122,30 @@ def test_a_study_is_repeated_by_the_release_that_was_served_then(
         assert f"release    {served}" in capsys.readouterr().out
 
 
+def test_the_release_that_is_named_is_read_and_not_the_one_served_now(
+    job: ModuleType, planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (entry.release for entry in pointer.read_current(planted / "published").served)
+    assert kar.release.open(planted / "published").id == second != first
+    for named in (first, second):
+        assert _run(job, planted, "--clock", "evidence", "--release-id", named, "--epochs", "1") == 0
+        assert f"release    {named}, space" in capsys.readouterr().out
+    assert _run(job, planted, "--clock", "evidence", "--release-id", "2026-11-30-gone") == 1
+    assert "holds no release 2026-11-30-gone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--as-of", "2026-11-09T00:00:00+00:00"], "say --clock evidence"),
         (["--as-of", "2026-11-09", "--clock", "evidence"], "invalid instant value"),
+        (["--release-id", "2026-11-09-0123"], "--release-id chooses one release: say --clock evidence"),
+        (["--release-id", "a", "--as-of", "2026-11-09T00:00:00+00:00", "--clock", "evidence"], "say one of them"),
+        (["--release-id", "../elsewhere", "--clock", "evidence"], "is no release's name"),
+        (["--release-id", "", "--clock", "evidence"], "is no release's name"),
     ],
 )
-def test_an_instant_that_cannot_be_meant_is_named(
+def test_a_choice_of_release_that_cannot_be_meant_is_named(
     job: ModuleType, planted: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     with pytest.raises(SystemExit):

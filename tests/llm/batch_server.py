@@ -59,6 +59,7 @@ def batch_server(
     refuses: Callable[[int], bool] = lambda place: False,
     cuts: bool = False,
     checks: int = 0,
+    quotes: str = "",
 ) -> Iterator[Calls]:
     """Run the server in a thread while the block lasts.
 
@@ -69,10 +70,11 @@ def batch_server(
         refuses: which places get a 400.
         cuts: answers stop at the token limit.
         checks: looks at a file before it is processed; no batch starts before that (Azure).
+        quotes: stands in whatever it refuses.
     """
     calls, ready, stop = Calls(), threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
-    routes = _Routes(calls, ends, fault, answers, refuses, cuts, checks)
+    routes = _Routes(calls, ends, fault, answers, refuses, cuts, checks, quotes)
 
     async def serve() -> None:
         app = web.Application(client_max_size=2**26, middlewares=[routes.faults])
@@ -108,11 +110,20 @@ def batch_server(
 
 class _Routes:
     def __init__(
-        self, calls: Calls, ends: str, fault: Fault, answers: Callable[[int], bool], refuses: Callable[[int], bool], cuts: bool, checks: int
+        self,
+        calls: Calls,
+        ends: str,
+        fault: Fault,
+        answers: Callable[[int], bool],
+        refuses: Callable[[int], bool],
+        cuts: bool,
+        checks: int,
+        quotes: str,
     ) -> None:
         self._calls, self._ends, self._fault = calls, ends, fault
         self._answers, self._refuses, self._cuts, self._checks = answers, refuses, cuts, checks
         self._shown: dict[str, dict[str, Any]] = {}
+        self._quotes = quotes
 
     @web.middleware
     async def faults(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
@@ -202,14 +213,17 @@ class _Routes:
         """Write the result files, last request first: nobody promises an order."""
         batch["status"] = self._ends
         if self._ends == "failed":
-            batch["errors"] = {"object": "list", "data": [{"code": "invalid_json", "message": "this line is no request", "line": 2}]}
+            batch["errors"] = {
+                "object": "list",
+                "data": [{"code": "invalid_json", "message": f"this line is no request {self._quotes}".strip(), "line": 2}],
+            }
             return
         output, errors = [], []
         lines = self._calls.files[batch["input_file_id"]].splitlines()
         for place, line in enumerate(map(orjson.loads, lines)):
             result = {"id": f"batch_req_{place}", "custom_id": line["custom_id"], "response": None, "error": None}
             if self._refuses(place):
-                said = {"error": {"message": "the prompt is too long"}}
+                said = {"error": {"message": f"the prompt is too long {self._quotes}".strip()}}
                 errors.append(result | {"response": {"status_code": 400, "request_id": f"req_{place}", "body": said}})
             elif self._answers(place):
                 output.append(result | {"response": {"status_code": 200, "request_id": f"req_{place}", "body": self._answer(line["body"])}})

@@ -10,7 +10,7 @@ tiny language model too. Modes:
     no_choices · huge (an answer of 64 MiB) · gzip_bomb (64 MiB in 64 kB) · empty · reasoned_out (no text, length) ·
     refusal · echo · loop · length (cut) · no_usage · short · schemaless (prose, whatever the schema
     says) · empty_factors · other_json · scoreless (no prompt_logprobs, whatever is asked) · 429 · 429_after (Retry-After: 0.2) · 503 · and any other status
-    code as text
+    code as text · status code:text, with that text
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ def loopback(
     port: int = 0,
     status_of_models: int = 200,
     card: dict[str, str] | None = None,
+    key: str = "",
 ) -> Iterator[Server]:
     """Run the server in a thread while the block lasts.
 
@@ -129,6 +130,7 @@ def loopback(
         port: 0: a free one.
         status_of_models: what GET /v1/models answers.
         card: what it says there of the model besides its name, e.g. root and revision.
+        key: without it every request is answered by 401, which quotes the Authorization header; empty: nobody is asked for one.
     """
     server = Server(card={"id": "tiny", "object": "model", **(card or {})})
     ready = threading.Event()
@@ -136,7 +138,7 @@ def loopback(
     stop = asyncio.Event()
 
     async def serve() -> None:
-        app = web.Application(client_max_size=2**24)
+        app = web.Application(client_max_size=2**24, middlewares=[_doorkeeper(key)] if key else [])
         routes = _Routes(server, behaviour, answers or {}, delay_s, status_of_models)
         app.router.add_post("/v1/chat/completions", routes.chat)
         app.router.add_get("/v1/models", routes.models)
@@ -174,6 +176,18 @@ def loopback(
         with contextlib.suppress(RuntimeError):  # it was killed
             loop.call_soon_threadsafe(stop.set)
         thread.join(10)
+
+
+def _doorkeeper(key: str) -> Any:
+    @web.middleware
+    async def ask(request: web.Request, handler: Any) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "")
+        if given != f"Bearer {key}":
+            return web.Response(status=401, text=f"Incorrect API key provided: {given.removeprefix('Bearer ')}. Find yours in the console.")
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    return ask
 
 
 class _Routes:
@@ -247,6 +261,8 @@ async def _respond(request: web.Request, call: Call, mode: str) -> web.StreamRes
         return web.Response(status=429, text="slow down", headers={"Retry-After": "0.2"})
     elif mode.isdigit():
         return web.Response(status=int(mode), text=f"status {mode} as asked")
+    elif mode[:3].isdigit() and mode[3:4] == ":":
+        return web.Response(status=int(mode[:3]), text=mode[4:])
     elif mode in ("empty", "reasoned_out"):
         text, finish = "", "stop" if mode == "empty" else "length"
     elif mode == "refusal":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kar.llm.budget import Budget, Reservation
+from kar.llm.budget import Budget, Planned, Reservation, rest, share_of
 from kar.settings import LLMSettings
 
 
@@ -90,3 +92,40 @@ def test_for_all_orders_of_calls_no_more_is_spent_than_the_limit(limit: int, cal
         budget.settle(ended)
     assert budget.prompt_tokens + budget.completion_tokens <= limit
     assert budget.open_reservations == 0
+
+
+# ---- shares of a budget
+
+SIZES = st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 2_000)), min_size=1, max_size=30)
+
+
+@given(SIZES, st.integers(0, 10_000_000), st.floats(0, 1e6, allow_nan=False), st.floats(0, 100), st.floats(0, 100))
+def test_the_shares_of_a_budget_are_never_more_than_the_budget(
+    sizes: list[tuple[int, int]], tokens: int, usd: float, prompt_usd: float, answer_usd: float
+) -> None:
+    settings = LLMSettings(
+        token_budget=tokens, usd_budget=usd, usd_per_million_prompt_tokens=prompt_usd, usd_per_million_completion_tokens=answer_usd
+    )
+    parts = [Planned(*size) for size in sizes]
+    whole = Planned(sum(p.prompt_tokens for p in parts), sum(p.answer_tokens for p in parts))
+    shares = [share_of(settings, part, whole) for part in parts]
+    assert sum(share.token_budget or 0 for share in shares) <= tokens
+    assert sum(Fraction(share.usd_budget or 0.0) for share in shares) <= Fraction(usd)
+    assert share_of(settings, whole, whole).token_budget == (tokens if whole.tokens else 0)
+    assert share_of(settings, whole, whole).usd_budget in (usd, 0.0)
+
+
+def test_a_share_is_as_large_as_its_part_of_the_plan_in_tokens_and_in_what_they_cost() -> None:
+    settings = LLMSettings(token_budget=1000, usd_budget=8.0, usd_per_million_completion_tokens=2.0)
+    share = share_of(settings, Planned(300, 100), Planned(1400, 200))
+    assert (share.token_budget, share.usd_budget) == (250, 4.0)
+    free = share_of(LLMSettings(usd_budget=8.0), Planned(300, 100), Planned(1400, 200))
+    assert (free.token_budget, free.usd_budget) == (None, 2.0)
+
+
+def test_what_was_spent_is_taken_off_and_nothing_is_less_than_none() -> None:
+    settings = LLMSettings(token_budget=1000, usd_budget=8.0)
+    left = rest(settings, 400, 2.5)
+    assert (left.token_budget, left.usd_budget) == (600, 5.5)
+    assert (rest(settings, 2000, 9.0).token_budget, rest(settings, 2000, 9.0).usd_budget) == (0, 0.0)
+    assert rest(LLMSettings(), 5, 5.0) == LLMSettings()

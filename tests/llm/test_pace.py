@@ -70,3 +70,18 @@ async def test_preemptions_and_hits_are_counted_from_the_beginning_and_survive_a
         await watch.look()
         assert watch.rows[-1].preemptions == 0
         await transport.close()
+
+
+async def test_two_looks_in_the_same_millisecond_are_one_row() -> None:
+    clock = Clock()
+    with loopback() as server:
+        transport = AioTransport(server.base_url)
+        endpoint = Endpoint(0, server.base_url, transport, Gate(8))
+        watch = Watch(Endpoints([endpoint]), reads_metrics=False, clock=clock)
+        for answered in (3, 5):  # the last of one round, the first of the next
+            endpoint.answered = answered
+            await watch.look()
+        clock.now += 2
+        await watch.look(is_last=True)
+        await transport.close()
+    assert [(row.second, row.answered) for row in watch.rows] == [(0.0, 5), (2.0, 5)]

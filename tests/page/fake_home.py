@@ -51,6 +51,7 @@ class Plan:
     backbones: tuple[str, ...] = ("fibinet", "din")
     arms: tuple[str, ...] = ARMS
     ablations: tuple[str, ...] = ()
+    is_tuned: bool = False
     seeds: tuple[int, ...] = (1, 2, 3)
     provider: str = "local"
     known_share: float = 0.5
@@ -154,7 +155,7 @@ class _World:
         tested = [user for user in self.events if user % 10 == 0]
         self.test_users, self.test_examples = len(tested), sum(len(self.events[user]) for user in tested)
         self.training = FakeTraining(
-            plan.base, plan.backbones, plan.arms, plan.ablations, plan.seeds, plan.kind, self.test_examples, self.test_users
+            plan.base, plan.backbones, plan.arms, plan.ablations, plan.seeds, plan.kind, self.test_examples, self.test_users, plan.is_tuned
         )
         self.fates = {view: self._fates(n) for view, n in zip(VIEWS, (plan.users, plan.items), strict=True)}
 
@@ -404,6 +405,9 @@ class _World:
 
     def gate_weight(self) -> Iterable[dict[str, Any]]:
         return self.training.gate_weight()
+
+    def study(self) -> Iterable[dict[str, Any]]:
+        return self.training.study()
 
     def view_use(self) -> Iterable[dict[str, Any]]:
         return self.training.view_use()

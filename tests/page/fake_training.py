@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class FakeTraining:
     Args:
         kind: of `KINDS`.
         ablations: arms beside the usual ones; each a little worse than knowledge.
+        is_tuned: whether each arm tried three settings.
     """
 
     base: str
@@ -39,6 +41,7 @@ class FakeTraining:
     kind: str
     examples: int
     users: int
+    is_tuned: bool = False
 
     def _runs(self) -> Iterator[tuple[dict[str, Any], int]]:
         """The key of each training, and the place of its seed."""
@@ -145,6 +148,22 @@ class FakeTraining:
                 for place, expert in enumerate(("own:0", "own:1", "shared:0", "shared:1")):
                     key = {"base": self.base, "backbone": backbone, "view": view, "expert": expert}
                     yield {**key, "weight": (0.1, 0.2, 0.3, 0.4)[place], "subject_count": 12}
+
+    def study(self) -> Iterator[dict[str, Any]]:
+        """Three trials an arm: as set, one that failed, and a better one; the base arm's first stays the best."""
+        for backbone in self.backbones:
+            for arm in self.arms if self.is_tuned else ():
+                for trial, (rate, auc) in enumerate(((0.001, 0.71), (0.02, math.nan), (0.00234, 0.70 if arm == "base" else 0.73))):
+                    key = {"base": self.base, "backbone": backbone, "arm": arm, "trial": trial, "seconds": 60.0}
+                    parameters = json.dumps({"batch_size": 512, "learning_rate": rate})
+                    state = "failed" if math.isnan(auc) else "complete"
+                    yield {
+                        **key,
+                        "state": state,
+                        "valid_auc": auc,
+                        "parameters": parameters,
+                        "is_chosen": trial == (0 if arm == "base" else 2),
+                    }
 
     def view_use(self) -> Iterator[dict[str, Any]]:
         for backbone in self.backbones:

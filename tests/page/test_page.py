@@ -452,3 +452,14 @@ def test_a_thin_base_s_headline_says_that_the_uplift_is_one_from_data(tmp_path: 
     assert headline.endswith(
         "that base sees 5 events of a history and the prompt saw up to 30: an uplift over it is one from data, not from knowledge."
     )
+
+
+def test_a_study_says_what_each_arm_tried_and_chose_on_valid(tmp_path: Path) -> None:
+    told = words(tmp_path, Plan(is_tuned=True, backbones=("fibinet",)))
+    table = told[told.index("Tuning") : told.index("What the ranker does with it")]
+    assert re.search(r"base 3 1 failed 0\.7100 0\.7100 nothing 3 min", table), table
+    assert re.search(r"knowledge 3 1 failed 0\.7100 0\.7300 learning rate 0\.00234 3 min", table), table
+
+
+def test_without_trials_no_tuning_is_shown(parsed: Parsed) -> None:
+    assert "Tuning" not in parsed.text

@@ -64,7 +64,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counted]:
         "memory": Counted("memory", _remember),
         "late": Counted("late", lambda inputs, out: out.write("user", inputs.table("user"))),
     }
-    monkeypatch.setattr(flow, "FLOW", (FIRST, SECOND, MEMORY, LATE))
+    monkeypatch.setattr(flow, "EVERY", (FIRST, SECOND, MEMORY, LATE))
     monkeypatch.setattr(flow, "NAMES", tuple(made))
     for name, module in made.items():
         monkeypatch.setitem(sys.modules, f"kar.stages.{name}", module)

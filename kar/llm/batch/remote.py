@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from kar.errors import ServerRefused, ServerUnreachable, SettingsError, StageError
 from kar.llm.outcome import retry_after_s
+from kar.llm.secret import blot_file, text_without
 from kar.settings import LLMSettings
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class BatchServer:
                 return self._client.files.create(file=(path.name, stream, "application/jsonl"), purpose="batch")
 
         made = self._try(send, "POST /files")
-        file_id, until = _id(made), time.monotonic() + _LONGEST_CHECK_S
+        file_id, until = _id(made, self._key), time.monotonic() + _LONGEST_CHECK_S
         while getattr(made, "status", "") in _UNCHECKED and time.monotonic() < until:
             time.sleep(min(self._backoff_s, 5.0))
             made = self._try(lambda: self._client.files.retrieve(file_id), f"GET /files/{file_id}")
@@ -126,7 +127,7 @@ class BatchServer:
             made = self._client.batches.create(
                 input_file_id=file_id, endpoint=_ENDPOINT, completion_window="24h", metadata={_METADATA: own_id}
             )
-            return _batch(made)
+            return _batch(made, self._key)
 
         return self._try(send, "POST /batches", before_again=lambda: self.find(own_id, since))
 
@@ -139,7 +140,7 @@ class BatchServer:
                 if batch.created_at < oldest:  # they come newest first
                     return None
                 if isinstance(batch.metadata, dict) and batch.metadata.get(_METADATA) == own_id:
-                    return _batch(batch)
+                    return _batch(batch, self._key)
             return None
 
         return self._try(look, "GET /batches")
@@ -149,7 +150,7 @@ class BatchServer:
 
         def look() -> RemoteBatch | None:
             try:
-                return _batch(self._client.batches.retrieve(batch_id))
+                return _batch(self._client.batches.retrieve(batch_id), self._key)
             except self._openai.NotFoundError:
                 return None
 
@@ -172,6 +173,7 @@ class BatchServer:
                     raise StageError(f"{path} cannot be written: {error}", "make room on the disk and repeat the command") from error
 
         self._try(receive, f"GET /files/{file_id}/content")
+        blot_file(partial, self._key)
         partial.replace(path)
 
     def _try(self, call: Callable[[], T], what: str, before_again: Callable[[], T | None] | None = None) -> T:
@@ -187,7 +189,7 @@ class BatchServer:
             try:
                 return call()
             except self._openai.APIStatusError as error:
-                status, detail = error.status_code, f"{error.status_code} {error.response.text[:_SHOWN_CHARS]}"
+                status, detail = error.status_code, f"{error.status_code} {text_without(error.response.text, self._key)[:_SHOWN_CHARS]}"
                 wait_s = retry_after_s({k.lower(): v for k, v in error.response.headers.items()}, dt.datetime.now(dt.UTC))
                 if not (status in (408, 429) or status >= 500) or status == 501:
                     raise self._refused(status, detail, what) from error
@@ -198,7 +200,7 @@ class BatchServer:
             attempts += 1
             if attempts >= max(self._settings.max_attempts, 2):
                 raise ServerUnreachable(
-                    f"{what} at {self._settings.base_url} failed {attempts} times: {self._shown(detail)}",
+                    f"{what} at {self._settings.base_url} failed {attempts} times: {detail}",
                     "repeat the command later: what was sent is remembered and is not sent twice",
                 ) from fault
             time.sleep(max(wait_s, min(self._backoff_s * 2.0 ** (attempts - 1), _LONGEST_PAUSE_S)))
@@ -206,7 +208,7 @@ class BatchServer:
                 return done
 
     def _refused(self, status: int, detail: str, what: str) -> ServerRefused:
-        said = f"{self._settings.base_url} refuses {what}: {self._shown(detail)}"
+        said = f"{self._settings.base_url} refuses {what}: {detail}"
         if status in (401, 403):
             return ServerRefused(said, f"mend the key in the environment variable {self._settings.api_key_env}, and repeat the command")
         if status in (404, 405, 501) and what in ("POST /files", "POST /batches", "GET /batches"):
@@ -216,23 +218,20 @@ class BatchServer:
             )
         return ServerRefused(said, "mend what it says, and repeat the command: what was sent is remembered")
 
-    def _shown(self, detail: str) -> str:
-        """A detail without the key: some providers repeat it in their refusals."""
-        return detail.replace(self._key, "***") if self._key else detail
 
-
-def _id(made: object) -> str:
+def _id(made: object, key: str) -> str:
     """The id of what a provider made. Raises ServerRefused if the reply is nothing of the kind."""
     found = getattr(made, "id", None)
     if not isinstance(found, str) or not found:
         raise ServerRefused(
-            f"the server answered with something that is no OpenAI object: {str(made)[:_SHOWN_CHARS]}", "mend llm.base_url; it ends in /v1"
+            f"the server answered with something that is no OpenAI object: {text_without(str(made), key)[:_SHOWN_CHARS]}",
+            "mend llm.base_url; it ends in /v1",
         )
     return found
 
 
-def _batch(batch: openai.types.Batch) -> RemoteBatch:
-    counts = batch.request_counts if _id(batch) else None
+def _batch(batch: openai.types.Batch, key: str) -> RemoteBatch:
+    counts = batch.request_counts if _id(batch, key) else None
     errors = batch.errors.data if batch.errors and batch.errors.data else []
     said = [f"line {e.line}: {e.message}" if e.line else str(e.message) for e in errors[:3]]
     return RemoteBatch(
@@ -242,5 +241,5 @@ def _batch(batch: openai.types.Batch) -> RemoteBatch:
         error_file_id=batch.error_file_id or "",
         completed=getattr(counts, "completed", None) or 0,
         failed=getattr(counts, "failed", None) or 0,
-        detail="; ".join(said) + (f" … {len(errors)} in all" if len(errors) > len(said) else ""),
+        detail=text_without("; ".join(said), key) + (f" … {len(errors)} in all" if len(errors) > len(said) else ""),
     )

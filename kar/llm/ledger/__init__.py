@@ -9,26 +9,32 @@ WAL with synchronous=NORMAL: a commit survives the death of the process; after a
 """
 
 from kar.llm.ledger.answer import Answer, Status
+from kar.llm.ledger.idle import Compacted, compact_all, held_shards
 from kar.llm.ledger.ledger import COMMIT_WINDOW_S, Ledger, look_up
 from kar.llm.ledger.places import file_system_of
-from kar.llm.ledger.stats import Group, Stats, stats
+from kar.llm.ledger.stats import Group, Size, Stats, sizes, stats
 from kar.llm.ledger.transfer import Exported, Merged, export, merge
 from kar.llm.ledger.verify import Verified, verify
 
 __all__ = [
     "COMMIT_WINDOW_S",
     "Answer",
+    "Compacted",
     "Exported",
     "Group",
     "Ledger",
     "Merged",
+    "Size",
     "Stats",
     "Status",
     "Verified",
+    "compact_all",
     "export",
     "file_system_of",
+    "held_shards",
     "look_up",
     "merge",
+    "sizes",
     "stats",
     "verify",
 ]

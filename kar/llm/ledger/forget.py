@@ -7,7 +7,7 @@ the one it replaces, as when parts grow together: a kill between any two steps l
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,14 +39,6 @@ class Doomed:
     digests: set[bytes] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
     quoting: int = 0
-
-
-@contextlib.contextmanager
-def held_shards(folder: Path) -> Iterator[list[Ledger]]:
-    """Every shard of a ledger, locked. Raises AlreadyRunning while another process writes one of them, LedgerError if one is damaged."""
-    names = [path.name.removeprefix("answers.").removesuffix("sqlite").rstrip(".") or "main" for path in shard_paths(folder)]
-    with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(Ledger.open(folder, shard=name)) for name in names]
 
 
 def doomed_rows(folder: Path, keys: Set[str], kept: Set[str], quotes: Quotes | None) -> Doomed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import sqlite3
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from kar.llm.ledger.shard import opened
 from kar.llm.ledger.writer import Writer
 
 COMMIT_WINDOW_S = 0.1
+_MOST_BESIDE = 64
 
 
 class Ledger:
@@ -66,6 +68,19 @@ class Ledger:
         except BaseException:
             lock.close()
             raise
+
+    @classmethod
+    def open_beside(cls, folder: Path) -> Ledger:
+        """Open the first shard `ask-N` that nobody writes: for processes that ask at the same time. Their files are used again.
+
+        Raises:
+            LedgerError: as `open`.
+            AlreadyRunning: so many write at once that something else must be wrong.
+        """
+        for number in range(_MOST_BESIDE - 1):
+            with contextlib.suppress(AlreadyRunning):
+                return cls.open(folder, shard=f"ask-{number}")
+        return cls.open(folder, shard=f"ask-{_MOST_BESIDE - 1}")
 
     def put(self, answer: Answer) -> None:
         """Add an answer. Returns at once; it is on disk after the commit window, or after `flush`.

@@ -38,7 +38,7 @@ class Reading:
         with self._turn, contextlib.ExitStack() as stack:
             shards = [self._shard(path) for path in shard_paths(self.folder)]
             not_yet: frozenset[str] = frozenset().union(*[stack.enter_context(shard.snapshot()) for shard in shards])
-            yield shards, self._live(not_yet)
+            yield [shard for shard in shards if shard.is_begun], self._live(not_yet)
 
     def held(self, keys: Iterable[str]) -> set[str]:
         """Those keys that have a good answer. Reads no text."""

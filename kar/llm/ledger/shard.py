@@ -65,6 +65,11 @@ class Shard:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("COMMIT")
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether it had its tables at the last snapshot: another process may be about to make them."""
+        return self._format != 0
+
     def held(self, keys: Sequence[str]) -> set[str]:
         """Those keys that have a good answer. Reads the index alone."""
         found: set[str] = set()

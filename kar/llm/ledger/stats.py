@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -85,6 +85,28 @@ def stats(folder: Path) -> Stats:
     found.statuses = dict(sorted(statuses.items()))
     found.groups = [Group(**row) for row in sums.sort_by([(name, "ascending") for name in _BY]).to_pylist()]
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one kind of a ledger's files comes to."""
+
+    rows: int
+    bytes: int
+
+
+def sizes(folder: Path) -> dict[str, Size]:
+    """Rows and bytes in `shards` and in `parts`, told by indexes and footers: no row is read. Nothing where there is no ledger.
+
+    Raises:
+        LedgerError: a damaged file.
+    """
+    if not folder.is_dir():
+        return {}
+    with Reading(folder) as reading, reading.moment() as (shards, parts):
+        found = {"shards": Size(sum(shard.count() for shard in shards), 0), "parts": Size(sum(part.rows for part in parts), 0)}
+    files = {"shards": [path for path in folder.glob("answers*") if path.is_file()], "parts": part_paths(folder)}
+    return {kind: replace(size, bytes=sum(path.stat().st_size for path in files[kind])) for kind, size in found.items()}
 
 
 def _counted(table: pa.Table, found: Stats, statuses: Counter[str]) -> pa.Table:

@@ -22,6 +22,7 @@ rejects empty                   the answer holds no text
         bad_request             the server refused the request for good (400, 404, 413, 422)
         exhausted               no answer after the last attempt
         over_budget             planned, but the token budget or the deadline was reached before the call
+        not_asked               planned, and no share of the night has asked it (llm.ask = false, kar run knowledge --answers held)
         awaits_batch            planned, and no batch has brought its answer yet (llm.provider = 'batch')
         unknown_subject         imported text for a subject that the tables do not hold
         duplicate_key           a second imported text for the same subject
@@ -32,7 +33,8 @@ rejects empty                   the answer holds no text
 
 The only stage that talks to a language model. A subject whose answer was refused keeps the last good knowledge of an
 earlier night, if there is any; so do the subjects that were not asked tonight. With `llm.provider = "batch"` nothing is
-asked here: the stage takes what `kar batch import` and `fetch` have put into the ledger.
+asked here: the stage takes what `kar batch import` and `fetch` have put into the ledger. With `llm.ask = false` it takes what shares of the
+night (`kar ask`, `shares.py`) have put there, and its figures are the sum of theirs.
 """
 
 from __future__ import annotations
@@ -47,18 +49,16 @@ import pyarrow as pa
 from kar.llm.arrivals import arrivals_path
 from kar.llm.ask import Asked
 from kar.settings import Settings
-from kar.stages.knowledge.asking import ask_requests
 from kar.stages.knowledge.importing import Imported, import_all, imported_files
 from kar.stages.knowledge.judging import FACTORS, Judged, judge_asked
 from kar.stages.knowledge.spool import spools
+from kar.stages.knowledge.tonight import ask_requests
 from kar.stages.knowledge.writing import KNOWLEDGE, REFUSED, Written, write
 from kar.store import Inputs, Manifest, Output
 from kar.store.forgotten import list_path
 from kar.tables import from_rows
 from kar.text.imports import side_of
 from kar.text.quality import drift
-
-_UNANSWERED = {"local": "over_budget", "openai": "over_budget", "batch": "awaits_batch"}
 
 
 def files(settings: Settings, inputs: Inputs) -> list[Path]:
@@ -91,8 +91,9 @@ def _record(
         out.reject("forgotten", imported.forgotten)
     for reason, examples in imported.rejected.items():
         out.reject(reason, len(examples), examples)
+    why = _why_unanswered(settings, asked)
     if unanswered := sum(judged.unanswered.values()):
-        out.reject(_UNANSWERED[settings.llm.provider], unanswered, judged.examples)
+        out.reject(why, unanswered, judged.examples)
     totals: Counter[str] = sum(written.refused.values(), imported.repeated)
     for reason, count in sorted(totals.items()):
         out.reject(reason, count, written.examples.get(reason))
@@ -121,8 +122,7 @@ def _record(
         origins=_plain(written.origins),
         refused=_plain(written.refused),
         factors=_plain(written.factors),
-        over_budget={} if settings.llm.provider == "batch" else dict(judged.unanswered),
-        awaits_batch=dict(judged.unanswered) if settings.llm.provider == "batch" else {},
+        **{name: dict(judged.unanswered) if name == why else {} for name in ("over_budget", "not_asked", "awaits_batch")},
         quality=judged.quality,
         likelihood=_likelihood(judged),
         last_judged=last_judged | judged.quality,
@@ -134,8 +134,20 @@ def _record(
     if lost := totals["bad_request"]:
         first = written.examples["bad_request"][0]["detail"][:200]
         out.warn(f"the server refused {lost} requests for good; the first said: {first}")
+    if unanswered and why == "not_asked":
+        out.warn(
+            f"{unanswered} planned requests were not asked: nothing is asked here (llm.ask), and their shares did not come to an end; "
+            f"kar ask --date {inputs.date} --shard I/N asks them, then run knowledge again"
+        )
     for sentence in [*imported.warnings, *judged.warnings, *drift(judged.quality, last_judged, settings.knowledge)]:
         out.warn(sentence)
+
+
+def _why_unanswered(settings: Settings, asked: Asked) -> str:
+    """The reason of requests without any answer."""
+    if settings.llm.provider == "batch":
+        return "awaits_batch"
+    return "over_budget" if settings.llm.ask or asked.stopped_by != "none" else "not_asked"
 
 
 def _likelihood(judged: Judged) -> dict[str, Any]:

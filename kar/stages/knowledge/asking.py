@@ -1,8 +1,8 @@
-"""Tonight's requests, streamed to the language model; every answer ends in the ledger and nowhere else."""
+"""Planned requests, streamed to the language model; every answer ends in the ledger and nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import orjson
 
@@ -21,43 +21,46 @@ _COLUMNS = ("request_key", "body", "prompt_tokens", "answer_tokens", "template_v
 _ROWS = 512
 
 
-def ask_requests(inputs: Inputs, settings: Settings) -> tuple[Asked, str | None]:
-    """Ask what the plan says, in its order; of a batch, count what has come.
-
-    Returns:
-        What it took, and the model's revision in the keys; None: nothing is planned.
-
-    Raises:
-        ModelChanged: the server serves another model than the plan was made for; nothing was asked.
-    """
+def planned_revision(inputs: Inputs) -> str | None:
+    """The model's revision in the planned keys; None: nothing is planned."""
     first = next(inputs.stream("request", ["revision"], rows=1), None)
-    if first is None or first.num_rows == 0:
-        return Asked(), None
-    revision = str(first.column("revision")[0].as_py())
-
-    def retry(request: Request, answer: Answer) -> Request | None:
-        return with_more_tokens(request, answer, revision, settings.knowledge, settings.llm.context_tokens)
-
-    if settings.llm.provider == "batch":
-        return Asked(from_ledger=_held(inputs)), revision
-    total = inputs.count("request")
-    try:
-        return ask(_requests(inputs), settings.llm, inputs.home, revision, inputs.as_of, retry, total=total), revision
-    except ModelChanged as changed:
-        raise ModelChanged(changed.what, f"run: kar run prompts --date {inputs.date}") from None
+    return None if first is None or first.num_rows == 0 else str(first.column("revision")[0].as_py())
 
 
-def _held(inputs: Inputs) -> int:
+def requests_of(inputs: Inputs) -> Iterator[Request]:
+    """The planned requests, in the order to send them."""
+    for part in inputs.stream("request", list(_COLUMNS), rows=_ROWS):
+        for key, body, prompt, answer, version, family in zip(*(part.column(c).to_pylist() for c in _COLUMNS), strict=True):
+            yield Request(key, body.encode(), prompt, answer, version, family=family)
+
+
+def held_count(inputs: Inputs) -> int:
     """How many planned requests have a good answer."""
     with Reading(inputs.home.ledger) as ledger:
         parts = (part.column("request_key").to_pylist() for part in inputs.stream("request", ["request_key"]))
         return sum(len(ledger.held(keys)) for keys in parts)
 
 
-def _requests(inputs: Inputs) -> Iterator[Request]:
-    for part in inputs.stream("request", list(_COLUMNS), rows=_ROWS):
-        for key, body, prompt, answer, version, family in zip(*(part.column(c).to_pylist() for c in _COLUMNS), strict=True):
-            yield Request(key, body.encode(), prompt, answer, version, family=family)
+def ask_some(
+    inputs: Inputs, settings: Settings, requests: Iterable[Request], revision: str, total: int, *, is_beside: bool = False
+) -> Asked:
+    """Ask planned requests in their order, and once more those whose answers were cut.
+
+    Args:
+        total: how many there are.
+        is_beside: other processes ask others at the same time.
+
+    Raises:
+        ModelChanged: the server serves another model than the plan was made for; nothing was asked.
+    """
+
+    def retry(request: Request, answer: Answer) -> Request | None:
+        return with_more_tokens(request, answer, revision, settings.knowledge, settings.llm.context_tokens)
+
+    try:
+        return ask(requests, settings.llm, inputs.home, revision, inputs.as_of, retry, total=total, is_beside=is_beside)
+    except ModelChanged as changed:
+        raise ModelChanged(changed.what, f"run: kar run prompts --date {inputs.date}") from None
 
 
 def with_more_tokens(request: Request, answer: Answer, revision: str, settings: KnowledgeSettings, context_tokens: int) -> Request | None:

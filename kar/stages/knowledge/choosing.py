@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from kar.llm.ledger import Answer
@@ -46,13 +46,13 @@ class Heard:
     fault: Refusal | None = None
 
 
-def counting(answers: list[Answer], as_of: dt.datetime | None) -> list[Answer]:
-    """The rows of one request that count, newest first: good answers of any night, failures of this run.
+def counting(answers: list[Answer], clocks: Set[dt.datetime] | None) -> list[Answer]:
+    """The rows of one request that count, newest first: good answers of any night, failures of this one.
 
     Args:
-        as_of: the run's clock; None: failures of any time, because a batch comes back before the run.
+        clocks: of the runs that asked tonight; None: failures of any time, because a batch comes back before the run.
     """
-    rows = [a for a in answers if a.status == "ok" or as_of is None or a.asked_at == as_of]
+    rows = [a for a in answers if a.status == "ok" or clocks is None or a.asked_at in clocks]
     return sorted(rows, key=lambda a: (a.status == "ok", a.retry_of != "", a.ended_at), reverse=True)
 
 

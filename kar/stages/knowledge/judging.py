@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,17 +95,18 @@ def judge_asked(inputs: Inputs, settings: Settings, spool: Mapping[str, Spool], 
     """Judge what the ledger holds for each planned request; it goes to the spools accepted, factors and refused, in key order.
 
     Args:
-        asked: what the asking has spent of the run's budget; the optional judge has the rest.
+        asked: what the asking has spent of the night's budget; the optional judge has the rest.
         revision: of the model, in the request keys.
     """
     titles = titles_of(inputs)
     gate, judged = quality_gate(inputs, settings, titles), Judged()
+    clocks = None if settings.llm.provider == "batch" else asked.clocks | {inputs.as_of}
     names = structured.factor_keys(load_factors(Path(settings.prompts.folder), settings.scenario.domain))
     with Ledger.open(inputs.home.ledger) as ledger, judge_of(inputs, settings, revision, asked, ledger) as judge:
         for part in inputs.stream("plan", ["view", "subject_id", "decision", "request_key", *_PLANNED], rows=_ROWS):
             rows = part.filter(pc.equal(part.column("decision"), "ask"))
             if rows.num_rows:
-                good, bad = _judge_part(rows, ledger, gate, titles, inputs.as_of, settings, judged, names, judge)
+                good, bad = _judge_part(rows, ledger, gate, titles, clocks, settings, judged, names, judge)
                 spool["accepted"].add(_accepted(rows, good, settings.llm.model))
                 spool["factors"].add(_factor_rows(rows, good))
                 spool["refused"].add(bad)
@@ -122,7 +123,7 @@ def _judge_part(
     ledger: Ledger,
     gate: QualityGate,
     titles: Mapping[str, str],
-    as_of: dt.datetime,
+    clocks: Set[dt.datetime] | None,
     settings: Settings,
     judged: Judged,
     names: Mapping[str, str],
@@ -134,7 +135,7 @@ def _judge_part(
     good: dict[int, tuple[Accepted, Answer]] = {}
     bad: dict[int, dict[str, Any]] = {}
     for place, (view, subject, key, evidence) in enumerate(zip(*columns, strict=True)):
-        answers = counting(found.get(key, []), None if settings.llm.provider == "batch" else as_of)
+        answers = counting(found.get(key, []), clocks)
         if not answers:
             judged.unanswered[view] += 1
             if len(judged.examples) < 20:

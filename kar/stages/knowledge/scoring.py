@@ -89,6 +89,8 @@ class Judge:
         """What it took; says what was left unscored."""
         paid = self.scoring.paid() if self.scoring is not None else Asked()
         left = sum(counts["accepted"] for counts in self._counts.values()) - sum(map(len, self._gains.values()))
+        if left and self.scoring is not None and not self.scoring.asks:
+            self.warnings.append(_nobody(f"llm.ask is off and the ledger lacks the scores of {left} answers"))
         if paid.stopped_by != "none":
             self.warnings.append(f"{paid.stopped_by} stopped the judge (knowledge.judge): {left} answers are accepted without its score")
         return paid
@@ -129,7 +131,7 @@ class Judge:
         missing = [request for key, request in new.items() if key not in self._frames]
         if not missing:
             return True
-        if self.scoring.stopped_by == "none":
+        if self.scoring.asks and self.scoring.stopped_by == "none":
             self.warnings.append(_nobody(f"the server gives no prompt log-probabilities ({self.scoring.why_not(missing[0])})"))
             self.scoring = None
         return False
@@ -151,6 +153,9 @@ def judge_of(inputs: Inputs, settings: Settings, revision: str, asked: Asked, le
             revision,
             [_nobody(f"llm.provider is {settings.llm.provider!r}, which gives no prompt log-probabilities")],
         )
+        return
+    if not settings.llm.ask:
+        yield Judge(settings, Scoring(None, ledger), blanks, revision)
         return
     with scoring(settings.llm, inputs.home, revision, inputs.as_of, ledger, token_logprobs, asked) as opened:
         yield Judge(settings, opened, blanks, revision)

@@ -18,6 +18,7 @@ from kar.llm.batch.remote import BatchServer
 from kar.llm.ledger import Ledger, look_up
 from kar.settings import LLMSettings
 from kar.store import Home
+from tests.forget.homes import everything
 from tests.llm.batch.conftest import write_requests
 from tests.llm.batch_server import Calls, batch_server
 from tests.llm.loopback import answer_to
@@ -190,6 +191,20 @@ def test_a_batch_is_found_on_a_later_page_of_the_provider_s_list(shop: Shop) -> 
         server.seen.clear()
         assert opened.find("own-0", now() + dt.timedelta(days=2)) is None
         assert server.count("GET /batches") == 1
+
+
+@pytest.mark.parametrize("ends", ["completed", "failed"])
+def test_a_provider_that_quotes_the_key_is_kept_without_it(shop: Shop, ends: str) -> None:
+    with batch_server(ends, refuses=lambda place: place == 0, quotes=f"for {KEY}") as server:
+        shop.submit(server)
+        if ends == "completed":
+            shop.fetch_when_over(server)
+        else:
+            for _ in range(3):
+                shop.fetch(server)
+    kept = everything(shop.home.root)
+    assert any(b"for ***" in content for content in kept.values())
+    assert [name for name, content in kept.items() if KEY.encode() in content] == []
 
 
 @pytest.mark.parametrize("status", ["401", "403"])

@@ -104,3 +104,43 @@ def test_a_damaged_part_is_named_by_each_command_and_the_rest_can_be_saved(shop:
     assert (done.returncode, done.stdout) == (0, "2 rows written to rows.parquet\n")
     assert part.name in done.stderr
     assert key("a") not in done.stdout
+
+
+def test_compact_moves_the_rows_of_every_shard_into_parts_and_loses_none(shop: Path) -> None:
+    place = shop / "home" / "shop" / "ledger"
+    with Ledger.open(place, shard="ask-3") as ledger:
+        ledger.put(answer("c"))
+    before = kar(shop, "stats").stdout.splitlines()[1]
+    done = kar(shop, "compact")
+    assert (done.returncode, done.stdout) == (0, "3 rows of 2 shards moved; 1 parts before, 3 now\n")
+    assert in_process.ledger_files(shop, "shop") == (0, 3)
+    assert kar(shop, "stats").stdout.splitlines()[1] == before
+    again = kar(shop, "compact")
+    assert (again.returncode, again.stdout) == (0, "0 rows of 2 shards moved; 3 parts before, 3 now\n")
+
+
+def test_compact_lets_many_small_parts_grow_together(shop: Path) -> None:
+    place = shop / "home" / "shop" / "ledger"
+    for number in range(9):
+        with Ledger.open(place, shard=f"ask-{number}") as ledger:
+            ledger.put(answer(f"question {number}"))
+    done = kar(shop, "compact")
+    assert done.returncode == 0, done.stderr
+    assert len(part_paths(place)) < 9
+    assert kar(shop, "verify").stdout.startswith("12 rows")
+
+
+def test_compact_moves_nothing_while_one_shard_is_written(shop: Path) -> None:
+    with Ledger.open(shop / "home" / "shop" / "ledger", shard="ask-3") as ledger:
+        ledger.put(answer("c"))
+        ledger.flush()
+        done = kar(shop, "compact")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "another process writes the ledger" in done.stderr
+    assert in_process.ledger_files(shop, "shop") == (3, 1)
+
+
+def test_compact_of_a_home_without_a_ledger_does_nothing(shop: Path) -> None:
+    done = kar(shop, "compact", home="empty")
+    assert (done.returncode, "nothing to compact" in done.stdout) == (0, True)
+    assert not (shop / "empty").exists()

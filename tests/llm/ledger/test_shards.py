@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from kar.errors import AlreadyRunning, LedgerError
 from kar.llm.ledger import Ledger, look_up
+from kar.llm.ledger.places import shard_path
 from tests.llm.ledger.rows import ROOT, answer, failed, key
 
 _WRITER = """
@@ -60,6 +63,20 @@ def test_a_row_that_another_shard_commits_is_seen_by_a_ledger_that_is_already_op
             writer.compact()
             assert reader.get(key("k")) == answer("k")
             assert reader.count() == 1
+
+
+def test_a_shard_that_another_process_is_about_to_make_holds_nothing_yet(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path, shard="one") as mine:
+        mine.put(answer("one"))
+        mine.flush()
+        with contextlib.closing(sqlite3.connect(shard_path(tmp_path, "two"))) as file:
+            file.execute("PRAGMA journal_mode = WAL")  # the file is there, its tables are not
+            assert mine.held([key("one"), key("two")]) == {key("one")}
+            assert mine.count() == 1
+        with Ledger.open(tmp_path, shard="two") as other:
+            other.put(answer("two"))
+            other.flush()
+            assert mine.held([key("one"), key("two")]) == {key("one"), key("two")}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -113,3 +130,12 @@ def test_half_a_surrogate_pair_is_replaced_and_stops_nobody(tmp_path: Path) -> N
         ledger.put(answer("l", "NUL \x00 stays"))
         ledger.flush()
         assert {a.text for a in ledger.get_many([key("k"), key("l")]).values()} == {"half ? of a pair", "NUL \x00 stays"}
+
+
+def test_who_asks_beside_others_writes_the_first_shard_that_nobody_writes(tmp_path: Path) -> None:
+    with Ledger.open_beside(tmp_path) as first, Ledger.open_beside(tmp_path) as second:
+        assert (first.path.name, second.path.name) == ("answers.ask-0.sqlite", "answers.ask-1.sqlite")
+        second.put(answer("k"))
+    with Ledger.open_beside(tmp_path) as again, Ledger.open(tmp_path) as main:
+        assert again.path.name == "answers.ask-0.sqlite"
+        assert main.held([key("k")]) == {key("k")}

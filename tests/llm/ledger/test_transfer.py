@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import tempfile
@@ -252,3 +253,11 @@ def test_stats_count_rows_keys_tokens_and_money_by_model_template_and_day(tmp_pa
     assert (tiny.prompt_tokens, tiny.cached_tokens, tiny.completion_tokens, tiny.reasoning_tokens) == (55, 25, 35, 15)
     assert tiny.usd(2.0, 10.0) == pytest.approx((65 * 2 + 35 * 10) / 1e6)
     assert found.bytes == sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+
+
+def test_a_shard_that_another_process_is_about_to_make_is_no_fault(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path) as ledger:
+        ledger.put(answer("k"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "answers.next.sqlite")) as file:
+        file.execute("PRAGMA journal_mode = WAL")  # the file is there, its tables are not
+        assert (verify(tmp_path).rows, verify(tmp_path).faults) == (1, 0)
