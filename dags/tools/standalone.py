@@ -28,7 +28,7 @@ import time
 import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
@@ -77,7 +77,7 @@ class Standalone:
         self.environ = {**environ, **self._chosen(database, dags), **(settings or {}), _MARK: self._mark}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._sessions: set[int] = set()  # of every part ever started: a killed part's forks still belong to it
-        self._lock = (self.home / "standalone.lock").open("w")
+        self._lock: TextIO | None = None
 
     def _chosen(self, database: str, dags: Path) -> dict[str, str]:
         kept = _kept_secrets(self.home / "secrets.json")
@@ -110,10 +110,13 @@ class Standalone:
             StandaloneError: another one runs in this home; a part ended or was not healthy in time: the end of its log is quoted.
         """
         began = time.monotonic()
+        lock = (self.home / "standalone.lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.close()
             raise StandaloneError(f"Airflow runs already in {self.home}\n  do: stop it, or name another folder with --home") from None
+        self._lock = lock
         try:
             self.airflow("db", "migrate")
             for name in COMPONENTS:
@@ -250,7 +253,9 @@ class Standalone:
         psutil.wait_procs(left, timeout=5)
         _all_end([*self._running.values(), *([served] if served else [])], 5.0)
         self._running.clear()
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
         return lines
 
 

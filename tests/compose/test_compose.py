@@ -139,6 +139,7 @@ def test_a_secret_is_given_only_to_those_that_need_it(services: dict[str, Any]) 
     secret = values()
     assert holders(secret["ADMIN_PASSWORD"]) == {"secrets", "api-server"}
     assert holders(secret["LLM_API_KEY"]) == {"secrets", "scheduler", "kar", "vllm", "vllm-cpu"}
+    assert {name for name, service in services.items() if "HF_TOKEN" in service.get("environment", {})} == {"vllm"}
     assert holders(secret["S3_SECRET_KEY"]) == {"secrets", "scheduler", "kar", "bucket", "s3"}
     assert holders(secret["POSTGRES_PASSWORD"]) == (AIRFLOW | {"postgres"})
     assert not any(
