@@ -75,7 +75,7 @@ test: $(READY) ## all fast tests: no network beyond loopback, no GPU, a few minu
 	$(BIN)/python -m pytest -n auto
 
 test-airflow: $(READY) ## nights, faults and backfills under a real scheduler on PostgreSQL (Debian's postgresql), about ten minutes
-	$(BIN)/python -m pytest -m airflow -s tests/airflow
+	KAR_AIRFLOW_FIGURES=$(KAR_HOME)/airflow-figures.json $(BIN)/python -m pytest -m airflow -s tests/airflow
 
 test-slow: $(READY) ## the tests with real models and real servers
 	KAR_TEST_HOME=$(KAR_HOME) $(BIN)/python -m pytest -m "slow or integration"

@@ -44,6 +44,7 @@ class Deployment:
     settings_path: Path
     home: Home
     yesterday: dt.date
+    healthy_s: float
     kills: int = 0  # how often something that was asking was killed
     overhead: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -88,9 +89,10 @@ def deployment(database: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     airflow = Standalone(folder / "airflow", database=database, port=free_port(), environ=environ, settings=_PATIENCE)
     llm.start()
     try:
-        print(f"\nhealthy after {airflow.start():.0f} s, load {os.getloadavg()[0]:.1f}")
+        healthy_s = round(airflow.start(), 1)
+        print(f"\nhealthy after {healthy_s} s, load {os.getloadavg()[0]:.1f}")
         client = Client(airflow.url, airflow.password)
-        yield Deployment(airflow, client, llm, settings_path, Home(folder / "home", "shop"), yesterday)
+        yield Deployment(airflow, client, llm, settings_path, Home(folder / "home", "shop"), yesterday, healthy_s)
     finally:
         killed = airflow.stop()
         llm.stop()

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -102,6 +103,7 @@ def note_overhead(deployment: Deployment, run: Found) -> dict[str, float]:
             busy += seconds(max(until, task["start_date"]), task["end_date"])
             until = task["end_date"]
     figures = {"wall_s": wall, "kar_s": own, "overhead_s": wall - own, "tasks_s": busy, "between_tasks_s": wall - busy, "tasks": len(tasks)}
+    figures = {name: round(value, 1) for name, value in figures.items()}
     deployment.overhead[str(run["partition_key"])] = figures
     return figures
 
@@ -254,4 +256,8 @@ def test_the_ledger_and_every_release_are_whole_at_the_end(deployment: Deploymen
     assert command(deployment, "ledger", "verify").returncode == 0
     for published in kar.release.list_releases(deployment.home.published):
         kar.release.open(deployment.home.published / "releases" / published.id, verify=True)
-    print("\n" + json.dumps(deployment.overhead, indent=1))
+    figures = {"healthy_s": deployment.healthy_s, "load": os.getloadavg()[2], "processors": os.cpu_count(), "nights": deployment.overhead}
+    print("\n" + json.dumps(figures, indent=1))
+    if path := os.environ.get("KAR_AIRFLOW_FIGURES"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(figures, indent=1) + "\n")
