@@ -150,6 +150,7 @@ def test_a_date_that_fails_is_named_and_those_before_it_stay(place: Place) -> No
     assert not place.home.partition("knowledge", DATES[1]).exists()
 
 
+@pytest.mark.slow
 def test_releases_are_marked_reconstructed_and_leave_current_alone(tmp_path: Path) -> None:
     with loopback(lambda call: "ok") as server:
         check_releases(Place(tmp_path, server, users=40, events=12))

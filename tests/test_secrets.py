@@ -90,6 +90,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return Shop(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_key_is_in_nothing_that_a_night_leaves_or_says(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"quoted": (answer_to("a film") + f" Its key is {KEY}.", "stop")}
     with loopback(behave, answers=answers, key=KEY) as server:

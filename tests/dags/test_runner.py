@@ -183,6 +183,7 @@ def test_a_task_that_is_killed_ends_its_kar(stand_in: Any) -> None:
     assert _stands_still(counted)
 
 
+@pytest.mark.slow
 def test_a_task_that_dies_by_sigkill_leaves_nothing_that_writes(stand_in: Any) -> None:
     stand_in.rules(ask={"count_to": 3000})
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "dags")}
