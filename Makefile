@@ -47,7 +47,7 @@ demo: $(READY) ## the whole flow on MovieLens-100K with a small local model: rel
 airflow: $(READY) ## Airflow on this machine, nights of the demo scenario unpaused: [PORT=8080], Ctrl-C stops it
 	$(BIN)/kar fetch movielens-100k
 	$(BIN)/kar fetch model
-	KAR_PYTHON=$(CURDIR)/$(BIN)/python KAR_SETTINGS=$(CURDIR)/settings/movielens-100k.toml KAR_PUBLISH_BY= KAR_SHARDS=1 \
+	KAR_PYTHON=$(abspath $(BIN))/python KAR_SETTINGS=$(CURDIR)/settings/movielens-100k.toml KAR_PUBLISH_BY= KAR_SHARDS=1 \
 	  KAR_SET="$$(printf 'sources.folder=%s\nprompts.folder=%s' $(KAR_HOME)/_data/ml-100k $(CURDIR)/prompts)" \
 	  exec $(BIN)/python dags/tools/standalone.py --port $(or $(PORT),8080)
 
