@@ -6,6 +6,7 @@ one piece row n has place n, and nothing is worked out at all.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,8 @@ from kar.release.overlay import Overlay
 from kar.release.pages import let_go
 
 _DO = "serve another: kar release rollback ID"
+_PARSING = threading.Lock()
+"""NumPy parses a matrix's header as a Python literal; two threads at once made CPython 3.11.7 raise a SystemError about its recursion depth."""
 _WHOLE_FROM = 4  # once more than 1 / so many of all ids were asked for, a table of all of them answers; before, each part's mapped index
 
 
@@ -123,7 +126,8 @@ class Logical:
         if key not in self._matrices:
             path = self._file(self.parts[number].matrix(view, kind))
             try:
-                self._matrices[key] = np.load(path, mmap_mode="r" if path.stat().st_size > 128 else None, allow_pickle=False)
+                with _PARSING:
+                    self._matrices[key] = np.load(path, mmap_mode="r" if path.stat().st_size > 128 else None, allow_pickle=False)
             except FileNotFoundError as error:
                 raise self._gone(error) from error
             except ValueError as error:
