@@ -23,7 +23,7 @@ from benchmarks.child import measure, report
 from benchmarks.table import Row, rounded
 from kar import flow
 from kar.settings import Settings
-from kar.store import Home, Inputs, Output, Partition
+from kar.store import Home, Inputs, Manifest, Output, Partition
 from kar.store.stream import StreamWriter
 from kar.tables import TABLES, IdTypes
 
@@ -101,6 +101,7 @@ def run(task: Task) -> dict[str, int]:
     inputs = Inputs(stage, DATE, CUTOFF, CUTOFF + dt.timedelta(hours=1), Home(folder, "bench"), IdTypes(), partitions)
     out = Output(stage, folder, IdTypes())
     importlib.import_module(f"kar.stages.{task.stage}").run(inputs, out, settings_for(task))
+    Manifest(task.stage, DATE.isoformat(), recipe_sha="", recipe={}, tables=out.tables).write(folder)
     return {name: int(made["rows"]) for name, made in out.tables.items()}
 
 

@@ -23,6 +23,7 @@ KAR_LLM_CONNECTION  Airflow connection whose password is the API key; empty: KAR
 KAR_SOURCES_MARKER  file that says a date's source tables are complete, with {date} in its path; empty: nothing is waited for
 KAR_NOTIFY          command that gets each message on its standard input; empty: the task's log alone
 KAR_FORGET_REQUESTS folder whose user.txt and item.txt name whom to forget, one id a line
+KAR_LINEAGE         1: kar's stages tell OpenLineage of themselves, as part of their task's run; where to: OPENLINEAGE_URL, OPENLINEAGE_CONFIG
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ Server = Literal["standing", "command", "none"]
 
 POOLS = ("kar", "kar_llm", "kar_gpu", "kar_publish")
 """The pools that pools.json makes: any work, questions to the language model, encoding and training, what moves CURRENT."""
+
+
+_LINEAGE = ("KAR_LINEAGE", "OPENLINEAGE_URL", "OPENLINEAGE_ENDPOINT", "OPENLINEAGE_CONFIG")
+"""None of them secret: a key belongs into the file that the last one names."""
 
 
 class DeploymentError(ValueError):
@@ -60,6 +65,7 @@ class Deployment:
         catch_up_from: missing nights from this date on are run, the oldest first; None: only the newest one is.
         publish_by: time of day in UTC; None: no deadline.
         overrides: values of --set that every kar command gets.
+        lineage: variables that switch kar's own lineage on; empty: it is off.
     """
 
     python: str = sys.executable
@@ -84,6 +90,7 @@ class Deployment:
     sources_marker: str = ""
     notify: str = ""
     forget_requests: str = ""
+    lineage: tuple[tuple[str, str], ...] = ()
 
     @property
     def first_night(self) -> dt.datetime:
@@ -124,6 +131,7 @@ class Deployment:
             sources_marker=environ.get("KAR_SOURCES_MARKER", ""),
             notify=_command(environ, "KAR_NOTIFY"),
             forget_requests=environ.get("KAR_FORGET_REQUESTS", ""),
+            lineage=tuple((name, environ[name]) for name in _LINEAGE if environ.get("KAR_LINEAGE") and environ.get(name)),
         )
         _hold_together(found)
         return found

@@ -57,10 +57,10 @@ def examples_of(published: str, date: str, pattern: str = "") -> str:
     """
     if pattern:
         return pattern.replace("{date}", date)
-    parts = sorted(Path(published).parent.glob("examples/date=*/example.parquet"))
+    parts = [] if "://" in published else sorted(Path(published).parent.glob("examples/date=*/example.parquet"))
     usable = [part for part in parts if part.parent.name.removeprefix("date=") <= date]
     if not usable:
-        raise AirflowFailException(f"no examples at or before {date} lie beside {published}: name yours with KAR_DOWNSTREAM_EXAMPLES")
+        raise AirflowFailException(f"no examples at or before {date} lie beside {published}: name yours by KAR_DOWNSTREAM_EXAMPLES")
     return str(usable[-1])
 
 

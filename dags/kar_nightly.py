@@ -130,7 +130,7 @@ def kar_nightly() -> None:
         task_id="train",
         trigger_dag_id="kar_train",
         trigger_run_id=f"due__{DATE}",
-        conf={"date": DATE},
+        conf={"date": DATE, "settings": "{{ params.settings }}"},
         skip_when_already_exists=True,
         doc_md="Starts kar_train, which no night waits for.",
     )

@@ -152,7 +152,8 @@ def _place(deployment: Deployment, asks: bool, pool: str) -> Place:
 def variables(deployment: Deployment) -> dict[str, str]:
     """The environment of every kar command, templated and none of it secret.
 
-    A run's own `settings` and `set` (its params or conf) go before the deployment's.
+    A run's own `settings` and `set` (its params or conf) go before the deployment's. Lineage events of kar's get the task and the DAG run as
+    parents where Airflow's OpenLineage provider is installed, whose macros name them.
     """
     own = "{{ params.get('settings') or '' }}"
     said = {
@@ -160,7 +161,21 @@ def variables(deployment: Deployment) -> dict[str, str]:
         "KAR_HOME": deployment.home,
         "KAR_SET": "\n".join([*deployment.overrides, "{{ (params.get('set') or []) | join('\n') }}"]),
     }
+    if deployment.lineage:
+        said |= {
+            **dict(deployment.lineage),
+            "OPENLINEAGE_PARENT_ID": _parent("parent"),
+            "OPENLINEAGE_ROOT_PARENT_ID": _parent("root_parent"),
+        }
     return {name: value for name, value in said.items() if value}
+
+
+def _parent(which: str) -> str:
+    """Empty where the provider is not installed."""
+    return (
+        "{% if macros.OpenLineageProviderPlugin is defined %}"
+        f"{{{{ macros.OpenLineageProviderPlugin.lineage_{which}_id(task_instance) }}}}{{% endif %}}"
+    )
 
 
 class KarOperator(BaseOperator):

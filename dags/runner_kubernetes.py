@@ -52,7 +52,7 @@ class KarPodOperator(KubernetesPodOperator):
         name, _, key = secret.partition("/")
         count = {"nvidia.com/gpu": str(gpus)}
         super().__init__(
-            secrets=[Secret("env", KEY_VARIABLE, name, key)] if secret else None,
+            secrets=[Secret("env", KEY_VARIABLE, name, key)] if secret else None,  # type: ignore[no-untyped-call]  # the provider has none
             volumes=[_volume(claim)] if claim else None,
             volume_mounts=[k8s.V1VolumeMount(name=_HOME_VOLUME, mount_path=home)] if claim else None,
             container_resources=k8s.V1ResourceRequirements(requests=count, limits=count) if gpus else None,

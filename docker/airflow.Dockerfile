@@ -39,6 +39,8 @@ FROM ${KAR_IMAGE} AS scheduler
 COPY --from=airflow /opt/airflow/venv /opt/airflow/venv
 COPY --from=airflow /opt/airflow/docker /opt/airflow/docker
 COPY --from=airflow /opt/airflow/dags /opt/airflow/dags
+# beside dags/, where the downstream example looks for its job
+COPY examples /opt/airflow/examples
 COPY --from=airflow --chown=50000:50000 /opt/airflow/home /opt/airflow/home
 COPY --from=airflow --chown=50000:50000 /var/log/airflow /var/log/airflow
 ENV PATH=/opt/airflow/venv/bin:$PATH \

@@ -11,7 +11,7 @@ RUN python -m venv /opt/kar/venv && /opt/kar/venv/bin/python -m pip install --no
 # what is installed depends on these four files alone, so an edit of kar's code does not install torch and the rest anew
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 RUN mkdir kar && touch kar/__init__.py \
-    && /opt/kar/venv/bin/python -m pip install --no-cache-dir --constraint requirements.lock --editable '.[pipeline,local,browse,s3]'
+    && /opt/kar/venv/bin/python -m pip install --no-cache-dir --constraint requirements.lock --editable '.[pipeline,local,browse,s3,lineage]'
 COPY kar kar
 COPY warehouse warehouse
 COPY prompts prompts

@@ -208,7 +208,9 @@ def interval(
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--release", type=Path, required=True, help="a published folder: $KAR_HOME/<scenario>/published")
+    parser.add_argument(
+        "--release", type=place, required=True, help="a published folder, $KAR_HOME/<scenario>/published, or s3://bucket/prefix"
+    )
     parser.add_argument("--examples", type=Path, required=True, help="Parquet: user_id, item_id, event_at, label, split[, position]")
     parser.add_argument(
         "--clock",
@@ -249,6 +251,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def place(text: str) -> str | Path:
+    """A folder, or an address in an object store."""
+    return text if "://" in text else Path(text)
+
+
 def instant(text: str) -> dt.datetime:
     """An instant with its time zone; argparse names what is none."""
     found = dt.datetime.fromisoformat(text)
@@ -260,10 +267,10 @@ def instant(text: str) -> dt.datetime:
 def joined_with(args: argparse.Namespace, examples: pa.Table) -> kar.release.Joined:
     """The examples with what may serve each."""
     if args.release_id is not None:
-        folder = args.release / "releases" / args.release_id
-        if not folder.is_dir():
+        if isinstance(args.release, Path) and not (args.release / "releases" / args.release_id).is_dir():
             raise JobError(f"{args.release} holds no release {args.release_id} (any more); kar release list says which there are")
-        return kar.release.join(folder, examples, clock=args.clock)
+        named = kar.release.open(f"{args.release}/releases/{args.release_id}")
+        return kar.release.join(named.path, examples, clock=args.clock)
     if args.as_of is None:
         return kar.release.join(args.release, examples, clock=args.clock)
     return kar.release.join(kar.release.open(args.release, as_of=args.as_of).path, examples, clock=args.clock)

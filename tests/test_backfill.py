@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,27 @@ def test_no_prompt_of_a_date_holds_anything_of_the_next(place: Place) -> None:
     assert newest[DATES[0]] < newest[DATES[2]]
 
 
+def test_a_film_that_is_first_met_on_day_four_stands_in_no_users_prompt_of_day_three(place: Place) -> None:
+    """Four days in a row; on each everybody meets films that nobody met before. The words sent are looked at, not what is noted of them."""
+    days = [world.LAST_DAY - dt.timedelta(days=n) for n in (3, 2, 1, 0)]
+    lines = ["user,item,stars,at"]
+    for number, day in enumerate(days):
+        for user in range(1, 13):
+            at = dt.datetime.combine(day, dt.time(23, 59, user), dt.UTC)
+            lines.append(f"{user},{5 * number + user % 5 + 1},5,{int(at.timestamp())}")
+    interactions = Path(place.settings.sources.folder) / "interactions.csv"
+    interactions.write_text("\n".join(lines) + "\n")
+    items = ["item,name,genre", *(f"{item},Film {item} (19{60 + item}),Comedy" for item in range(1, 21))]
+    interactions.with_name("items.csv").write_text("\n".join(items) + "\n")
+    filling.backfill(place.settings, place.home, days, lambda: LATER)
+    for number, day in enumerate(days):
+        requests = pq.read_table(place.home.partition("prompts", day).table("request")).to_pylist()
+        sent = [request["body"] for request in requests if request["view"].startswith("user.")]
+        assert len(sent) == 12
+        met = {int(film) for body in sent for film in re.findall(r"Film (\d+) ", body)}
+        assert met == set(range(1, 5 * (number + 1) + 1)), f"day {number + 1}"
+
+
 def seen_until(home: Home, date: dt.date) -> dt.datetime:
     plan = pq.read_table(home.partition("prompts", date).table("plan"))
     return max(at for at in plan["evidence_newest_at"].to_pylist() if at is not None)
@@ -128,6 +150,7 @@ def test_a_date_that_fails_is_named_and_those_before_it_stay(place: Place) -> No
     assert not place.home.partition("knowledge", DATES[1]).exists()
 
 
+@pytest.mark.slow
 def test_releases_are_marked_reconstructed_and_leave_current_alone(tmp_path: Path) -> None:
     with loopback(lambda call: "ok") as server:
         check_releases(Place(tmp_path, server, users=40, events=12))

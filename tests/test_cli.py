@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kar.store import Manifest
 from tests import world
 from tests.cli.in_process import kar
 from tests.llm.loopback import loopback
@@ -153,6 +154,27 @@ def test_a_named_error_exits_1_and_says_what_to_do(shop: Path, arguments: tuple[
     assert says in done.stderr
     assert "\n  do: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+CARE = (("ledger", "compact"), ("ledger", "verify"), ("release", "collect"), ("release", "verify"))
+
+
+@pytest.mark.parametrize("command", CARE)
+def test_before_the_first_night_there_is_nothing_to_take_care_of(shop: Path, command: tuple[str, ...]) -> None:
+    done = kar(shop, *command, "-s", "world.toml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"nothing to {command[1]}" in done.stdout
+    assert not (shop / "home").exists()
+
+
+@pytest.mark.parametrize(("stage", "command"), [("knowledge", CARE[1]), ("features", CARE[2]), ("features", CARE[3])])
+def test_what_a_night_made_and_is_no_longer_there_is_an_error(shop: Path, stage: str, command: tuple[str, ...]) -> None:
+    night = shop / "home" / "world" / stage / "date=2026-11-19"
+    night.mkdir(parents=True)
+    Manifest(stage, "2026-11-19", recipe_sha="", recipe={}, figures={"calls": 3}).write(night)
+    done = kar(shop, *command, "-s", "world.toml")
+    assert done.returncode == 1
+    assert "there is no" in done.stderr
 
 
 def test_overrides_of_the_environment_come_before_those_of_the_command(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return Shop(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_key_is_in_nothing_that_a_night_leaves_or_says(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"quoted": (answer_to("a film") + f" Its key is {KEY}.", "stop")}
     with loopback(behave, answers=answers, key=KEY) as server:
@@ -108,10 +109,12 @@ def test_a_key_is_in_nothing_that_a_night_leaves_or_says(shop: Shop, monkeypatch
             done = shop.kar(*command, url=server.base_url)
             assert done.returncode == 0, done.stderr
         monkeypatch.setenv("KAR_LLM_API_KEY", WRONG)
-        for command in (["plan", "--date", "2026-11-20"], ["run", "knowledge", "--date", "2026-11-20"]):
-            done = shop.kar(*command, "--set", "llm.model=other", url=server.base_url)
-        assert done.returncode == 1
-        assert "refuses: 401 Incorrect API key provided: ***." in done.stderr
+        night = ["--date", "2026-11-20", "--set", "llm.model=other"]
+        assert "because='the server at" in shop.kar("plan", *night, url=server.base_url).stderr, "it is planned for the model last seen"
+        for command in (["run", "knowledge"], ["ask", "--shard", "0/2", "--json"]):
+            done = shop.kar(*command, *night, url=server.base_url)
+            assert done.returncode == 1
+            assert "refuses: 401 Incorrect API key provided: ***." in done.stderr
     kept = holding(shop.folder / "home", '422 {"error": "***"}', "Its key is ***.", "<html")
     assert all(any("ledger" in name for name in names) for needle, names in kept.items() if "***" in needle), "the quotes did arrive"
     assert any("report" in name for name in kept["<html"])

@@ -59,6 +59,7 @@ def test_three_tables_in_a_release_and_a_report_out(settings: Settings, tmp_path
     assert "Film 1 (1961)" in page
 
 
+@pytest.mark.slow
 def test_a_night_without_new_events_asks_nothing_and_publishes_the_same_bytes(settings: Settings, tmp_path: Path) -> None:
     home = Home.of("world", tmp_path / "home")
     tomorrow = DAY + dt.timedelta(days=1)
@@ -78,6 +79,7 @@ def test_a_night_without_new_events_asks_nothing_and_publishes_the_same_bytes(se
     assert one == two
 
 
+@pytest.mark.slow
 def test_two_homes_make_the_same_bytes(settings: Settings, tmp_path: Path) -> None:
     found = []
     for name in ("one", "two"):

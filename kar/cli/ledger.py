@@ -9,6 +9,7 @@ import typer
 
 from kar.cli.options import Overrides, Root, SettingsPath, open_scenario, say
 from kar.errors import LedgerError
+from kar.store import Home, Manifest
 from kar.untrusted import shown
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def verify(settings: SettingsPath, override: Overrides = None, home: Root = None
     from kar.llm import ledger
 
     place = open_scenario(settings, override, home)[1]
+    if not place.ledger.is_dir() and _nothing_was_asked(place):
+        say(f"there is no ledger in {place.path}, and no night has asked anything: nothing to verify")
+        return
     found = ledger.verify(place.ledger)
     if found.faults:
         raise LedgerError(
@@ -80,6 +84,12 @@ def verify(settings: SettingsPath, override: Overrides = None, home: Root = None
             "then: kar ledger import FILE.parquet",
         )
     say(f"{found.rows:,} rows: every key is that of its body, every digest and page as it was written")
+
+
+def _nothing_was_asked(place: Home) -> bool:
+    """Whether no finished night has an answer of the ledger's: then a ledger that is not there is not one that was lost."""
+    figures = (Manifest.read(partition.manifest_path).figures for partition in place.partitions("knowledge"))
+    return not any(of.get("calls") or of.get("from_ledger") for of in figures)
 
 
 @app.command("compact")

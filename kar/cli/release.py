@@ -77,6 +77,9 @@ def verify(
     if date is not None and release_id is not None:
         raise typer.BadParameter("name a release, or a night's date, not both", param_hint="--date")
     place = open_scenario(settings, override, home)[1]
+    if release_id is None and date is None and _nothing_was_published(place):
+        say(f"no night has published anything in {place.path}: nothing to verify")
+        return
     say(verified(place, release_id if date is None else of_date(place, day(date))))
 
 
@@ -185,8 +188,16 @@ def collect(
     from kar.released import collected
 
     loaded, place = open_scenario(settings, override, home)
+    if _nothing_was_published(place):
+        say(f"no night has published anything in {place.path}: nothing to collect")
+        return
     wait_s = loaded.features.publisher_wait_s
     say(collected(collect(place.releases_at, keep or loaded.features.keep, at=now(), dry_run=dry_run, wait_s=wait_s)))
+
+
+def _nothing_was_published(place: Home) -> bool:
+    """Whether there is neither a folder of releases nor a night that made one: then nothing was lost."""
+    return not place.published_uri and not place.published.is_dir() and not place.partitions("features")
 
 
 def _asked(place: Home, question: Callable[[Home], T]) -> T:

@@ -7,7 +7,6 @@ the first fault of a process nothing more is sent: a server that is away costs o
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
 import queue
 import threading
@@ -50,10 +49,10 @@ class Sender:
             log.warning("no lineage is told any more; the stages go on", because=fault)
 
     def _without_library(self) -> str:
-        if importlib.util.find_spec("openlineage") is None:
+        try:
+            import openlineage.client  # noqa: F401  (half a second that is not the server's)
+        except ImportError:
             return "KAR_LINEAGE is set, and openlineage-python is not installed: pip install 'kar[lineage]'"
-        import openlineage.client  # noqa: F401  (half a second that is not the server's)
-
         return ""
 
     def _emit(self, event: Callable[[], Any], *, is_last: bool) -> str:

@@ -148,6 +148,10 @@ class Part:
         assert self.bucket is not None, "formats 1 and 2 have no index files"
         return layout.index_name(self.side, self.bucket, self.layer)
 
+    def files(self, views: dict[str, layout.Widths]) -> list[str]:
+        """The Parquet file, the index and the matrices of these views, as the manifest names them."""
+        return [self.path, self.index, *(self.matrix(view, kind) for view, widths in views.items() for kind in widths.kinds)]
+
 
 def parts(manifest: dict[str, Any], side: layout.Side) -> list[Part]:
     """The parts of one side; those of a bucket follow each other, oldest layer first."""

@@ -223,18 +223,14 @@ def _written_and_verified(
         found["tables"][layout.table_name(side.side)] |= {"buckets": planned.buckets, "files": written.files}
         found["matrices"] |= written.matrices
         found["indexes"] |= written.indexes
-        kept |= {name for part in planned.kept for name in _names(part, side)}
+        kept |= {name for part in planned.kept for name in part.files({view.view: view.widths for view in side.views})}
     found["stats"] = _write_stats(partial, found)
     sizes = {name: entry["bytes"] for name, entry in manifest.files(found).items()}
     linked = sum(sizes[name] for name in kept)
     found["bytes"] = {"written": sum(sizes.values()) - linked, "linked": linked}
     durable.write_bytes(partial / layout.MANIFEST, manifest.to_bytes(found))
-    audit.verify_content(partial, manifest.read(partial))
+    audit.verify_content(partial, manifest.read(partial), served.manifest if served else None)
     return found
-
-
-def _names(part: manifest.Part, side: SideRows) -> list[str]:
-    return [part.path, part.index, *(part.matrix(view.view, kind) for view in side.views for kind in view.widths.kinds)]
 
 
 def _plan(side: SideRows, digests: dict[str, str], served: _Served | None, layering: Layering) -> Plan:

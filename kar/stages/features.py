@@ -50,6 +50,11 @@ _RECONSTRUCTED_AFTER = dt.timedelta(days=2)
 _NORMALISATION = "l2"
 _CHUNK = 65_536
 _LABELS = {"liked": 1, "disliked": 0}
+# what a release tells of its knowledge: not the texts and the evidence, which are most of the table
+_TOLD = [
+    *("view", "subject_id", "origin", "model", "model_revision", "template_version", "request_key"),
+    *("evidence_newest_at", "asked_at", "prompt_tokens", "completion_tokens"),
+]
 # of the knowledge partition's manifest, as the release's names them
 _NIGHT_FIGURES = {
     "requests": "calls",
@@ -103,7 +108,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         ModelError: the checkpoint does not know the views that the settings publish.
     """
     wanted: dict[Side, list[str]] = {"user": settings.adaptor.user_views, "item": settings.adaptor.item_views}
-    knowledge = _of_views(inputs.table("knowledge"), [whole(view) for view in [*wanted["user"], *wanted["item"]]])
+    knowledge = _of_views(inputs.table("knowledge", columns=_TOLD), [whole(view) for view in [*wanted["user"], *wanted["item"]]])
     vectors = _of_views(inputs.table("knowledge_vector"), [*wanted["user"], *wanted["item"]])
     _check_fit(checkpoint, wanted, vectors)
     users = _side("user", inputs.table("user").column("user_id"), wanted["user"], knowledge, vectors, checkpoint, out)

@@ -25,6 +25,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from kar import flow
 from kar.errors import SourceError
 from kar.settings import Settings, SourcesSettings, SourceTable
@@ -75,8 +77,7 @@ def _read(warehouse: Warehouse, sources: SourcesSettings, forgotten: Forgotten) 
         paths = [] if table is None else find(kind.name, table, sources)
         load(warehouse.connection, kind, table, paths, Path(sources.folder), sources.time_unit)
     listed = sorted(forgotten.users | forgotten.items)
-    # as a parameter, not as an Arrow table: to take one DuckDB imports pandas, if it is there, for half a second
-    warehouse.connection.execute("create table raw_forgotten as select unnest($listed::varchar[]) as digest", {"listed": listed})
+    warehouse.view("raw_forgotten", pa.table({"digest": pa.array(listed, pa.string())}))
     warehouse.make("stg_forgotten", salt=forgotten.salt, has_forgotten=bool(forgotten))
 
 

@@ -62,9 +62,9 @@ class Inputs:
         partition = found[0][1]
         return None if partition is None else partition.table(table)
 
-    def table(self, table: str, stage: str | None = None) -> pa.Table:
-        """The declared table. Raises StageError if it is undeclared or (at="previous") absent."""
-        return pq.read_table(self._there(table, stage))
+    def table(self, table: str, stage: str | None = None, columns: list[str] | None = None) -> pa.Table:
+        """The declared table, or some columns of it. Raises StageError if it is undeclared or (at="previous") absent."""
+        return pq.read_table(self._there(table, stage), columns=columns)
 
     def maybe_table(self, table: str, stage: str | None = None) -> pa.Table | None:
         """The declared table, or None if no earlier partition exists."""

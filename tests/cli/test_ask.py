@@ -47,6 +47,7 @@ def at(server: Server, *more: str) -> list[str]:
     return [*WORLD, "--set", f"llm.base_url={server.base_url}", *[word for one in more for word in ("--set", one)]]
 
 
+@pytest.mark.slow
 def test_two_processes_ask_a_night_at_the_same_time_and_the_stage_judges_what_they_brought(shop: Path) -> None:
     kar(shop, "run", "sources", *WORLD)
     kar(shop, "run", "histories", *WORLD)

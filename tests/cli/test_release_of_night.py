@@ -155,6 +155,7 @@ def test_status_and_the_list_say_what_is_served_after_a_promotion_by_date(home: 
     assert "never served" not in line
 
 
+@pytest.mark.slow
 def test_a_night_s_release_in_a_store_is_verified_promoted_and_said_to_be_served(shop: Path, request: pytest.FixtureRequest) -> None:
     bucket = request.getfixturevalue("store").bucket
     uri = f"s3://{bucket}/night"

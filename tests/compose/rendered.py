@@ -57,11 +57,12 @@ def tool(name: str) -> str | None:
     return str(beside) if beside.is_file() else shutil.which(name)
 
 
-def script(name: str) -> ModuleType:
-    """A script of docker/ as a module. By its path: `docker` is also the name of a package that Airflow's provider needs."""
-    spec = importlib.util.spec_from_file_location(f"kar_docker_{name}", ROOT / f"docker/{name}.py")
+def script(path: Path) -> ModuleType:
+    """A script as a module. By its path: `docker` is also the name of a package that Airflow's provider needs."""
+    spec = importlib.util.spec_from_file_location(f"kar_script_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for their module there
     spec.loader.exec_module(module)
     return module

@@ -10,10 +10,10 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tests.compose.rendered import script
+from tests.compose.rendered import ROOT, script
 from tests.release.store import ENVIRONMENT
 
-bucket = script("bucket")
+bucket = script(ROOT / "docker/bucket.py")
 
 
 class _Silent(WSGIRequestHandler):

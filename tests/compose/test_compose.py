@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kar.settings import load
-from tests.compose.rendered import COMPOSE, FILE, REASON, ROOT, config, rendered, values
+from tests.compose.rendered import COMPOSE, FILE, REASON, ROOT, config, rendered, script, values
 
 pytestmark = pytest.mark.skipif(COMPOSE is None, reason=REASON)
 
@@ -48,19 +48,21 @@ def test_the_services_are_the_ones_that_a_machine_needs_and_each_is_of_one_kind(
     }
 
 
-@pytest.mark.parametrize("profiles", [(), ("gpu",), ("cpu",), ("s3",), ("cpu", "s3", "tools")])
+@pytest.mark.parametrize("profiles", [("gpu",), ("cpu", "s3", "tools")])
 def test_it_validates_with_each_profile(profiles: tuple[str, ...]) -> None:
     done = config(*(part for name in profiles for part in ("--profile", name)))
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "secret", ["POSTGRES_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY", "ADMIN_PASSWORD", "LLM_API_KEY", "S3_SECRET_KEY"]
-)
-def test_nothing_starts_where_a_secret_is_not_set(secret: str) -> None:
-    done = config(without=secret)
+def test_nothing_starts_where_a_secret_is_not_set() -> None:
+    text = FILE.read_text()
+    for secret in ("POSTGRES_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY", "ADMIN_PASSWORD", "LLM_API_KEY", "S3_SECRET_KEY"):
+        assert f"${{{secret}:?is not set; write .env with make compose-env}}" in text
+        assert set(re.findall(rf"\$\{{{secret}(.)", text)) == {":"}
+        assert f"${{{secret}:-" not in text
+    done = config(without="LLM_API_KEY")
     assert done.returncode != 0
-    assert secret in done.stderr
+    assert "LLM_API_KEY" in done.stderr
     assert "make compose-env" in done.stderr
 
 
@@ -137,6 +139,7 @@ def test_a_secret_is_given_only_to_those_that_need_it(services: dict[str, Any]) 
     secret = values()
     assert holders(secret["ADMIN_PASSWORD"]) == {"secrets", "api-server"}
     assert holders(secret["LLM_API_KEY"]) == {"secrets", "scheduler", "kar", "vllm", "vllm-cpu"}
+    assert {name for name, service in services.items() if "HF_TOKEN" in service.get("environment", {})} == {"vllm"}
     assert holders(secret["S3_SECRET_KEY"]) == {"secrets", "scheduler", "kar", "bucket", "s3"}
     assert holders(secret["POSTGRES_PASSWORD"]) == (AIRFLOW | {"postgres"})
     assert not any(
@@ -225,8 +228,7 @@ def test_with_an_object_store_the_nights_publish_to_the_bucket_that_was_made() -
     assert services["s3"]["environment"]["AWS_ACCESS_KEY_ID"] == services["scheduler"]["environment"]["AWS_ACCESS_KEY_ID"]
 
 
-def test_the_scheduler_calls_the_interpreter_that_its_image_has() -> None:
-    services = rendered()["services"]
+def test_the_scheduler_calls_the_interpreter_that_its_image_has(services: dict[str, Any]) -> None:
     recipe = (ROOT / services["scheduler"]["build"]["dockerfile"]).read_text()
     assert f"KAR_PYTHON={services['scheduler']['environment']['KAR_PYTHON']} " in recipe
     assert "python -m venv /opt/kar/venv" in (ROOT / services["kar"]["build"]["dockerfile"]).read_text()
@@ -241,9 +243,21 @@ def test_every_variable_of_the_file_is_explained_in_the_example_or_has_a_default
 
 
 @pytest.mark.skipif(not (ROOT / "dags/deployment.py").is_file(), reason="dags/deployment.py is not there yet")
-def test_every_variable_that_the_dags_read_is_set_or_has_no_place_here(services: dict[str, Any]) -> None:
-    read = set(re.findall(r"\bKAR_[A-Z_]+\b", (ROOT / "dags/deployment.py").read_text())) - {"KAR_", "KAR_LLM_API_KEY"}
+def test_the_dags_understand_what_the_file_sets_and_it_sets_all_that_they_read(services: dict[str, Any]) -> None:
+    path = ROOT / "dags/deployment.py"
+    given = services["dag-processor"]["environment"]
+    read = set(re.findall(r"\bKAR_[A-Z_]+\b", path.read_text())) - {"KAR_", "KAR_LLM_API_KEY"}
     # images and servers started by commands are for other runners; the key comes from the environment
     elsewhere = {"KAR_IMAGE", "KAR_LLM_START", "KAR_LLM_STOP", "KAR_LLM_CONNECTION"}
     assert len(read) >= 15
-    assert sorted(read - elsewhere - set(services["dag-processor"]["environment"])) == []
+    assert sorted(read - elsewhere - set(given)) == []
+    deployment = script(path).Deployment.from_environment(given)
+    assert (deployment.runner, deployment.python, deployment.llm_server) == ("subprocess", given["KAR_PYTHON"], "standing")
+    assert deployment.llm_url == "http://llm:8000/v1"
+    assert [line.partition("=")[0] for line in deployment.overrides] == [
+        "llm.provider",
+        "llm.base_url",
+        "llm.model",
+        "sources.folder",
+        "features.published",
+    ]

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.compose.rendered import script
+from tests.compose.rendered import ROOT, script
 
-probe = script("probe")
+probe = script(ROOT / "docker/probe.py")
 MONITOR = {"metadatabase": {"status": "healthy"}, "triggerer": {"status": None}, "scheduler": {"status": "unhealthy"}}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.compose.rendered import EXAMPLE, ROOT, script, values
 
-make_env, refuse_defaults = script("make_env"), script("refuse_defaults")
+make_env, refuse_defaults = script(ROOT / "docker/make_env.py"), script(ROOT / "docker/refuse_defaults.py")
 PRINTED = refuse_defaults.examples(EXAMPLE.read_text())
 OTHER_KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()
 

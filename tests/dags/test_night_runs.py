@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow  # Airflow's metadata database, and some ten secon
 DATE = "2026-11-19"
 YESTERDAY = (dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)).isoformat()
 CASES: dict[str, dict[str, Any]] = {
+    "too early": {"dag": "kar_deadline"},
     "plain": {"date": DATE},
     "held back": {"date": DATE, "rules": {"promote": {"exit": 3, "stderr": "kar: the gate failed: coverage fell"}}},
     "retried": {
@@ -32,6 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
         "rules": {"knowledge": {"json": {"figures": {"stopped_by": "token_budget"}, "rejected": {"over_budget": 7}}}},
     },
     "older": {"date": DATE, "rules": {"promote": {"json": {"is_promoted": False, "served": "2026-11-20-xyz"}}}},
+    "in time": {"dag": "kar_deadline"},
 }
 
 
@@ -139,6 +141,12 @@ def test_a_release_older_than_what_is_served_is_not_announced(nights: dict[str, 
     night = nights["older"]
     assert (night["state"], night["tasks"]["promote"], night["tasks"]["report"]) == ("success", "skipped", "success")
     assert night["events"] == []
+
+
+def test_a_night_whose_release_is_not_served_when_it_is_due_is_told(nights: dict[str, dict[str, Any]]) -> None:
+    assert nights["too early"]["state"] == nights["in time"]["state"] == "success"
+    assert nights["too early"]["told"].startswith(f"kar: deadline missed: {YESTERDAY}: no release of that night is served at 06:00 UTC")
+    assert nights["in time"]["told"] == ""
 
 
 def test_airflow_dags_test_is_the_quick_way_in(airflow: tuple[dict[str, str], Path]) -> None:

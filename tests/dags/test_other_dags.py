@@ -19,7 +19,7 @@ import json, sys, time
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 found = {}
-for name in ("kar_downstream_example", "kar_maintenance", "kar_train"):
+for name in ("kar_downstream_example", "kar_maintenance", "kar_train", "kar_nightly"):
     started = time.process_time()
     bag = DagBag(f"dags/{name}.py")
     seconds = time.process_time() - started
@@ -122,7 +122,7 @@ def test_in_containers_and_pods_the_graph_is_the_same(
 ) -> None:
     there = probed(tmp_path, KAR_FORGET_REQUESTS="/requests", KAR_RUNNER=runner, KAR_IMAGE="kar:1", **more)
     assert there["providers"] == [runner]
-    for name in DAGS:
+    for name in (*DAGS, "kar_nightly"):
         here, elsewhere = probe["dags"][name]["tasks"], there["dags"][name]["tasks"]
         assert {task: found["next"] for task, found in here.items()} == {task: found["next"] for task, found in elsewhere.items()}
         assert {task: found["arguments"] for task, found in here.items()} == {task: found["arguments"] for task, found in elsewhere.items()}

@@ -18,6 +18,11 @@ __all__ = ["shop"]
 pytestmark = pytest.mark.slow  # two nights on Airflow, a training: a minute or two
 
 KEY = "sk-planted-7f3a"
+_SMALL = [
+    *("histories.cap=6", "examples.valid_share=0.2", "examples.test_share=0.3", 'adaptor.backbones=["fibinet"]', "adaptor.epochs=2"),
+    *("adaptor.embedding_dim=8", "adaptor.expert_hidden=8", "adaptor.mlp=[16]", "adaptor.batch_size=32", "adaptor.resamples=100"),
+    *('adaptor.item_fields=["genre"]', "adaptor.threads=1"),
+]
 AIRFLOW = [sys.executable, "-m", "airflow"]
 
 
@@ -32,8 +37,9 @@ def _environment(folder: Path, base_url: str) -> dict[str, str]:
         "KAR_PYTHON": sys.executable,
         "KAR_HOME": str(folder / "home"),
         "KAR_SETTINGS": str(folder / "world.toml"),
-        "KAR_SET": f"llm.base_url={base_url}",
-        "KAR_SHARD_REQUESTS": "12",
+        "KAR_SET": "\n".join([f"llm.base_url={base_url}", *_SMALL]),
+        "KAR_SHARD_REQUESTS": "25",
+        "KAR_RETRY_DELAY": "0",
         "KAR_LLM_SERVER": "standing",
         "KAR_LLM_URL": base_url,
         "KAR_LLM_API_KEY": KEY,
@@ -46,6 +52,7 @@ def _holding(folder: Path, text: str) -> list[str]:
 
 def test_a_night_on_airflow_makes_a_release_once_and_the_key_is_nowhere(shop: Path) -> None:
     date = world.LAST_DAY.isoformat()
+    world.write(shop / "data", users=40)  # enough for a training
     with loopback() as server:
         environment = _environment(shop, server.base_url)
         subprocess.run([*AIRFLOW, "db", "migrate"], env=environment, check=True, capture_output=True, timeout=300)

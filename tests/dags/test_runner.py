@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from deployment import Deployment
-from runner import HeldBack, KarOperator, seconds_left, stage_task, summary, variables
+from runner import HeldBack, KarOperator, mapped_stage_task, seconds_left, stage_task, summary, variables
 
 HERE = Path(__file__).parent
 PYTHON = str(HERE / "stand_in.py")
@@ -54,6 +58,26 @@ def test_an_exit_code_says_whether_a_retry_may_help(stand_in: Any, code: int, ki
     assert said in str(caught.value)
     assert isinstance(caught.value, AirflowFailException) is (code in (2, 3))
     assert "log of" not in str(caught.value)
+
+
+def test_kar_s_lineage_has_the_task_as_parent_where_airflow_names_one(stand_in: Any) -> None:
+    on = Deployment.from_environment({"KAR_LINEAGE": "1", "OPENLINEAGE_URL": "http://lineage:5000", "OPENLINEAGE_API_KEY": KEY})
+    templates = variables(on)
+    assert KEY not in str(templates)
+    assert (templates["KAR_LINEAGE"], templates["OPENLINEAGE_URL"]) == ("1", "http://lineage:5000")
+    macros = SimpleNamespace(
+        lineage_parent_id=lambda task: f"airflow/{task}/run", lineage_root_parent_id=lambda task: f"airflow/dag of {task}/run"
+    )
+
+    def rendered(name: str, **context: object) -> str:
+        return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(templates[name]).render(task_instance="ask", **context)
+
+    with_provider = {"macros": SimpleNamespace(OpenLineageProviderPlugin=macros)}
+    assert rendered("OPENLINEAGE_PARENT_ID", **with_provider) == "airflow/ask/run"
+    assert rendered("OPENLINEAGE_ROOT_PARENT_ID", **with_provider) == "airflow/dag of ask/run"
+    assert rendered("OPENLINEAGE_PARENT_ID", macros=SimpleNamespace()) == ""
+    off = variables(Deployment.from_environment({"OPENLINEAGE_URL": "http://lineage:5000"}))
+    assert not [name for name in off if "LINEAGE" in name]
 
 
 def test_what_kar_says_is_in_the_log(stand_in: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +146,17 @@ def test_the_time_left_is_what_is_left_when_the_task_starts() -> None:
     assert seconds_left("--date", NOW) == "--date"
 
 
+def test_a_mapped_task_turns_its_deadline_into_seconds_when_its_arguments_are_resolved() -> None:
+    with DAG("d", schedule=None):
+        lines = EmptyOperator(task_id="lines").output
+        ask = mapped_stage_task("ask", lines, deployment=Deployment(), pool="kar_llm", asks=True)
+    (resolve,) = ask.expand_input.value["arguments"].callables
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    line = resolve(["ask", "--stop-in", f"until {until.isoformat()}", "--json"])
+    assert line[:2] + line[3:] == ["ask", "--stop-in", "--json"]
+    assert 3500 < int(line[2]) <= 3600
+
+
 def test_an_xcom_is_read_whether_it_is_an_object_its_text_or_missing() -> None:
     assert summary({"a": 1}) == summary('{"a": 1}') == {"a": 1}
     assert summary(None) == summary("no json") == summary("[1]") == {}
@@ -148,6 +183,7 @@ def test_a_task_that_is_killed_ends_its_kar(stand_in: Any) -> None:
     assert _stands_still(counted)
 
 
+@pytest.mark.slow
 def test_a_task_that_dies_by_sigkill_leaves_nothing_that_writes(stand_in: Any) -> None:
     stand_in.rules(ask={"count_to": 3000})
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "dags")}
@@ -163,6 +199,24 @@ def test_a_task_that_dies_by_sigkill_leaves_nothing_that_writes(stand_in: Any) -
     assert _stands_still(counted)
 
 
+def test_a_task_whose_supervisor_is_gone_ends_its_kar(stand_in: Any) -> None:
+    stand_in.rules(ask={"count_to": 3000})
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "dags")}
+    command = [sys.executable, "-c", _SUPERVISE, _RUN_A_TASK, PYTHON]
+    supervisor = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    counted = stand_in.folder / "counted"
+    _wait_for(counted)
+    supervisor.kill()
+    supervisor.wait()
+    deadline = time.monotonic() + 30
+    while not _stands_still(counted):
+        assert time.monotonic() < deadline, "kar goes on without a supervisor"
+
+
+_SUPERVISE = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", *sys.argv[1:]])
+"""
 _RUN_A_TASK = """
 import sys
 from runner import KarOperator

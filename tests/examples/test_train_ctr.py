@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 import kar.release
-from kar.release import pointer
+from kar.release import pointer, remote
 from kar.release.publish import publish
 from kar.release.rows import Pooled
+from tests.release import store as stores
 from tests.release import world
 
 JOB = Path(__file__).resolve().parents[2] / "examples" / "train_ctr.py"
@@ -132,6 +134,22 @@ def test_the_release_that_is_named_is_read_and_not_the_one_served_now(
         assert f"release    {named}, space" in capsys.readouterr().out
     assert _run(job, planted, "--clock", "evidence", "--release-id", "2026-11-30-gone") == 1
     assert "holds no release 2026-11-30-gone" in capsys.readouterr().err
+
+
+def test_a_release_is_read_by_its_id_out_of_an_object_store(
+    job: ModuleType, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stores.serving() as store:
+        for name, value in {**stores.ENVIRONMENT, "AWS_ENDPOINT_URL": store.endpoint, "KAR_CACHE": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        fs.S3FileSystem(endpoint_override=store.endpoint, allow_bucket_creation=True).create_dir("shop")
+        first, second = (remote.publish("s3://shop/night", world.sides(), world.facts(world.day(number))).path.name for number in (0, 1))
+        assert kar.release.open("s3://shop/night").id == second != first
+        table = pq.read_table(planted / "example.parquet")
+        args = job.arguments(["--release", "s3://shop/night", "--examples", "any", "--clock", "evidence", "--release-id", first])
+        joined = job.joined_with(args, table)
+        assert [release.id for release in joined.releases] == [first]
+        assert joined.coverage("item", "item.facts") > 0
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def tables(home: Home) -> dict[str, str]:
     return {str(path.relative_to(home.path)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
+@pytest.mark.slow
 def test_no_byte_about_a_user_is_left_and_what_is_about_others_stays(tmp_path: Path) -> None:
     home, data = begin(tmp_path)
     answer = answer_of(home, USER)
@@ -347,6 +348,7 @@ def assert_as_if_never_killed(home: Home, data: Path, folder: Path) -> None:
     assert tables(home) == tables(twin)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_twice_is_gone_on_with_and_ends_as_if_it_never_had_been(tmp_path: Path) -> None:
     home, data = killed_and_finished(tmp_path, [11, 61])
     with pytest.raises(StageError, match="stopped before its end"):

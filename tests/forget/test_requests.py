@@ -168,6 +168,7 @@ def test_a_line_that_is_no_id_of_the_scenario_is_told_and_stays(tmp_path: Path, 
     assert (told.receipt, told.unknown, ids(folder / "user.txt")) == (None, [("user", "alice")], ["alice"])
 
 
+@pytest.mark.slow
 def test_a_killed_one_is_gone_on_with_although_more_was_asked_meanwhile(tmp_path: Path, folder: Path) -> None:
     home, data = begin(tmp_path)
     (folder / "user.txt").write_text(f"{USER}\n")

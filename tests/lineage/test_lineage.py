@@ -74,6 +74,7 @@ def told(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(event["job"]["name"], event["eventType"]) for event in events]
 
 
+@pytest.mark.slow
 def test_stages_tell_a_server_what_they_read_and_wrote_and_whose_run_they_are_part_of(shop: Path) -> None:
     with receiving() as server:
         environment = {
@@ -133,6 +134,7 @@ def test_rows_that_were_left_out_are_told_by_reason(tmp_path: Path, to_file: Pat
     assert "999" not in json.dumps(unknown), "which row it was is nobody's business there"
 
 
+@pytest.mark.slow
 def test_nothing_is_told_unless_it_is_switched_on(shop: Path) -> None:
     with receiving() as server:
         assert kar(shop, "plan", OPENLINEAGE_URL=server.url).returncode == 0
@@ -211,6 +213,7 @@ def test_a_server_that_does_not_take_an_event_costs_one_wait_and_one_warning(
     assert warnings[0].endswith("'HTTPError 500'" if mode == "500" else "'no answer within 0.5 s'")
 
 
+@pytest.mark.slow
 def test_a_night_goes_on_where_nobody_listens_and_no_address_or_key_is_logged(shop: Path) -> None:
     with receiving("401") as server:
         where = server.url.replace("//", f"//someone:{KEY}@")
@@ -228,6 +231,15 @@ def test_a_switch_without_an_address_is_told(tmp_path: Path, capsys: pytest.Capt
     with contextlib.chdir(tmp_path):
         Sender().send(lambda: None)
     assert "neither OPENLINEAGE_URL nor OPENLINEAGE_CONFIG says where to send it" in capsys.readouterr().err
+
+
+def test_a_switch_without_the_library_is_told_and_ends_nothing() -> None:
+    """Its sisters share the name `openlineage`, so that may be there and the client not."""
+    code = "import sys; sys.modules['openlineage.client'] = None; from kar.lineage.sending import sender; sender().send(lambda: None)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0
+    assert "pip install 'kar[lineage]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

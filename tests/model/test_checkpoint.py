@@ -157,6 +157,7 @@ def test_a_description_of_other_widths_is_a_named_error(ranker: Ranker, origin: 
         (checkpoint.load if section == "adaptor" else checkpoint.load_backbone)(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_night_that_only_adapts_does_not_wait_for_the_rankers_libraries() -> None:
     look = (
         "import sys, kar.stages.features, kar.model.checkpoint; print({'deepctr_torch', 'sklearn', 'scipy'} & set(sys.modules) or 'none')"

@@ -46,6 +46,7 @@ def ended(processes: list[subprocess.Popen[bytes]]) -> list[str]:
     return said
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     ended(start(["tests.model.two_ranks", str(tmp_path)], 2))
     for backbone, alone in trained().items():

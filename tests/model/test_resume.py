@@ -42,6 +42,7 @@ def killed_in(epoch: int, state: Path) -> None:
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
 
 
+@pytest.mark.slow
 def test_a_process_killed_in_mid_epoch_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unbroken, state = trained(None), tmp_path / "work" / "state.safetensors"
     killed_in(3, state)
@@ -56,6 +57,7 @@ def test_a_process_killed_in_mid_epoch_goes_on_and_ends_as_an_unbroken_one(tmp_p
     assert "epochs=6 is_finished=True" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_process_killed_in_its_first_epoch_starts_anew(tmp_path: Path) -> None:
     killed_in(0, tmp_path / "state.safetensors")
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ import pytest
 
 import kar.release
 from kar.errors import ReleaseCorrupt, ReleaseError, ReleaseNotFound
-from kar.release import durable, manifest
+from kar.release import audit, durable, manifest
 from kar.release.publish import Published
 from tests.release import world
 
@@ -224,3 +224,18 @@ def test_nothing_published_is_named(tmp_path: Path) -> None:
         kar.release.open(tmp_path)
     with pytest.raises(ReleaseNotFound, match="there is no folder"):
         kar.release.open(tmp_path / "nowhere")
+
+
+def test_a_part_is_not_compared_again_only_if_the_release_before_has_it_byte_for_byte(night: Published) -> None:
+    name = "users.preference.adapted-00-0.npy"
+    _flip(night.path / name, -20)
+    _rewrite(night.path, name)  # the matrix is no longer what the Parquet file holds, and its digest says nothing of that
+    found = manifest.read(night.path)
+    for before in (None, night.manifest, found | {"code_version": "another"}):
+        with pytest.raises(ReleaseCorrupt, match=f"not the floats of {name}"):
+            audit.verify_content(night.path, found, before)
+    with pytest.raises(ReleaseCorrupt, match="the content of preference_adapted_vector"):  # what all parts say together is looked at anyway
+        audit.verify_content(night.path, found, found)
+    _flip(night.path / name, -40)
+    with pytest.raises(ReleaseCorrupt, match=f"{name}: the sha256 should be"):
+        audit.verify_content(night.path, found, found)

@@ -194,6 +194,25 @@ def test_times_are_read_in_the_declared_unit_or_not_at_all(unit: str, text: str,
     assert found == (None if expected is None else dt.datetime.fromisoformat(expected))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["s", "ms", "us"]),
+    st.lists(
+        st.integers(-(10**20), 10**20) | st.integers(-(10**15), 10**15) | st.sampled_from([-(2**63), 2**63 - 1, 2**63, 0]), min_size=1
+    ),
+)
+def test_a_whole_number_is_read_as_the_same_with_a_decimal_place_for_all_units(unit: str, numbers: list[int]) -> None:
+    with Warehouse() as warehouse:
+        warehouse.view("asked", pa.table({"plain": [str(n) for n in numbers], "decimal": [f"{n}.0" for n in numbers]}))
+        read = [
+            f"select to_event_at({text}, '{unit}') as at, to_user_id({text}) as id, user_id_fault({text}) as fault from asked"
+            for text in ("plain", "decimal")
+        ]
+        plain, decimal = (warehouse.connection.sql(sql).to_arrow_table() for sql in read)
+    assert plain.equals(decimal)
+    assert plain["id"].to_pylist() == [n if -(2**63) <= n < 2**63 else None for n in numbers]
+
+
 @pytest.mark.parametrize("unit", ["s", "iso"])
 def test_a_timestamp_column_needs_no_unit(tmp_path: Path, unit: str) -> None:
     table = PLAIN.set_column(2, "at", pa.array([at(NOON), at(NOON + 60), at(NOON), at(NOON + 1)]).cast(pa.timestamp("ms", tz="Asia/Tokyo")))

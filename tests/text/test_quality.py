@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kar.settings import KnowledgeSettings
 from kar.text.quality import Candidate, QualityGate, clean, judge, judge_import, load_domain_words, tidy, words_of
+from kar.text.quality.words import lower_words_of
 from tests.llm.loopback import REFUSAL, answer_to
 
 SETTINGS = KnowledgeSettings()
@@ -168,3 +169,10 @@ def test_imported_texts_are_only_asked_for_enough_words() -> None:
         refusal = judge_import(text, SETTINGS)
         assert refusal is not None
         assert refusal.reason == reason
+
+
+@given(st.text(st.sampled_from("aB9_'’ -.\t\nÉß語İΣσ") | st.characters(), max_size=30) | st.text(st.sampled_from("aB9_' -."), max_size=30))
+def test_words_of_ascii_are_those_that_every_other_text_has(text: str) -> None:
+    other = words_of(f"{text} 語")[:-1]  # not ASCII: looked at by the pattern for all languages
+    assert words_of(text) == other
+    assert lower_words_of(text) == [word.lower() for word in other]

@@ -15,7 +15,7 @@ known_item as (
     where rejected is null
 ),
 
-known as (
+known as materialized (
     select
         interaction.* exclude (rejected),
         case
@@ -26,14 +26,28 @@ known as (
     from stg_interaction as interaction
     left join known_user on interaction.user_id = known_user.user_id
     left join known_item on interaction.item_id = known_item.item_id
+),
+
+-- few keys repeat: to group by them and join is a third of numbering every row within its key
+repeated as (
+    select
+        user_id,
+        item_id,
+        event_at,
+        min(source_row) as first_row
+    from known
+    where rejected is null
+    group by user_id, item_id, event_at
+    having count(*) > 1
 )
 
 select
-    * exclude (rejected),
+    known.* exclude (rejected),
     case
-        when rejected is not null then rejected
-        when row_number() over (
-            partition by user_id, item_id, event_at, rejected order by source_row
-        ) > 1 then 'duplicate_key'
+        when known.rejected is not null then known.rejected
+        when known.source_row > repeated.first_row then 'duplicate_key'
     end as rejected
 from known
+left join
+    repeated
+    on known.user_id = repeated.user_id and known.item_id = repeated.item_id and known.event_at = repeated.event_at

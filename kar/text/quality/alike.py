@@ -18,7 +18,6 @@ from scipy.sparse.csgraph import connected_components
 
 VALUES = 64
 _SEED = 20260101
-_RUN = 3
 _BAND = 4  # bytes; read as one uint32
 _CHANCE = 1 / 256  # two unlike values share their last byte so often
 _GROUP_SAMPLE = 2048  # of a larger group this many members stand for all
@@ -28,7 +27,7 @@ _BLOCK = 512
 def sketch(words: list[str]) -> bytes:
     """64 bytes: the last byte of each MinHash value of the text's 3-word runs. Words in lower case."""
     minhash = RMinHash(num_perm=VALUES, seed=_SEED)
-    minhash.update([" ".join(run) for run in zip(words, words[1:], words[2:], strict=False)] or words)
+    minhash.update([f"{a} {b} {c}" for a, b, c in zip(words, words[1:], words[2:], strict=False)] or words)
     return bytes([value & 0xFF for value in minhash.digest()])
 
 

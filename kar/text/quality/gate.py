@@ -23,7 +23,7 @@ from kar.text.quality.language import Languages
 from kar.text.quality.refusal import Refusal, asks_for_input, declines
 from kar.text.quality.shape import ECHO_WORDS, echo_share, list_fault, loop
 from kar.text.quality.titles import Catalogue, is_met, stem, stems
-from kar.text.quality.words import words_of
+from kar.text.quality.words import lower_words_of, words_of
 
 JUDGED_CHARS = 12_000  # of a longer answer the beginning is judged: 100 kB must not cost a second
 _PROMPT_CHARS = 60_000
@@ -168,7 +168,7 @@ class QualityGate:
         return self._about_something_else(candidate, _judged(candidate.text)) or refusal
 
     def _about_something_else(self, candidate: Candidate, text: str) -> Refusal | None:
-        words = [word.lower() for word in words_of(text)]
+        words = lower_words_of(text)
         if fault := self._languages.fault(text, len(words)):
             return Refusal("wrong_language", fault)
         if self._domain is not None and (fault := self._domain.fault(words)):
@@ -208,7 +208,7 @@ class QualityGate:
             is_new: False for a text of an earlier night that is only there for comparison: it is company for tonight's,
                 is never refused itself and stands in no figure.
         """
-        words = [word.lower() for word in words_of(_judged(candidate.text))]
+        words = lower_words_of(_judged(candidate.text))
         sketches = self._sketches.setdefault(candidate.view, Sketches())
         if is_new:
             self._figures.accepted(candidate.view, words)

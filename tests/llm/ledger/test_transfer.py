@@ -53,6 +53,7 @@ def all_of(folder: Path) -> list[Answer]:
     return sorted(rows_of(folder), key=lambda a: (a.key, a.ended_at, a.text, a.detail))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.lists(ROWS, min_size=1, max_size=3), st.data())
 def test_merging_in_any_order_and_any_number_of_times_gives_the_same_rows(shares: list[list[Answer]], data: st.DataObject) -> None:
