@@ -52,6 +52,7 @@ def test_each_variable_is_taken() -> None:
         ({"KAR_SHARDS": "0"}, "KAR_SHARDS to a whole number, 1 or more"),
         ({"KAR_SHARD_REQUESTS": "½"}, "KAR_SHARD_REQUESTS to a whole number"),
         ({"KAR_PUBLISH_BY": "six"}, "KAR_PUBLISH_BY to a time of day"),
+        ({"KAR_CATCH_UP_FROM": "monday"}, "KAR_CATCH_UP_FROM to a date"),
         ({"KAR_LLM_SERVER": "standing"}, "set KAR_LLM_URL"),
         ({"KAR_LLM_SERVER": "command", "KAR_LLM_URL": "http://a/v1"}, "set KAR_LLM_START"),
         ({"KAR_LLM_SERVER": "command", "KAR_LLM_URL": "http://a/v1", "KAR_LLM_START": "vllm 'serve"}, "quote KAR_LLM_START"),
@@ -62,6 +63,12 @@ def test_each_variable_is_taken() -> None:
 def test_a_value_that_cannot_be_used_says_what_to_do(variables: dict[str, str], named: str) -> None:
     with pytest.raises(DeploymentError, match=re.escape(named)):
         Deployment.from_environment(variables)
+
+
+def test_the_first_night_that_is_made_up_for_is_the_one_after_the_oldest_date() -> None:
+    caught_up = Deployment.from_environment({"KAR_CATCH_UP_FROM": "2026-11-15"})
+    assert caught_up.first_night == dt.datetime(2026, 11, 16, tzinfo=dt.UTC)
+    assert Deployment.from_environment({}).catch_up_from is None
 
 
 def test_every_variable_that_is_read_is_listed_and_the_other_way_round() -> None:
