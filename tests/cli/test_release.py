@@ -214,7 +214,7 @@ def test_a_release_that_is_none_is_named(home: Home, verb: str) -> None:
 
 
 def test_before_the_first_release_every_verb_says_what_is_missing(shop: Path) -> None:
-    for verb in (["show"], ["diff"], ["verify"], ["pin"], ["collect"], ["promote", "x"], ["rollback", "x"]):
+    for verb in (["show"], ["diff"], ["verify", "x"], ["pin"], ["promote", "x"], ["rollback", "x"]):
         done = run_kar(shop, "release", *verb, "-s", "world.toml")
         assert (done.returncode, "  do: " in done.stderr) == (1, True), verb
     assert "no release is published" in run_kar(shop, "release", "list", "-s", "world.toml").stdout

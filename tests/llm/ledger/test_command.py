@@ -74,7 +74,7 @@ def test_a_ledger_moves_to_another_machine_and_a_second_import_adds_nothing(shop
     assert kar(shop, "verify", home="elsewhere").stdout.startswith("3 rows: every key")
 
 
-@pytest.mark.parametrize("verb", [("stats",), ("verify",), ("export", "rows.parquet")])
+@pytest.mark.parametrize("verb", [("stats",), ("export", "rows.parquet")])
 def test_without_a_ledger_the_commands_say_so(shop: Path, verb: tuple[str, ...]) -> None:
     done = kar(shop, *verb, home="empty")
     assert (done.returncode, done.stdout) == (1, "")
