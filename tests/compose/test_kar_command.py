@@ -46,7 +46,9 @@ def test_a_command_without_overrides_is_left_as_it_is(path: str) -> None:
 
 @pytest.mark.slow
 def test_kar_itself_takes_them_from_the_script(tmp_path: Path) -> None:
-    (tmp_path / "python").symlink_to(sys.executable)
+    python = tmp_path / "python"  # no link: through one, an interpreter does not find the environment that it belongs to
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "KAR_SET": "llm.concurrency=none"}
     command = [str(ROOT / "docker/kar.sh"), "plan", "--settings", str(ROOT / "settings/movielens-100k.toml")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
