@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 from kar.errors import BrowseError
 from kar.settings import Settings
@@ -61,7 +63,20 @@ def serve(
             f"listening on {host}: whoever reaches it can read every user's history and knowledge; there is no password. "
             "Prefer loopback and a tunnel (ssh -L)"
         )
-    written = f"[{host}]" if ":" in host else host
-    say(f"http://{written}:{listening.getsockname()[1]}/  (Ctrl-C stops it)")
-    with contextlib.closing(listening), contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it is done
-        uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    # from before the address is told: a KeyboardInterrupt while uvicorn is still being set up can come to nothing
+    with contextlib.closing(listening), _ending(server.handle_exit):
+        written = f"[{host}]" if ":" in host else host
+        say(f"http://{written}:{listening.getsockname()[1]}/  (Ctrl-C stops it)")
+        server.run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _ending(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM call this, as the server itself does while it runs."""
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

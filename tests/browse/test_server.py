@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -89,6 +90,16 @@ def test_a_port_in_use_is_a_named_error(home: Home) -> None:
         assert second.returncode == 1
         assert said.startswith(f"kar: cannot listen on 127.0.0.1, port {address.rsplit(':', 1)[1]}")
         assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_signal_at_whatever_moment_after_the_address_was_told_ends_it(home: Home) -> None:
+    for place in range(8):
+        with served(home, planted.World(), "--port", "0") as (_, process):
+            time.sleep(0.03 * place)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+            assert process.returncode == 0, place
 
 
 @pytest.mark.slow
