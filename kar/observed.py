@@ -173,17 +173,13 @@ def _limits(said: Said, settings: LLMSettings) -> None:
 
 
 def _training(said: Said, partition: Partition) -> None:
-    figures = Manifest.read(partition.manifest_path).figures
-    _gate(said, "training", figures)
+    _gate(said, "training", Manifest.read(partition.manifest_path))
     said("kar_training_held_back", trainings.is_held_back(partition))
 
 
-def _gate(said: Said, gate: str, figures: dict[str, Any]) -> list[str]:
-    """The checks that said no."""
-    verdicts = figures.get("gate") or []
-    for verdict in verdicts:
+def _gate(said: Said, gate: str, made: Manifest) -> None:
+    for verdict in made.gate:
         said("kar_gate_passed", verdict["is_passed"], gate=gate, check=verdict["check"])
-    return [verdict["check"] for verdict in verdicts if not verdict["is_passed"]]
 
 
 def _ledger(said: Said, home: Home) -> None:
@@ -194,16 +190,17 @@ def _ledger(said: Said, home: Home) -> None:
 
 def _release(said: Said, home: Home, newest: Partition | None) -> None:
     """The served release, and whether the newest night's would be if its gate had let it."""
-    figures = {} if newest is None else Manifest.read(newest.manifest_path).figures
-    failed = _gate(said, "release", figures)
+    night = None if newest is None else Manifest.read(newest.manifest_path)
+    if night is not None:
+        _gate(said, "release", night)
     try:
         listed = list_releases(home.releases_at)
     except ReleaseError:
         return  # a damaged or an empty folder: no release is said, which is what an alarm waits for
-    if newest is not None:
+    if newest is not None and night is not None:
         # a release id begins with its date; somebody may have promoted it, or a later one, despite the gate
         is_served = any(release.is_current and release.id[:10] >= newest.date.isoformat() for release in listed)
-        said("kar_release_held_back", bool(failed) and not is_served)
+        said("kar_release_held_back", bool(night.failed_checks) and not is_served)
     late = [release.manifest["published_at"] for release in listed if release.manifest and release.manifest["is_reconstructed"]]
     if late:
         said("kar_backfill_published_timestamp_seconds", dt.datetime.fromisoformat(max(late)).timestamp())

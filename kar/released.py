@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from kar import release as releasing
-from kar.errors import GateFailed, NotMade
+from kar.errors import NotMade
 from kar.release import durable, layout, manifest, pointer, shelf
 from kar.release.collect import Collected
 from kar.release.shelf import Listed
+from kar.release.verdicts import refusal
 from kar.show import aligned, made, printed_json
 from kar.store import Home, Manifest
 
@@ -79,28 +80,12 @@ def promote_date(home: Home, date: dt.date, now: dt.datetime, *, despite_gate: b
             f"{served['date']}); to go back to it on purpose: kar release rollback {name}"
         )
         return Promoted(name, path, candidate["date"], False, str(served["release"]), why)
-    if not despite_gate:
-        _refuse_failed(name, gate_of_date(home, date))
+    night = Manifest.read(made(home, "features", date).manifest_path)
+    if night.failed_checks and not despite_gate:
+        raise refusal(name, len(night.gate), night.failed_checks)
     # the night's verdicts decide, not those of the manifest, which keeps what was said when the same content was published first
     releasing.promote(home.releases_at, name, now, despite_gate=True, wait_s=wait_s)
     return Promoted(name, path, candidate["date"], True, name)
-
-
-def gate_of_date(home: Home, date: dt.date) -> list[dict[str, Any]]:
-    """What the gate said of a night's release. Raises NotMade."""
-    verdicts: list[dict[str, Any]] = Manifest.read(made(home, "features", date).manifest_path).figures.get("gate") or []
-    return verdicts
-
-
-def _refuse_failed(name: str, verdicts: list[dict[str, Any]]) -> None:
-    failed = [verdict for verdict in verdicts if not verdict["is_passed"]]
-    if failed:
-        told = "; ".join(f"{verdict['check']}: {verdict['why']}" for verdict in failed)
-        raise GateFailed(
-            f"release {name} is published, but not promoted: {len(failed)} of {len(verdicts)} checks failed: {told}",
-            "look at the report; mend the cause and run again, or change [features.gate] and run features again, or serve it as it is: "
-            f"kar release promote --despite-gate {name}",
-        )
 
 
 def listing(home: Home, now: dt.datetime) -> str:

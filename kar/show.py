@@ -38,7 +38,7 @@ def finished(home: Home, date: dt.date) -> str:
     features = home.partition("features", date)
     if features.exists():
         row = pq.read_table(features.table("release")).to_pylist()[0]
-        failed = _failed_checks(features)
+        failed = Manifest.read(features.manifest_path).failed_checks
         why = f"not promoted, failed: {', '.join(failed)}" if failed else "not promoted"
         current = "CURRENT" if _service(home, row["release_id"]).is_now else why
         lines.append(f"release  {home.releases_at}/releases/{row['release_id']}  ({current})")
@@ -198,15 +198,11 @@ def _held_back(home: Home) -> str:
     """Lines about the newest night's release, if a check of the gate keeps it from being served, and about trainings that are held back."""
     lines = []
     for newest in home.partitions("features")[-1:]:
-        release, failed = Manifest.read(newest.manifest_path).figures.get("release_id", ""), _failed_checks(newest)
-        if failed and _service(home, release).since is None:
-            lines.append(f"not served: release {release}, failed: {', '.join(failed)}")
+        night = Manifest.read(newest.manifest_path)
+        release = night.figures.get("release_id", "")
+        if night.failed_checks and _service(home, release).since is None:
+            lines.append(f"not served: release {release}, failed: {', '.join(night.failed_checks)}")
     return "".join(f"\n{line}" for line in [*lines, *held_back_trainings(home)])
-
-
-def _failed_checks(features: Partition) -> list[str]:
-    """Of the gate that judged a night's release, whether or not that night asked for its promotion."""
-    return [verdict["check"] for verdict in Manifest.read(features.manifest_path).figures.get("gate") or [] if not verdict["is_passed"]]
 
 
 def held_back_trainings(home: Home) -> list[str]:

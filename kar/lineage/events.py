@@ -110,7 +110,7 @@ def _left_out(run: Run, made: Manifest) -> Iterator[facet.test_run.TestExecution
 
 def _judged(made: Manifest) -> Iterator[facet.test_run.TestExecution]:
     """The verdicts of a promotion gate, where the stage has one: a check that says no keeps what was made from being used."""
-    for verdict in made.figures.get("gate") or []:
+    for verdict in made.gate:
         measured, limit = verdict["measured"], verdict["limit"]
         yield facet.test_run.TestExecution(
             name=verdict["check"],

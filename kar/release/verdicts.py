@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kar.errors import GateFailed
 
 if TYPE_CHECKING:
     from kar.release.reader import Release
@@ -47,6 +49,21 @@ def at_most(check: str, measured: float, limit: float, what: str) -> GateVerdict
 def unmeasured(check: str, why: str) -> GateVerdict:
     """There was nothing to measure, and so nothing to hold against the release."""
     return GateVerdict(check, None, None, True, why)
+
+
+def refusal(release: str, checks: int, failed: Mapping[str, str]) -> GateFailed:
+    """What a night, or a promotion, ends with whose release the gate held back.
+
+    Args:
+        checks: how many there were.
+        failed: check → why.
+    """
+    told = "; ".join(f"{check}: {why}" for check, why in failed.items())
+    return GateFailed(
+        f"release {release} is published, but not promoted: {len(failed)} of {checks} checks failed: {told}",
+        "look at the report; mend the cause and run again, or change [features.gate] and run features again, or serve it as it is: "
+        f"kar release promote --despite-gate {release}",
+    )
 
 
 def _plain(measured: float) -> float | None:

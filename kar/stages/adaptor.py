@@ -35,6 +35,7 @@ from kar.model.slices import slices
 from kar.settings import AdaptorSettings, Settings
 from kar.store import Home, Inputs, Manifest, Output, json_sha, trainings
 from kar.tables import from_rows
+from kar.tables.counting import template_counts
 from kar.training_gate import Measured
 from kar.verdict import verdict
 
@@ -149,12 +150,7 @@ def _templates(inputs: Inputs, settings: Settings) -> dict[str, dict[str, int]]:
     path = inputs.home.partition("knowledge", settings.snapshot_date(inputs.date)).table("knowledge")
     if not path.is_file():
         return {}
-    columns = ["view", "template_version"]
-    counted = pq.read_table(path, columns=columns).group_by(columns).aggregate([([], "count_all")])
-    found: dict[str, dict[str, int]] = {}
-    for row in counted.sort_by([("view", "ascending"), ("template_version", "ascending")]).to_pylist():
-        found.setdefault(row["view"], {})[row["template_version"]] = row["count_all"]
-    return found
+    return template_counts(pq.read_table(path, columns=["view", "template_version"]))
 
 
 def _refuse_leaks(inputs: Inputs) -> None:

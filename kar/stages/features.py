@@ -39,10 +39,11 @@ from kar.release.publish import Published
 from kar.release.reader import Release
 from kar.release.remote import looking, publish
 from kar.release.rows import Facts, Layering, Pooled, SideRows, ViewRows
-from kar.release.verdicts import Gate, GateVerdict
+from kar.release.verdicts import Gate, GateVerdict, refusal
 from kar.settings import Settings
 from kar.store import Home, Inputs, Manifest, Output, file_sha
 from kar.tables.conform import subject_ids
+from kar.tables.counting import counted, template_counts
 from kar.verdict import verdict
 from kar.warehouse import Warehouse
 
@@ -372,25 +373,16 @@ def held_back(home: Home, made: Manifest) -> GateFailed | None:
     Args:
         made: the manifest of this stage's partition.
     """
-    failed = made.figures.get("gate_failed") or []
     release = str(made.figures.get("release_id"))
-    if not failed:
+    if not made.figures.get("gate_failed"):  # empty also where a promotion was not asked for
         return None
     with looking(home.releases_at) as published:
         if release not in ids(published) or not _is_newer(home, manifest.read(folder_of(published, release))):
             return None
-    why = {verdict["check"]: verdict["why"] for verdict in made.figures["gate"]}
-    told = "; ".join(f"{check}: {why[check]}" for check in failed)
-    return GateFailed(
-        f"release {release} is published, but not promoted: {len(failed)} of {len(why)} checks failed: {told}",
-        f"look at the report; mend the cause and run again, or change [features.gate], or serve it as it is: kar release promote --despite-gate {release}",
-    )
+    return refusal(release, len(made.gate), made.failed_checks)
 
 
 def _facts(inputs: Inputs, settings: Settings, checkpoint: Adapting, knowledge: pa.Table, uplift: list[dict[str, Any]]) -> Facts:
-    templates: dict[str, dict[str, int]] = {}
-    for row in _counted(knowledge, ["view", "template_version"]):
-        templates.setdefault(row["view"], {})[row["template_version"]] = row["count"]
     return Facts(
         scenario=settings.scenario.name,
         date=inputs.date,
@@ -403,8 +395,8 @@ def _facts(inputs: Inputs, settings: Settings, checkpoint: Adapting, knowledge: 
             "files": {path.name: file_sha(path) for path in files(settings, inputs)},
         },
         normalisation=_NORMALISATION,
-        templates=templates,
-        models=_counted(knowledge, ["view", "model", "model_revision", "origin"]),
+        templates=template_counts(knowledge),
+        models=counted(knowledge, ["view", "model", "model_revision", "origin"]),
         inputs={
             stage: {"date": partition.date.isoformat(), "recipe_sha": Manifest.read(partition.manifest_path).recipe_sha}
             for (stage, _), partition in sorted(inputs.partitions.items())
@@ -415,12 +407,6 @@ def _facts(inputs: Inputs, settings: Settings, checkpoint: Adapting, knowledge: 
         cost=_cost(inputs, knowledge),
         active_days=settings.features.active_days,
     )
-
-
-def _counted(table: pa.Table, columns: list[str]) -> list[dict[str, Any]]:
-    counted = table.group_by(columns).aggregate([([], "count_all")]).rename_columns([*columns, "count"])
-    rows: list[dict[str, Any]] = counted.sort_by([(column, "ascending") for column in columns]).to_pylist()
-    return rows
 
 
 def _row(published: Published) -> pa.Table:

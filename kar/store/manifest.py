@@ -39,6 +39,17 @@ class Manifest:
     made_at: str = ""
     packages: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def gate(self) -> list[dict[str, Any]]:
+        """What a promotion gate said of it, one verdict a check; none where it has no gate, or had none when it was made."""
+        verdicts: list[dict[str, Any]] = self.figures.get("gate") or []
+        return verdicts
+
+    @property
+    def failed_checks(self) -> dict[str, str]:
+        """Check → why, of those that the gate did not let pass."""
+        return {verdict["check"]: verdict["why"] for verdict in self.gate if not verdict["is_passed"]}
+
     def write(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False, sort_keys=True, default=_plain)
         (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")

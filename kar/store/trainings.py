@@ -11,7 +11,6 @@ import datetime as dt
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from kar.errors import StageError
 from kar.store.manifest import Manifest
@@ -59,15 +58,9 @@ def decide(partition: Partition, is_promoted: bool, at: dt.datetime, why: str = 
     return word
 
 
-def gate_of(partition: Partition) -> list[dict[str, Any]]:
-    """The verdicts of a training's gate, one a check; none where an earlier version trained it, which had no gate."""
-    verdicts: list[dict[str, Any]] = Manifest.read(partition.manifest_path).figures.get("gate") or []
-    return verdicts
-
-
 def failed_checks(partition: Partition) -> dict[str, str]:
     """Check → why, of those that the training did not pass."""
-    return {verdict["check"]: verdict["why"] for verdict in gate_of(partition) if not verdict["is_passed"]}
+    return Manifest.read(partition.manifest_path).failed_checks
 
 
 def is_held_back(partition: Partition) -> bool:
