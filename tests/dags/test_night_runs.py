@@ -26,7 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
         "conf": {"date": "2026-11-03", "set": ["llm.token_budget=10"]},
         "rules": {"vectors": {"exit": 1, "stderr": "kar: no server"}},
     },
-    "first": {"rules": {"due": {"json": {"due": True, "why": "no training yet"}}}},
+    "first": {"rules": {"due": {"json": {"due": True, "training": "", "why": "no training yet"}}}},
     "unserved": {
         "date": DATE,
         "conf": {"promote": False},
@@ -82,8 +82,10 @@ def _words(night: dict[str, Any]) -> list[str]:
 def test_a_night_runs_the_stages_in_order_with_as_many_shards_as_the_requests_need(nights: dict[str, dict[str, Any]]) -> None:
     night = nights["plain"]
     assert night["state"] == "success"
-    assert _words(night) == [
-        *("run sources", "run histories", "run prompts", "ask 0/3", "ask 1/3", "ask 2/3", "run knowledge", "run vectors"),
+    words = _words(night)
+    assert sorted(words[3:6]) == ["ask 0/3", "ask 1/3", "ask 2/3"]  # Airflow runs mapped tasks in any order
+    assert [*words[:3], *words[6:]] == [
+        *("run sources", "run histories", "run prompts", "run knowledge", "run vectors"),
         *("training due", "run features", "release verify", "release promote", "run report"),
     ]
     assert all(call[call.index("--date") + 1] == DATE for call in night["calls"])
