@@ -119,6 +119,25 @@ class SourcesSettings(Section):
     max_rejected_share: float = Field(0.5, ge=0, le=1, description="more rejected rows of a table than this: SourceError")
 
 
+class NeighbourSettings(Section):
+    """[histories.neighbours]: which items stand beside an item, for templates that show neighbours (LLM-Rec's engagement views)."""
+
+    source: Literal["none", "engagement"] = Field(
+        "none",
+        description="engagement: Personalized PageRank on the graph of users and items, of the events that a prompt may know of; none: no table",
+    )
+    count: int = Field(3, ge=1, le=50, description="neighbours kept of each item, the nearest first; the paper's T")
+    restart: float = Field(
+        0.15, gt=0, lt=1, description="engagement: chance that a walk goes back to its item before a step; 1 − the paper's 0.85"
+    )
+    discount: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="engagement: scores are divided by the neighbour's number of users to this power; 0: the paper's, popular first",
+    )
+
+
 class HistoriesSettings(Section):
     """[histories]"""
 
@@ -128,6 +147,7 @@ class HistoriesSettings(Section):
     cap: int = Field(30, ge=1, description="events of a history that a prompt may show")
     review_count: int = Field(5, ge=0, description="reviews before the cutoff that describe an item without description")
     review_chars: int = Field(240, ge=20)
+    neighbours: NeighbourSettings = NeighbourSettings()
 
 
 class Endpoint(Section):

@@ -16,6 +16,10 @@ _EVIDENCE = (
     Column("evidence_newest_at", "time", "newest interaction that the prompt saw; null: it saw none", is_nullable=True),
 )
 
+_SHOWN_NEIGHBOURS = Column(
+    "neighbour_items", "list<string>", "items that the prompt showed beside its own, the nearest first, as text; empty: none"
+)
+
 _SLICE = Column(
     "slice",
     "string",
@@ -110,6 +114,27 @@ _TABLES = (
             *_EVIDENCE,
         ),
     ),
+    Table(
+        "item_neighbour",
+        "one row per item and neighbour; none where histories.neighbours.source is none",
+        ("item_id", "rank"),
+        (
+            _ITEM,
+            Column("rank", "int64", "0 is the nearest"),
+            Column("neighbour_id", "item_id", "the item that stands beside it"),
+            Column(
+                "score",
+                "float64",
+                "engagement: share of a walk from the item that is spent at the neighbour (Personalized PageRank), by histories.neighbours.discount",
+            ),
+            Column(
+                "evidence_newest_at",
+                "time",
+                "newest interaction of the graph; UTC; null in per_user mode, where it ends for each user at their own cut",
+                is_nullable=True,
+            ),
+        ),
+    ),
     # ---- prompts
     Table(
         "plan",
@@ -133,6 +158,7 @@ _TABLES = (
             Column("evidence_sha", "string", "digest of what the prompt saw of the subject"),
             Column("cutoff_at", "time", "nothing at or after it was shown; UTC"),
             *_EVIDENCE,
+            _SHOWN_NEIGHBOURS,
         ),
     ),
     Table(
@@ -174,6 +200,7 @@ _TABLES = (
             Column("prompt_tokens", "int64", "as the server counted; 0 for imports"),
             Column("completion_tokens", "int64", "as the server counted; 0 for imports"),
             *_EVIDENCE,
+            _SHOWN_NEIGHBOURS,
         ),
     ),
     Table(
