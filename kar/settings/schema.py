@@ -27,7 +27,7 @@ AdaptorForm = Literal["experts", "one_gate", "mlp", "linear", "random"]
 _HOSTED = ("api.openai.com",)
 _HOSTED_BELOW = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _ARM = re.compile(
-    r"base|text|knowledge|permuted|user_only|item_only|target_only|masked|noise|one_gate|mlp|linear|random|without:[a-z0-9_ /-]+"
+    r"base|text|knowledge|permuted|user_only|item_only|target_only|masked|noise|one_gate|mlp|linear|random|without:[a-z0-9_ ./-]+"
 )
 _LABEL = re.compile(r"^\s*(rating|click)\s*(?:(>=|>|==)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
