@@ -101,7 +101,7 @@ def test_a_graph_solved_by_hand(way: Callable) -> None:
     assert score[1, [0, 2]] == pytest.approx(score[0, 1] / 2), "degrees times scores are symmetric"
 
 
-@pytest.mark.parametrize("items", [40, 41, 600, 601])
+@pytest.mark.parametrize("items", [40, 521])
 def test_both_ways_agree_over_several_blocks_and_odd_counts(items: int) -> None:
     user_E, item_E = drawn(items, 90, items, items * 12)
     user_E, item_E = np.append(user_E, np.full(items, 90)), np.append(item_E, np.arange(items))
@@ -109,7 +109,7 @@ def test_both_ways_agree_over_several_blocks_and_odd_counts(items: int) -> None:
     assert exact.shape == (items, items)
     degrees = np.array([len(set(user_E[item_E == item])) for item in range(items)])
     assert exact * degrees[:, None] == pytest.approx((exact * degrees[:, None]).T, rel=1e-9, abs=1e-13)
-    narrow = 7 * (6 * items + 91) * 4 * 2  # seven columns a block
+    narrow = 30 * (6 * items + 91) * 4 * 2  # thirty columns of floats a block, fifteen of doubles
     for tolerance in (1e-7, 5e-5):
         walked = found_by(walk, user_E, item_E, 0.15, tolerance, narrow)
         assert np.all(np.abs(walked - exact).max(axis=1) <= tolerance * exact.max(axis=1))
