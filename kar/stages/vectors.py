@@ -17,10 +17,10 @@ With `vectors.controls` every view of knowledge is encoded once more without its
 
 from __future__ import annotations
 
+import hashlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,7 @@ from kar.errors import CheckFailed, ModelError
 from kar.release.layout import whole
 from kar.settings import Settings, VectorsSettings
 from kar.settings.schema import Control
-from kar.store import Inputs, Output, text_sha
+from kar.store import Inputs, Output
 from kar.text.controls import Mask, Row, noise
 from kar.text.encoders import Encoded, Encoder, encoder_files, load_encoder
 from kar.text.factors import FILE, load_factors
@@ -40,27 +40,57 @@ from kar.text.lines import history_lines
 
 _SEPARATOR = "; "
 _EXAMPLES = 20
+_SHOWN = "^[!-~]"  # what begins so is not blank
+_HASHED = 8_192
+_KNOWN = ["text_sha", "encoder_id", "n_tokens", "truncated", "vector"]
+Column: TypeAlias = list[str] | pa.Array | pa.ChunkedArray
 
 
-@dataclass(frozen=True)
 class Texts:
-    """What to encode: three parallel lists."""
+    """What to encode, as columns: of the millions of texts of a night few are new, and only those need to be Python's.
 
-    views: list[str]
-    subjects: list[str]
-    texts: list[str]
+    Args:
+        views, subjects, texts: one of each a row, lists or Arrow's.
+    """
 
-    def add(self, view: str, subjects: list[str], texts: list[str]) -> None:
-        self.views.extend([view] * len(subjects))
-        self.subjects.extend(subjects)
-        self.texts.extend(texts)
+    def __init__(self, views: Column, subjects: Column, texts: Column) -> None:
+        columns = (("view", views), ("subject_id", subjects), ("text", texts))
+        self.table = pa.table({n: v if isinstance(v, pa.Array | pa.ChunkedArray) else pa.array(v, pa.string()) for n, v in columns})
+
+    @property
+    def views(self) -> list[str]:
+        """As `subjects` and `texts`: one a row."""
+        return self._list("view")
+
+    @property
+    def subjects(self) -> list[str]:
+        return self._list("subject_id")
+
+    @property
+    def texts(self) -> list[str]:
+        return self._list("text")
+
+    def _list(self, name: str) -> list[str]:
+        values: list[str] = self.table.column(name).to_pylist()
+        return values
+
+    def add(self, view: str, subjects: Column, texts: Column) -> None:
+        self.extend(Texts(pa.repeat(view, len(subjects)), subjects, texts))
+
+    def extend(self, more: Texts) -> None:
+        self.table = pa.concat_tables([self.table, more.table])
 
     def split_empty(self) -> tuple[Texts, list[dict[str, Any]]]:
         """Those with text, and the others as rows to show."""
-        full = [place for place, text in enumerate(self.texts) if text.strip()]
-        kept = Texts([self.views[p] for p in full], [self.subjects[p] for p in full], [self.texts[p] for p in full])
-        empty = [{"view": v, "subject_id": s} for v, s, t in zip(self.views, self.subjects, self.texts, strict=True) if not t.strip()]
-        return kept, empty
+        text = self.table.column("text")
+        is_full: np.ndarray = np.asarray(pc.match_substring_regex(text, _SHOWN)).astype(bool)
+        for place in np.flatnonzero(~is_full).tolist():
+            is_full[place] = bool(text[place].as_py().strip())
+        if is_full.all():
+            return self, []
+        empty = self.table.filter(pa.array(~is_full)).select(["view", "subject_id"]).to_pylist()
+        full = self.table.filter(pa.array(is_full))
+        return Texts(*(full.column(name) for name in ("view", "subject_id", "text"))), empty
 
 
 def files(settings: Settings, _inputs: Inputs) -> list[Path]:
@@ -75,7 +105,9 @@ def _factors_path(settings: Settings) -> Path:
 
 def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     encoder = load_encoder(settings.vectors.encoder, settings.vectors.batch_size, settings.vectors.precision)
-    gathered = gather(inputs.table("knowledge"), inputs.table("history"), inputs.table("item_profile"), encoder, settings.vectors)
+    knowledge = inputs.table("knowledge", columns=["view", "subject_id", "text"])
+    history = inputs.table("history", columns=["subject_id", "titles", "ratings"])
+    gathered = gather(knowledge, history, inputs.table("item_profile", columns=["subject_id", "text"]), encoder, settings.vectors)
     if settings.vectors.per_factor:
         add_factors(gathered, inputs.table("factor_knowledge"), settings.vectors.per_factor)
     controls = _add_controls(gathered, inputs, settings)
@@ -113,18 +145,17 @@ def _earlier(inputs: Inputs) -> list[pa.Table]:
 
     The second is no declared input, for it cannot change the result: a vector is a function of text and encoder.
     """
-    before = inputs.maybe_table("knowledge_vector")
-    own = inputs.home.partition("vectors", inputs.date)
-    found = [before] if before is not None else []
-    return [*found, pq.read_table(own.table("knowledge_vector"))] if own.exists() else found
+    before, own = inputs.path("knowledge_vector"), inputs.home.partition("vectors", inputs.date)
+    paths = [*([before] if before is not None else []), *([own.table("knowledge_vector")] if own.exists() else [])]
+    return [pq.read_table(path, columns=_KNOWN) for path in paths]
 
 
 def gather(knowledge: pa.Table, history: pa.Table, item_profile: pa.Table, encoder: Encoder, settings: VectorsSettings) -> Texts:
     """Every text to encode, in no particular order; empty ones included."""
-    texts = Texts(knowledge.column("view").to_pylist(), knowledge.column("subject_id").to_pylist(), knowledge.column("text").to_pylist())
+    texts = Texts(*(knowledge.column(name) for name in ("view", "subject_id", "text")))
     if settings.raw_views:
-        texts.add("item.raw", item_profile.column("subject_id").to_pylist(), item_profile.column("text").to_pylist())
-        texts.add("user.raw", history.column("subject_id").to_pylist(), user_raw(history, encoder))
+        texts.add("item.raw", item_profile.column("subject_id"), item_profile.column("text"))
+        texts.add("user.raw", history.column("subject_id"), user_raw(history, encoder))
     return texts
 
 
@@ -136,9 +167,7 @@ def add_factors(texts: Texts, factor_knowledge: pa.Table, views: list[str]) -> N
     )
     rows = factor_knowledge.filter(is_own)
     names = pc.binary_join_element_wise(rows.column("view"), rows.column("factor"), ":")
-    texts.views.extend(names.to_pylist())
-    texts.subjects.extend(rows.column("subject_id").to_pylist())
-    texts.texts.extend(rows.column("text").to_pylist())
+    texts.extend(Texts(names, rows.column("subject_id"), rows.column("text")))
 
 
 def add_controls(
@@ -155,9 +184,10 @@ def add_controls(
         View → figures: how many titles and names were replaced, in how many texts, and the terms that stayed; or the words drawn.
     """
     figures: dict[str, Any] = {}
-    for view in [view for view in dict.fromkeys(texts.views) if not view.endswith(".raw")]:
-        places = [place for place, other in enumerate(texts.views) if other == view]
-        subjects, own = [texts.subjects[place] for place in places], [texts.texts[place] for place in places]
+    before = texts.table
+    for view in [view for view in pc.unique(before.column("view")).to_pylist() if not view.endswith(".raw")]:
+        rows = before.filter(pc.equal(before.column("view"), view))
+        subjects, own = rows.column("subject_id").to_pylist(), rows.column("text").to_pylist()
         for control in controls:
             name = f"{view}@{control}"
             if control == "noise":
@@ -191,11 +221,10 @@ def _masked(
     return [found.text for found in made], figures
 
 
-def user_raw(history: pa.Table, encoder: Encoder) -> list[str]:
+def user_raw(history: pa.Table, encoder: Encoder) -> pa.ChunkedArray:
     """Each user's titles and stars, oldest first, the newest kept that the encoder can read as a whole."""
     lines = history_lines(history, _event, encoder.count, _SEPARATOR)
-    first_U = lines.fit(encoder.max_tokens - encoder.special_tokens)
-    return [lines.text(user, first, _SEPARATOR) for user, first in enumerate(first_U.tolist())]
+    return lines.texts(lines.fit(encoder.max_tokens - encoder.special_tokens), _SEPARATOR)
 
 
 def _event(title: str, rating: float) -> str:
@@ -205,78 +234,115 @@ def _event(title: str, rating: float) -> str:
 def vectorise(texts: Texts, encoder: Encoder, earlier: list[pa.Table]) -> tuple[pa.Table, dict[str, Any]]:
     """Encode each distinct text that no earlier table holds a vector of.
 
+    Args:
+        earlier: tables knowledge_vector; of the same text in several the last one counts.
+
     Returns:
-        The rows of knowledge_vector, and figures: encoded, reused, seconds, texts_per_s, tokens, and per view the texts
-        and the share that the encoder's limit cut.
+        The rows of knowledge_vector, in key order, and figures: encoded, reused, seconds, texts_per_s, tokens, and per view the
+        texts and the share that the encoder's limit cut.
     """
-    shas = [text_sha(text) for text in texts.texts]
-    place_of = {sha: place for place, sha in enumerate(dict.fromkeys(shas))}
-    made = Encoded(
-        np.empty((len(place_of), encoder.dimension), np.float32), np.zeros(len(place_of), np.int32), np.zeros(len(place_of), bool)
-    )
-    is_reused = _take_over(made, place_of, encoder, earlier)
-    text_of = dict(zip(shas, texts.texts, strict=True))
-    new = [sha for sha, place in place_of.items() if not is_reused[place]]
-    seconds = _encode(made, [place_of[sha] for sha in new], [text_of[sha] for sha in new], encoder)
-    rows = np.array([place_of[sha] for sha in shas], np.int64)
+    shas = _shas(texts.table.column("text"))
+    coded = shas.dictionary_encode()
+    distinct, place = coded.dictionary, coded.indices.to_numpy()
+    held = [_of_encoder(table, encoder) for table in earlier]
+    source, row = _sources(distinct, [known.column("text_sha") for known in held])
+    new = np.flatnonzero(source < 0)
+    first_row = np.empty(len(distinct), np.int64)
+    first_row[place[::-1]] = np.arange(len(place))[::-1]
+    fresh, seconds = _encoded(texts.table.column("text").take(pa.array(first_row[new])).to_pylist(), encoder)
+    source[new], row[new] = len(held), np.arange(len(new))
+    order = pc.sort_indices(texts.table.select(["view", "subject_id"]), [("view", "ascending"), ("subject_id", "ascending")]).to_numpy()
+    made = _gathered([*map(_parts, held), fresh], source[place[order]], row[place[order]])
+    keys = texts.table.select(["view", "subject_id"]).take(pa.array(order))
     table = pa.table(
         {
-            "view": pa.array(texts.views, pa.string()),
-            "subject_id": pa.array(texts.subjects, pa.string()),
-            "text_sha": pa.array(shas, pa.string()),
-            "encoder_id": pa.array([encoder.id] * len(shas), pa.string()),
-            "n_tokens": made.n_tokens[rows],
-            "truncated": made.truncated[rows],
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(made.vectors[rows].reshape(-1)), encoder.dimension),
+            "view": keys.column("view"),
+            "subject_id": keys.column("subject_id"),
+            "text_sha": shas.take(pa.array(order)),
+            "encoder_id": pa.repeat(encoder.id, len(shas)),
+            "n_tokens": made.n_tokens,
+            "truncated": made.truncated,
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(made.vectors.reshape(-1)), encoder.dimension),
         }
     )
     figures = {
         "encoder_id": encoder.id,
         "encoded": len(new),
-        "reused": int(is_reused.sum()),
+        "reused": len(distinct) - len(new),
         "encode_seconds": round(seconds, 3),
-        "texts_per_s": round(len(new) / seconds, 1) if new else None,
-        "views": _per_view(texts.views, made, rows),
+        "texts_per_s": round(len(new) / seconds, 1) if len(new) else None,
+        "views": _per_view(keys.column("view"), made),
     }
     return table, figures
 
 
-def _take_over(made: Encoded, place_of: dict[str, int], encoder: Encoder, earlier: list[pa.Table]) -> np.ndarray:
-    """Copy vectors of equal text and encoder into their places. Returns bool [distinct texts]: which were."""
-    is_reused = np.zeros(len(place_of), bool)
-    for table in earlier:
-        known = table.filter(pc.equal(table.column("encoder_id"), encoder.id)).combine_chunks()
-        places = np.array([place_of.get(sha, -1) for sha in known.column("text_sha").to_pylist()], np.int64)
-        rows = np.flatnonzero(places >= 0)
-        if not len(rows):
-            continue
-        column = known.column("vector").combine_chunks().take(pa.array(rows))
-        made.vectors[places[rows]] = column.flatten().to_numpy().reshape(len(rows), encoder.dimension)
-        made.n_tokens[places[rows]] = known.column("n_tokens").to_numpy()[rows]
-        made.truncated[places[rows]] = known.column("truncated").to_numpy()[rows]
-        is_reused[places[rows]] = True
-    return is_reused
+def _shas(texts: pa.ChunkedArray) -> pa.Array:
+    """The digest of each text, as `text_sha` gives it."""
+    found: list[str] = []
+    for begin in range(0, len(texts), _HASHED):
+        part = texts.slice(begin, _HASHED).cast(pa.binary()).to_pylist()
+        found += [hashlib.sha256(text).hexdigest() for text in part]
+    return pa.array(found, pa.string())
 
 
-def _encode(made: Encoded, places: list[int], texts: list[str], encoder: Encoder) -> float:
-    """Encode into their places. Returns the seconds it took. Raises ModelError for a vector that is not finite."""
+def _of_encoder(known: pa.Table, encoder: Encoder) -> pa.Table:
+    """The rows that this encoder made."""
+    is_own = pc.equal(known.column("encoder_id"), encoder.id)
+    return known if pc.all(is_own).as_py() else known.filter(is_own)
+
+
+def _sources(distinct: pa.Array, held: list[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the vector of each distinct text lies: int64 the number of the table, −1: in none; and int64 the row in it."""
+    source, row = np.full(len(distinct), -1, np.int64), np.zeros(len(distinct), np.int64)
+    for number, shas in enumerate(held):
+        place = pc.fill_null(pc.index_in(shas, value_set=distinct), -1).to_numpy()
+        rows = np.flatnonzero(place >= 0)
+        source[place[rows]], row[place[rows]] = number, rows
+    return source, row
+
+
+def _parts(known: pa.Table) -> Encoded:
+    """The vectors and counts of a table knowledge_vector."""
+    column = known.column("vector").combine_chunks()
+    vectors = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    return Encoded(vectors, known.column("n_tokens").to_numpy(), known.column("truncated").to_numpy())
+
+
+def _gathered(parts: list[Encoded], source: np.ndarray, row: np.ndarray) -> Encoded:
+    """Row by row what stands in `row` of the part that `source` names."""
+    dimension = parts[-1].vectors.shape[1]
+    made = Encoded(np.empty((len(source), dimension), np.float32), np.empty(len(source), np.int32), np.empty(len(source), bool))
+    for number, part in enumerate(parts):
+        places = np.flatnonzero(source == number)
+        if len(places):
+            rows = row[places]
+            made.vectors[places], made.n_tokens[places], made.truncated[places] = (
+                part.vectors[rows],
+                part.n_tokens[rows],
+                part.truncated[rows],
+            )
+    return made
+
+
+def _encoded(texts: list[str], encoder: Encoder) -> tuple[Encoded, float]:
+    """The texts' vectors and the seconds they took. Raises ModelError for a vector that is not finite."""
+    if not texts:
+        return Encoded(np.empty((0, encoder.dimension), np.float32), np.zeros(0, np.int32), np.zeros(0, bool)), 1e-9
     started = time.perf_counter()
-    if texts:
-        with log.Progress("texts encoded", len(texts)) as progress:
-            fresh = encoder.encode(texts, progress.advance)
-        if not np.isfinite(fresh.vectors).all():
-            raise ModelError(f"the encoder {encoder.id} gave vectors that are not finite", "name another one in vectors.encoder")
-        made.vectors[places], made.n_tokens[places], made.truncated[places] = fresh.vectors, fresh.n_tokens, fresh.truncated
-    return max(time.perf_counter() - started, 1e-9)
+    with log.Progress("texts encoded", len(texts)) as progress:
+        fresh = encoder.encode(texts, progress.advance)
+    if not np.isfinite(fresh.vectors).all():
+        raise ModelError(f"the encoder {encoder.id} gave vectors that are not finite", "name another one in vectors.encoder")
+    return fresh, max(time.perf_counter() - started, 1e-9)
 
 
-def _per_view(views: list[str], made: Encoded, rows: np.ndarray) -> dict[str, dict[str, float]]:
-    names, view = np.unique(np.array(views, object).astype(str), return_inverse=True)
-    found = {}
-    for place, name in enumerate(names.tolist()):
-        chosen = rows[view == place]
+def _per_view(views: pa.ChunkedArray, made: Encoded) -> dict[str, dict[str, float]]:
+    coded = views.combine_chunks().dictionary_encode()
+    names, view, found = coded.dictionary.to_pylist(), coded.indices.to_numpy(), {}
+    for name in sorted(names):
+        chosen = view == names.index(name)
         found[name] = {
-            "texts": len(chosen),
+            "texts": int(chosen.sum()),
             "truncated_share": round(float(made.truncated[chosen].mean()), 6),
             "mean_tokens": round(float(made.n_tokens[chosen].mean()), 1),
         }

