@@ -279,6 +279,24 @@ RERANK = Stage(
     settings=("scenario", "histories", "adaptor", "rerank"),
 )
 
+RETRIEVAL = Stage(
+    name="retrieval",
+    title="rank all items by towers over the text vectors, one view against another (LLM-Rec's evaluation)",
+    version=1,
+    reads=(
+        Read("examples", "sequence"),
+        Read("histories", "item_profile", "snapshot"),
+        Read("knowledge", "knowledge", "snapshot"),
+        Read("vectors", "knowledge_vector", "snapshot"),
+    ),
+    writes=("retrieval_metric", "retrieval_comparison"),
+    rejects={
+        "met_again": "a later event of a user and an item that met before",
+        "not_to_find": "a positive of valid or test whose user has none in train, or (temporal) whose item nobody met there; all splits",
+    },
+    settings=("scenario", "retrieval"),
+)
+
 FLOW: tuple[Stage, ...] = (
     SOURCES,
     HISTORIES,
@@ -290,13 +308,13 @@ FLOW: tuple[Stage, ...] = (
     FEATURES,
     REPORT,
 )
-ASIDE: tuple[Stage, ...] = (RERANK,)
+ASIDE: tuple[Stage, ...] = (RERANK, RETRIEVAL)
 """Stages that `run all` and the nightly DAG leave out: they run by their name only, after the flow."""
 EVERY: tuple[Stage, ...] = (*FLOW, *ASIDE)
 PLANNING: tuple[str, ...] = (SOURCES.name, HISTORIES.name, PROMPTS.name)
 """What comes before the first question: nothing is asked, nothing is paid for."""
 NIGHTLY: tuple[str, ...] = (*PLANNING, KNOWLEDGE.name, VECTORS.name)
-TRAINING: frozenset[str] = frozenset({"examples", "adaptor", "rerank"})
+TRAINING: frozenset[str] = frozenset({"examples", "adaptor", "rerank", "retrieval"})
 PUBLISHING: tuple[str, ...] = (FEATURES.name, REPORT.name)
 NAMES: tuple[str, ...] = tuple(stage.name for stage in FLOW)
 ASIDE_NAMES: tuple[str, ...] = tuple(stage.name for stage in ASIDE)
