@@ -87,10 +87,10 @@ def grown(name: str, table: pa.Table, columns: Sequence[str]) -> pa.Table:
         name: which declaration.
         table: as its file holds it.
     """
-    schema = TABLES[name].schema(IdTypes())
-    lists = [schema.field(c) for c in columns if c not in table.column_names and pa.types.is_list(schema.field(c).type)]
-    for field in lists:
-        table = table.append_column(field.name, pa.array([[]] * table.num_rows, field.type))
+    lacking = [column for column in TABLES[name].columns if column.name in columns and column.name not in table.column_names]
+    for column in lacking:
+        if column.type == "list<string>":
+            table = table.append_column(column.name, pa.array([[]] * table.num_rows, pa.list_(pa.string())))
     return table.select(list(columns))
 
 
