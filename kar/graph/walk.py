@@ -33,9 +33,21 @@ _BLOCK_MOST = 128
 
 
 def walk(
-    graph: Bipartite, count: int, restart: float, discount: float, tolerance: float, threads: int, memory_bytes: int
+    graph: Bipartite,
+    count: int,
+    restart: float,
+    discount: float,
+    tolerance: float,
+    threads: int,
+    memory_bytes: int,
+    starts: slice = slice(None),
 ) -> Iterator[Found]:
-    """Blocks of items with their neighbours' codes and scores; the blocks' width follows from `memory_bytes`."""
+    """Blocks of items with their neighbours' codes and scores.
+
+    Args:
+        memory_bytes: the blocks' width follows from it.
+        starts: the items asked about.
+    """
     dtype = np.float32 if tolerance >= _SINGLE_FROM else np.float64
     over_users_IU, over_items_UI = graph.averages(dtype)
     items = graph.item_count
@@ -46,8 +58,9 @@ def walk(
         score_IB = _scores(graph.degree_I, over_users_IU, over_items_UI, block, restart, discount, tolerance, dtype)
         return block, *best(np.ascontiguousarray(score_IB.T), count, tolerance)
 
+    begin, end, _ = starts.indices(items)
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(find, [slice(start, min(start + width, items)) for start in range(0, items, width)])
+        yield from pool.map(find, [slice(start, min(start + width, end)) for start in range(begin, end, width)])
 
 
 def _scores(
