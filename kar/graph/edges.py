@@ -26,6 +26,9 @@ _LEVEL = 1e-6
 _PANEL = 8192
 """Columns of a tile."""
 
+_FEW = 4096
+"""Columns whose best say from where on a first tile is looked at."""
+
 
 @dataclass(frozen=True)
 class Edges:
@@ -108,10 +111,11 @@ def _exact(unit_ND: NDArray[np.float32], rows: slice, wanted: int) -> NDArray[np
         self_N = np.arange(max(start, rows.start), min(stop, rows.stop))
         tile_RP[self_N - rows.start, self_N - start] = -np.inf
         least_R = score_RC.min(axis=1)
-        if start == 0 and stop > wanted:  # nothing below the first tile's own best can be wanted
-            best_R = np.partition(tile_RP, stop - wanted, axis=1)[:, stop - wanted]
+        if start == 0 and stop > wanted:  # nothing below the best of any few columns can be wanted
+            few = min(stop, max(_FEW, 2 * wanted))
+            best_R = np.partition(tile_RP[:, :few], few - wanted, axis=1)[:, few - wanted]
             least_R = np.nextafter(best_R, np.float32(-np.inf))
-        row_C, column_C = np.nonzero(tile_RP > least_R[:, None])
+        row_C, column_C = np.divmod(np.flatnonzero(tile_RP > least_R[:, None]), stop - start)
         held_R, held_C = np.nonzero(item_RC >= 0)
         item_RC, score_RC = best_of(
             np.concatenate([held_R, row_C]),
