@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +43,7 @@ _EXAMPLES = 20
 _SHOWN = "^[!-~]"  # what begins so is not blank
 _HASHED = 8_192
 _KNOWN = ["text_sha", "encoder_id", "n_tokens", "truncated", "vector"]
-Column = list[str] | pa.Array | pa.ChunkedArray
+Column: TypeAlias = list[str] | pa.Array | pa.ChunkedArray
 
 
 class Texts:
@@ -316,7 +316,11 @@ def _gathered(parts: list[Encoded], source: np.ndarray, row: np.ndarray) -> Enco
         places = np.flatnonzero(source == number)
         if len(places):
             rows = row[places]
-            made.vectors[places], made.n_tokens[places], made.truncated[places] = part.vectors[rows], part.n_tokens[rows], part.truncated[rows]
+            made.vectors[places], made.n_tokens[places], made.truncated[places] = (
+                part.vectors[rows],
+                part.n_tokens[rows],
+                part.truncated[rows],
+            )
     return made
 
 

@@ -23,6 +23,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,7 @@ from kar.text.drift import Mixtures
 
 REASONS = ("new", "evidence", "drift", "template", "model", "age")
 ITEM_EVIDENCE, TEMPLATE, MODEL, AGE = 0.5, 0.5, 0.5, 0.25
-Texts = Sequence[str] | pa.Array | pa.ChunkedArray
+Texts: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
 COLUMNS = (
     "subject_id",
     "evidence_sha",
@@ -148,9 +149,7 @@ class Standing:
         return np.select([self.holds[r] for r in REASONS], [self.stale[r] for r in REASONS], 0.0)
 
 
-def standing_of_users(
-    history: pa.Table, shas: Texts, last: Last | None, tonight: Tonight, last_row: np.ndarray | None = None
-) -> Standing:
+def standing_of_users(history: pa.Table, shas: Texts, last: Last | None, tonight: Tonight, last_row: np.ndarray | None = None) -> Standing:
     """One verdict per row of the history table.
 
     Args:
