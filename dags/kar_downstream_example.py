@@ -25,9 +25,9 @@ from airflow.sdk import Param, PartitionedAssetTimetable, dag, get_current_conte
 # The folder of the DAG files is on the path of Airflow's processes, but not of everything that parses a DAG file.
 sys.path.insert(0, str(Path(__file__).parent))
 from assets import RELEASE
+from defaults import task_defaults
 from deployment import Deployment
 from downstream import TrainOnRelease, chosen
-from notices import of_failure
 
 HERE = Deployment.from_environment()
 
@@ -45,14 +45,7 @@ HERE = Deployment.from_environment()
         "published": Param("", type="string", description="by hand only: the published folder that holds it"),
         "epochs": Param(12, type="integer", minimum=1, description="at most so many"),
     },
-    default_args={
-        "owner": "kar",
-        "retries": 2,
-        "retry_delay": HERE.retry_delay,
-        "pool": "kar",
-        "execution_timeout": dt.timedelta(minutes=10),
-        "on_failure_callback": of_failure(HERE),
-    },
+    default_args=task_defaults(HERE, execution_timeout=dt.timedelta(minutes=10)),
 )
 def kar_downstream_example() -> None:
     python = os.environ.get("KAR_DOWNSTREAM_PYTHON") or HERE.python

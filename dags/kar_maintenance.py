@@ -21,12 +21,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import Param, dag
+from airflow.sdk import dag
 
 # The folder of the DAG files is on the path of Airflow's processes, but not of everything that parses a DAG file.
 sys.path.insert(0, str(Path(__file__).parent))
+from defaults import SETTINGS_PARAMS, task_defaults
 from deployment import Deployment
-from notices import of_failure
 from partition import MACROS
 from runner import stage_task
 from server import Wait
@@ -57,20 +57,16 @@ class NothingRuns(Wait):
     doc_md=__doc__,
     tags=["kar"],
     user_defined_macros=MACROS,
-    params={
-        "settings": Param("", type="string", description="settings file; empty: the deployment's"),
-        "set": Param([], type="array", items={"type": "string", "pattern": "^[a-z_]+\\..+=.*$"}, description="further section.field=value"),
-    },
-    default_args={
-        "owner": "kar",
-        "retries": 8,  # a night that begins meanwhile is waited for: about five hours
-        "retry_delay": HERE.retry_delay * 2,
-        "retry_exponential_backoff": True,
-        "max_retry_delay": dt.timedelta(hours=1),
-        "pool": "kar_publish",
-        "execution_timeout": dt.timedelta(hours=2),
-        "on_failure_callback": of_failure(HERE),
-    },
+    params=dict(SETTINGS_PARAMS),
+    default_args=task_defaults(
+        HERE,
+        retries=8,  # a night that begins meanwhile is waited for: about five hours
+        retry_delay=HERE.retry_delay * 2,
+        retry_exponential_backoff=True,
+        max_retry_delay=dt.timedelta(hours=1),
+        pool="kar_publish",
+        execution_timeout=dt.timedelta(hours=2),
+    ),
 )
 def kar_maintenance() -> None:
     over = NothingRuns(task_id="nights_are_over", dag_ids=BUSY, every=dt.timedelta(minutes=5), at_most=dt.timedelta(hours=10), pool="kar")

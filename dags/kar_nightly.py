@@ -39,15 +39,16 @@ from airflow.sdk.exceptions import AirflowSkipException
 # The folder of the DAG files is on the path of Airflow's processes, but not of everything that parses a DAG file.
 sys.path.insert(0, str(Path(__file__).parent))
 from assets import RELEASE
+from defaults import SETTINGS_PARAMS, date_param, task_defaults
 from deployment import Deployment
 from night import due_at, is_served, shard_arguments, trainings
-from notices import after_questions, lateness, of_failure, send
+from notices import after_questions, lateness, send
 from partition import DATE, MACROS, partition_date
 from runner import mapped_stage_task, stage_task, summary
 from server import FileThere, llm_server, requests_planned
 
 HERE = Deployment.from_environment()
-HOURS = {hours: dt.timedelta(hours=hours) for hours in (1, 2, 6)}
+HOURS = {hours: dt.timedelta(hours=hours) for hours in (2, 6)}
 
 
 def run_stage(stage: str, *more: str, **rest: Any) -> Any:
@@ -90,24 +91,11 @@ def announce(context: Any, result: Any = None) -> None:
     tags=["kar"],
     user_defined_macros=MACROS,
     params={
-        "date": Param(None, type=["null", "string"], format="date", description="partition date; empty: the run's own"),
-        "settings": Param("", type="string", description="settings file; empty: the deployment's"),
-        "set": Param(
-            [],
-            type="array",
-            items={"type": "string", "pattern": "^[a-z_]+\\..+=.*$"},
-            description="further section.field=value, such as llm.token_budget=100000",
-        ),
+        "date": date_param("partition date; empty: the run's own"),
+        **SETTINGS_PARAMS,
         "promote": Param(None, type=["null", "boolean"], description="serve the release; empty: yes, but not in a backfill"),
     },
-    default_args={
-        "owner": "kar",
-        "retries": 2,
-        "retry_delay": HERE.retry_delay,
-        "pool": "kar",
-        "execution_timeout": HOURS[1],
-        "on_failure_callback": of_failure(HERE),
-    },
+    default_args=task_defaults(HERE),
 )
 def kar_nightly() -> None:
     sources = run_stage("sources")

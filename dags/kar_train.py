@@ -27,9 +27,9 @@ from airflow.sdk import Param, TaskGroup, dag
 
 # The folder of the DAG files is on the path of Airflow's processes, but not of everything that parses a DAG file.
 sys.path.insert(0, str(Path(__file__).parent))
+from defaults import SETTINGS_PARAMS, date_param, task_defaults
 from deployment import Deployment
 from night import run_type
-from notices import of_failure
 from partition import DATE, partition_date
 from runner import stage_task
 from server import llm_server
@@ -59,23 +59,13 @@ def training_date(run: Any) -> str:
     tags=["kar"],
     user_defined_macros={"kar_date": training_date},
     params={
-        "date": Param(
-            None, type=["null", "string"], format="date", description="train on what was known at the end of this day; empty: see above"
-        ),
-        "settings": Param("", type="string", description="settings file; empty: the deployment's"),
-        "set": Param([], type="array", items={"type": "string", "pattern": "^[a-z_]+\\..+=.*$"}, description="further section.field=value"),
+        "date": date_param("train on what was known at the end of this day; empty: see above"),
+        **SETTINGS_PARAMS,
         "seeds": Param(
             [1, 2, 3, 4, 5], type="array", items={"type": "integer"}, minItems=1, description="one training of each arm for each"
         ),
     },
-    default_args={
-        "owner": "kar",
-        "retries": 2,
-        "retry_delay": HERE.retry_delay,
-        "pool": "kar",
-        "execution_timeout": dt.timedelta(hours=1),
-        "on_failure_callback": of_failure(HERE),
-    },
+    default_args=task_defaults(HERE),
 )
 def kar_train() -> None:
     with TaskGroup("snapshot", tooltip="examples, and the knowledge that they meet"):

@@ -50,7 +50,7 @@ def trainings(run: Any, due: Mapping[str, Any]) -> list[str]:
     The first night of all trains by itself, for without a checkpoint there is no release. Later a training is a run of its
     own, which no night waits for. A backfill trains nothing: a date before the first training gets knowledge and no release.
     """
-    is_first = due.get("why") == "no training yet"
+    is_first = bool(due.get("due")) and not due.get("training")
     if run_type(run) == "backfill":
         return [] if is_first else ["features"]
     if is_first:

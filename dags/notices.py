@@ -77,7 +77,7 @@ def of_failure(deployment: Deployment) -> Callable[[Any], None]:
 
 def failure(context: Mapping[str, Any], deployment: Deployment) -> Notice:
     """The notice for a task that failed for good."""
-    date, error = _date(context), context.get("exception")
+    date, error = partition_date(context), context.get("exception")
     task_id = context["ti"].task_id
     if isinstance(error, HeldBack):
         look = f"training list{_settings(deployment)}" if task_id == "adaptor" else f"release list{_settings(deployment)}"
@@ -90,7 +90,7 @@ def after_questions(deployment: Deployment) -> Callable[[Any, Any], None]:
     """`post_execute` of the knowledge task: what ended the questions, if it was not their end."""
 
     def told(context: Mapping[str, Any], result: Any = None) -> None:
-        notice = stop(_date(context), summary(result), deployment)
+        notice = stop(partition_date(context), summary(result), deployment)
         if notice:
             send(notice, deployment)
 
@@ -116,17 +116,13 @@ def lateness(context: Mapping[str, Any], deployment: Deployment, now: dt.datetim
     if due is None or now <= due:
         return None
     what = f"served at {now:%H:%M} UTC, due at {due:%H:%M}"
-    return Notice("deadline missed", _date(context), what, f"kar release show{_settings(deployment)}")
+    return Notice("deadline missed", partition_date(context), what, f"kar release show{_settings(deployment)}")
 
 
 def absence(date: str, deployment: Deployment) -> Notice:
     """The notice for a night whose release is not served when it is due; kar_deadline.py found out."""
     what = f"no release of that night is served at {deployment.publish_by:%H:%M} UTC, when it is due"
     return Notice("deadline missed", date, what, f"kar status{_settings(deployment)}")
-
-
-def _date(context: Mapping[str, Any]) -> str:
-    return partition_date(context)
 
 
 def _settings(deployment: Deployment) -> str:

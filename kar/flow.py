@@ -76,14 +76,14 @@ SOURCES = Stage(
 HISTORIES = Stage(
     name="histories",
     title="cut each user's history in time, and describe each item with what exists before the cutoff",
-    version=1,
+    version=2,
     reads=(
         Read("sources", "user"),
         Read("sources", "item"),
         Read("sources", "item_attribute"),
         Read("sources", "interaction"),
     ),
-    writes=("history", "item_profile"),
+    writes=("history", "item_profile", "item_neighbour"),
     rejects={"empty_history": "the user did nothing before the cutoff"},
     settings=("scenario", "histories"),
 )
@@ -91,10 +91,11 @@ HISTORIES = Stage(
 PROMPTS = Stage(
     name="prompts",
     title="plan whom to ask tonight and why, and render each request",
-    version=3,
+    version=4,
     reads=(
         Read("histories", "history"),
         Read("histories", "item_profile"),
+        Read("histories", "item_neighbour"),
         Read("sources", "user_attribute"),
         Read("sources", "item_attribute"),
         Read("knowledge", "knowledge", "previous"),
@@ -103,7 +104,7 @@ PROMPTS = Stage(
     writes=("plan", "request"),
     rejects={
         "empty_history": "nothing is known of the user before the cutoff, so there is nothing to ask",
-        "empty_item": "an item without title or text before the cutoff",
+        "empty_item": "an item without title or text before the cutoff, or without neighbours for a template that shows them",
         "over_budget": "due, but beyond tonight's token budget; the age of the old knowledge grows",
         "prompt_too_long": "the prompt does not fit the model's context even without history",
         "refused_before": "due, but the answer to this very request was refused, and the ledger would give the same again",
@@ -114,7 +115,7 @@ PROMPTS = Stage(
 KNOWLEDGE = Stage(
     name="knowledge",
     title="ask the language model, keep every answer, accept what passes the quality gate",
-    version=3,
+    version=4,
     reads=(
         Read("prompts", "plan"),
         Read("prompts", "request"),
@@ -278,6 +279,24 @@ RERANK = Stage(
     settings=("scenario", "histories", "adaptor", "rerank"),
 )
 
+RETRIEVAL = Stage(
+    name="retrieval",
+    title="rank all items by towers over the text vectors, one view against another (LLM-Rec's evaluation)",
+    version=1,
+    reads=(
+        Read("examples", "sequence"),
+        Read("histories", "item_profile", "snapshot"),
+        Read("knowledge", "knowledge", "snapshot"),
+        Read("vectors", "knowledge_vector", "snapshot"),
+    ),
+    writes=("retrieval_metric", "retrieval_comparison"),
+    rejects={
+        "met_again": "a later event of a user and an item that met before",
+        "not_to_find": "a positive of valid or test whose user has none in train, or (temporal) whose item nobody met there; all splits",
+    },
+    settings=("scenario", "retrieval"),
+)
+
 FLOW: tuple[Stage, ...] = (
     SOURCES,
     HISTORIES,
@@ -289,13 +308,13 @@ FLOW: tuple[Stage, ...] = (
     FEATURES,
     REPORT,
 )
-ASIDE: tuple[Stage, ...] = (RERANK,)
+ASIDE: tuple[Stage, ...] = (RERANK, RETRIEVAL)
 """Stages that `run all` and the nightly DAG leave out: they run by their name only, after the flow."""
 EVERY: tuple[Stage, ...] = (*FLOW, *ASIDE)
 PLANNING: tuple[str, ...] = (SOURCES.name, HISTORIES.name, PROMPTS.name)
 """What comes before the first question: nothing is asked, nothing is paid for."""
 NIGHTLY: tuple[str, ...] = (*PLANNING, KNOWLEDGE.name, VECTORS.name)
-TRAINING: frozenset[str] = frozenset({"examples", "adaptor", "rerank"})
+TRAINING: frozenset[str] = frozenset({"examples", "adaptor", "rerank", "retrieval"})
 PUBLISHING: tuple[str, ...] = (FEATURES.name, REPORT.name)
 NAMES: tuple[str, ...] = tuple(stage.name for stage in FLOW)
 ASIDE_NAMES: tuple[str, ...] = tuple(stage.name for stage in ASIDE)

@@ -1,6 +1,6 @@
 """Metrics of ranked lists: average precision and NDCG at k, per list, and their resampled means over users. numpy only.
 
-Shape suffixes: L lists · N places of a list · M metrics at their cuts · U users · R resamples
+Shape suffixes: L lists · N places of a list · M metrics at their cuts · U users · R resamples · F items to be found
 
 A list's candidates stand in some order that knows nothing of their labels (here: the first stage's). Where two scores are equal, that order
 stands, so that a model that says nothing keeps the list as it was.
@@ -25,6 +25,9 @@ METRICS = ("map", "ndcg", "kar_map")
 CUTS = (1, 3, 5, 7)
 KEYS = tuple((metric, k) for metric in METRICS for k in CUTS)
 """What is reported of every list: (metric, k), in the order of `per_list`'s columns."""
+AT = 10
+FOUND = (f"p@{AT}", f"r@{AT}", f"ndcg@{AT}")
+"""What is reported of every user for whom all items are ranked, in the order of `found_at`'s columns."""
 
 
 def ranked(label_LN: ArrayLike, score_LN: ArrayLike, is_item_LN: Bool | None = None) -> Float:
@@ -71,6 +74,26 @@ def per_list(relevant_LN: Float) -> Float:
     """[L, M] every metric at every cut, columns as in `KEYS`."""
     of_one = {"map": average_precision, "ndcg": ndcg, "kar_map": kar_average_precision}
     return np.stack([of_one[metric](relevant_LN, k) for metric, k in KEYS], axis=1)
+
+
+def found_at(rank_F: ArrayLike, user_F: ArrayLike, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Float]:
+    """Precision, recall and NDCG at k of users for whom all items were ranked, from the places of what was to be found alone.
+
+    Args:
+        rank_F: 0-based place of each relevant item in its user's order.
+        user_F: whose it is; any integers.
+
+    Returns:
+        [U] the users, rising; [U] how many relevant items each has; [U, 3] precision (of k places, however few items there are),
+        recall, NDCG with gain 1 and discount 1 / log2(place + 1), the ideal being as many of them as fit into k.
+    """
+    users, owner_F, relevant_U = np.unique(np.asarray(user_F), return_inverse=True, return_counts=True)
+    rank = np.asarray(rank_F)
+    is_hit_F = rank < k
+    hits_U = np.bincount(owner_F, weights=is_hit_F, minlength=len(users))
+    gain_U = np.bincount(owner_F, weights=np.where(is_hit_F, 1 / np.log2(rank + 2), 0.0), minlength=len(users))
+    ideal_K = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
+    return users, relevant_U, np.stack([hits_U / k, hits_U / relevant_U, gain_U / ideal_K[np.minimum(relevant_U, k) - 1]], axis=1)
 
 
 def resampled_means(user_L: ArrayLike, value_LM: Float, resamples: int, seed: int = 0) -> Float:

@@ -110,7 +110,21 @@ def test_the_help_names_every_command_and_every_stage(tmp_path: Path) -> None:
 
     overall, run = kar(tmp_path, "--help"), kar(tmp_path, "run", "--help")
     assert (overall.returncode, run.returncode) == (0, 0)
-    for command in ("run", "plan", "status", "show", "init", "serve", "fetch", "release", "factors", "batch", "deadletters", "rerank"):
+    for command in (
+        "run",
+        "plan",
+        "status",
+        "show",
+        "init",
+        "serve",
+        "fetch",
+        "release",
+        "factors",
+        "batch",
+        "deadletters",
+        "rerank",
+        "retrieve",
+    ):
         assert f" {command} " in overall.stdout
     assert all(f" {name} " in run.stdout for name in (*flow.NAMES, *flow.ASIDE_NAMES))
 

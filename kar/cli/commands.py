@@ -26,6 +26,7 @@ from kar.cli.forget import forget
 from kar.cli.metrics import metrics
 from kar.cli.options import AsJson, Date, Overrides, Root, SettingsPath, StopIn, as_line, day, now, open_scenario, releases_of, say
 from kar.cli.rerank import rerank
+from kar.cli.retrieve import retrieve
 from kar.cli.sql import catalog, sql
 from kar.errors import KarError
 from kar.untrusted import shown
@@ -219,6 +220,7 @@ app.command()(ask)
 app.command()(backfill)
 app.command()(metrics)
 app.command()(rerank)
+app.command()(retrieve)
 app.command()(evaluate)
 app.command()(sql)
 app.command()(catalog)

@@ -23,11 +23,12 @@ Backbone = Literal["deepfm", "xdeepfm", "dcn", "dcnv2", "autoint", "fignn", "fib
 Base = Literal["thin", "same_evidence", "rich"]
 Control = Literal["masked", "noise"]
 Reranker = Literal["dlcm", "prm", "setrank", "mir"]
+RetrievalArm = Literal["popularity", "id", "original", "views", "all", "enriched", "noise", "permuted"]
 AdaptorForm = Literal["experts", "one_gate", "mlp", "linear", "random"]
 _HOSTED = ("api.openai.com",)
 _HOSTED_BELOW = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _ARM = re.compile(
-    r"base|text|knowledge|permuted|user_only|item_only|target_only|masked|noise|one_gate|mlp|linear|random|without:[a-z0-9_ /-]+"
+    r"base|text|knowledge|permuted|user_only|item_only|target_only|masked|noise|one_gate|mlp|linear|random|without:[a-z0-9_ ./-]+"
 )
 _LABEL = re.compile(r"^\s*(rating|click)\s*(?:(>=|>|==)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
@@ -119,6 +120,25 @@ class SourcesSettings(Section):
     max_rejected_share: float = Field(0.5, ge=0, le=1, description="more rejected rows of a table than this: SourceError")
 
 
+class NeighbourSettings(Section):
+    """[histories.neighbours]: which items stand beside an item, for templates that show neighbours (LLM-Rec's engagement views)."""
+
+    source: Literal["none", "engagement"] = Field(
+        "none",
+        description="engagement: Personalized PageRank on the graph of users and items, of the events that a prompt may know of; none: no table",
+    )
+    count: int = Field(3, ge=1, le=50, description="neighbours kept of each item, the nearest first; the paper's T")
+    restart: float = Field(
+        0.15, gt=0, lt=1, description="engagement: chance that a walk goes back to its item before a step; 1 − the paper's 0.85"
+    )
+    discount: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="engagement: scores are divided by the neighbour's number of users to this power; 0: the paper's, popular first",
+    )
+
+
 class HistoriesSettings(Section):
     """[histories]"""
 
@@ -128,6 +148,7 @@ class HistoriesSettings(Section):
     cap: int = Field(30, ge=1, description="events of a history that a prompt may show")
     review_count: int = Field(5, ge=0, description="reviews before the cutoff that describe an item without description")
     review_chars: int = Field(240, ge=20)
+    neighbours: NeighbourSettings = NeighbourSettings()
 
 
 class Endpoint(Section):
@@ -598,6 +619,54 @@ class RerankSettings(Section):
         return self
 
 
+class RetrievalSettings(Section):
+    """[retrieval]: LLM-Rec's own evaluation; every arm with the same widths, epochs and seeds."""
+
+    arms: list[RetrievalArm] = Field(
+        ["popularity", "id", "original", "views", "all", "permuted"],
+        min_length=1,
+        description="original: item.raw; views: each view of knowledge alone; all: all of them, each through its own first layer; enriched: all and "
+        "item.raw, as in the paper; noise: random words of as many (vectors.controls); permuted: all, shuffled among the items",
+    )
+    views: list[View] = Field(
+        default_factory=list, description="views of items to judge; empty: every whole view that has vectors (no factor's, no control's)"
+    )
+    protocols: list[Literal["random", "temporal"]] = Field(["random", "temporal"], min_length=1)
+    splits: int = Field(5, ge=1, description="random splits, 8:1:1 of each user's items; there is one temporal split")
+    seeds: list[int] = Field([1], min_length=1, description="of weights and negatives, in each split")
+    draw_seed: int = Field(1, description="of the splits, and of the order of items with equal scores")
+    seen: Literal["refuse", "leave_out", "mark"] = Field(
+        "refuse",
+        description="a view with texts that have seen what a protocol's splits ask. leave_out: not in that protocol; mark: trained all the same, rows "
+        "marked has_seen",
+    )
+    hidden: int = Field(64, ge=1, description="width of the first layers and of the table of users")
+    width: int = Field(64, ge=1, description="of both towers' ends")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    negatives: int = Field(8, ge=1, description="items that the user did not meet in train, each alike, for each positive")
+    batch_size: int = Field(2048, ge=1, description="positives")
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    epochs: int = Field(30, ge=1)
+    patience: int = Field(3, ge=1, description="epochs without a better NDCG@10 on valid before stopping")
+    resamples: int = Field(1000, ge=100, description="paired bootstrap over users")
+    threads: int = Field(1, ge=1, json_schema_extra=_NOT_IN_RECIPE)
+
+    _once = field_validator("arms", "views", "protocols", "seeds")(_each_once)
+
+    @property
+    def needs_views(self) -> bool:
+        """Whether an arm needs a view of knowledge."""
+        return bool({"views", "all", "enriched", "noise", "permuted"} & set(self.arms))
+
+    @field_validator("views")
+    @classmethod
+    def _views_are_of_items(cls, value: list[View]) -> list[View]:
+        if strange := [view for view in value if not view.startswith("item.") or view == "item.raw" or "@" in view]:
+            raise ValueError(f"{strange[0]!r} is no view of knowledge about items; item.raw and the controls are arms")
+        return value
+
+
 class PromotionSettings(Section):
     """[features.gate]: what a release must show before CURRENT moves to it (kar/release/gate.py). "Last" is the release that is served."""
 
@@ -692,6 +761,7 @@ class Settings(Section):
     examples: ExamplesSettings = ExamplesSettings()
     adaptor: AdaptorSettings = AdaptorSettings()
     rerank: RerankSettings = RerankSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     features: FeaturesSettings = FeaturesSettings()
     report: ReportSettings = ReportSettings()
 

@@ -80,6 +80,20 @@ def _check_key(name: str, key: tuple[str, ...], table: pa.Table) -> None:
         raise TableError(f"table {name}: key {key} repeats in {repeats} rows, first {shown}")
 
 
+def grown(name: str, table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """These columns of a table that may be older than their declaration: a list that it lacks is empty in each row.
+
+    Args:
+        name: which declaration.
+        table: as its file holds it.
+    """
+    schema = TABLES[name].schema(IdTypes())
+    lists = [schema.field(c) for c in columns if c not in table.column_names and pa.types.is_list(schema.field(c).type)]
+    for field in lists:
+        table = table.append_column(field.name, pa.array([[]] * table.num_rows, field.type))
+    return table.select(list(columns))
+
+
 def subject_ids(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     """User or item ids as the text that `subject_id` columns hold (an int in decimal, a string as it is)."""
     return column.cast(pa.string())

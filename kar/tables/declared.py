@@ -16,6 +16,10 @@ _EVIDENCE = (
     Column("evidence_newest_at", "time", "newest interaction that the prompt saw; null: it saw none", is_nullable=True),
 )
 
+_SHOWN_NEIGHBOURS = Column(
+    "neighbour_items", "list<string>", "items that the prompt showed beside its own, the nearest first, as text; empty: none"
+)
+
 _SLICE = Column(
     "slice",
     "string",
@@ -28,6 +32,8 @@ _ARM_A = Column("arm_a", "string", "the arm that is judged")
 _SEED = Column("seed", "int64", "seed of the run")
 _SPLIT = Column("split", "string", "valid · test")
 _SEED_COUNT = Column("seed_count", "int64", "seeds averaged")
+_PROTOCOL = Column("protocol", "string", "random · temporal")
+_RETRIEVAL_ARM = Column("arm", "string", "popularity · id · original · item.VIEW · all · enriched · noise · permuted")
 _USERS_DRAWN = Column("user_count", "int64", "users resampled")
 _RESAMPLES = Column("resamples", "int64", "bootstrap resamples")
 _HIGH = Column("high", "float64", "97.5 % of the paired bootstrap over users")
@@ -110,6 +116,27 @@ _TABLES = (
             *_EVIDENCE,
         ),
     ),
+    Table(
+        "item_neighbour",
+        "one row per item and neighbour; none where histories.neighbours.source is none",
+        ("item_id", "rank"),
+        (
+            _ITEM,
+            Column("rank", "int64", "0 is the nearest"),
+            Column("neighbour_id", "item_id", "the item that stands beside it"),
+            Column(
+                "score",
+                "float64",
+                "engagement: share of a walk from the item that is spent at the neighbour (Personalized PageRank), by histories.neighbours.discount",
+            ),
+            Column(
+                "evidence_newest_at",
+                "time",
+                "newest interaction of the graph; UTC; null in per_user mode, where it ends for each user at their own cut",
+                is_nullable=True,
+            ),
+        ),
+    ),
     # ---- prompts
     Table(
         "plan",
@@ -133,6 +160,7 @@ _TABLES = (
             Column("evidence_sha", "string", "digest of what the prompt saw of the subject"),
             Column("cutoff_at", "time", "nothing at or after it was shown; UTC"),
             *_EVIDENCE,
+            _SHOWN_NEIGHBOURS,
         ),
     ),
     Table(
@@ -174,6 +202,7 @@ _TABLES = (
             Column("prompt_tokens", "int64", "as the server counted; 0 for imports"),
             Column("completion_tokens", "int64", "as the server counted; 0 for imports"),
             *_EVIDENCE,
+            _SHOWN_NEIGHBOURS,
         ),
     ),
     Table(
@@ -471,6 +500,41 @@ _TABLES = (
             _SEED_COUNT,
             _USERS_DRAWN,
             _RESAMPLES,
+        ),
+    ),
+    # ---- retrieval
+    Table(
+        "retrieval_metric",
+        "one row per protocol, arm, split, seed and metric: all items ranked for each user who has one to find in the split's test part",
+        ("protocol", "arm", "split", "seed", "metric"),
+        (
+            _PROTOCOL,
+            _RETRIEVAL_ARM,
+            Column("split", "int64", "number of the split; temporal has 0 alone"),
+            Column("seed", "int64", "seed of the training; of popularity: 0"),
+            Column("metric", "string", "p@10 (not where every user has exactly one item to find: it would be r@10 / 10) · r@10 · ndcg@10"),
+            Column("value", "float64", "mean over the users"),
+            Column("user_count", "int64", "users with something to find"),
+            Column("has_seen", "bool", "whether texts of the arm have seen what the splits ask (retrieval.seen = 'mark')"),
+        ),
+    ),
+    Table(
+        "retrieval_comparison",
+        "one row per protocol, pair of arms and metric: arm_a − arm_b, splits and seeds averaged",
+        ("protocol", "arm_a", "arm_b", "metric"),
+        (
+            _PROTOCOL,
+            _ARM_A,
+            Column("arm_b", "string", "the arm it is judged against"),
+            Column("metric", "string", "as in retrieval_metric"),
+            Column("difference", "float64", "arm_a − arm_b"),
+            Column("low", "float64", "2.5 % of the paired bootstrap over users; NaN: one or two users decide it"),
+            _HIGH,
+            Column("split_count", "int64", "splits averaged; a user is drawn with all of them"),
+            _SEED_COUNT,
+            _USERS_DRAWN,
+            _RESAMPLES,
+            Column("has_seen", "bool", "whether texts of either arm have seen what the splits ask"),
         ),
     ),
     # ---- features

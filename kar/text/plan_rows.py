@@ -73,6 +73,7 @@ def due_rows(made: ViewPlan, ranks: np.ndarray, requests: pa.Table) -> pa.Table:
         evidence_users=prompts.evidence_users,
         evidence_items=prompts.evidence_items,
         evidence_newest_at=prompts.evidence_newest_at,
+        neighbour_items=prompts.neighbours,
     )
 
 
@@ -99,6 +100,7 @@ def other_rows(view: str, template: Template | None, decision: str, subjects: pa
         evidence_users=nobody,
         evidence_items=nobody,
         evidence_newest_at=pa.nulls(count, _PLAN.field("evidence_newest_at").type),
+        neighbour_items=nobody,
     )
 
 

@@ -6,6 +6,7 @@
               changed                                                                      item: 0.5
     drift     user: the mixture of an item attribute over the history moved by at least    the distance, 0-1
               the most allowed, ½ Σ |p_last − p_tonight| (`kar.text.drift`)
+              item: so did the neighbours that the prompt shows, each of equal weight
     template  the template or its factors changed                                          0.5
     model     another model, or another revision of it (where both are known)              0.5
     age       the answer is older than the longest age at tonight's cutoff                 0.25
@@ -43,6 +44,7 @@ COLUMNS = (
     "asked_at",
     "evidence_items",
     "evidence_newest_at",
+    "neighbour_items",
 )
 """What is needed of the last knowledge."""
 _ONE_DAY_US = 86_400_000_000
@@ -176,14 +178,38 @@ def standing_of_users(history: pa.Table, shas: Texts, last: Last | None, tonight
 
 
 def standing_of_items(
-    subjects: pa.Array | pa.ChunkedArray, shas: Texts, last: Last | None, tonight: Tonight, last_row: np.ndarray | None = None
+    subjects: pa.Array | pa.ChunkedArray,
+    shas: Texts,
+    last: Last | None,
+    tonight: Tonight,
+    last_row: np.ndarray | None = None,
+    neighbours: Sequence[Sequence[str]] | None = None,
 ) -> Standing:
-    """One verdict per item. `last_row` as of users."""
+    """One verdict per item. `last_row` as of users.
+
+    Args:
+        neighbours: [S], those that tonight's prompt would show; None: the template shows none.
+    """
     found = _standing(subjects, shas, last, tonight, last_row)
     found.holds["evidence"] = found.is_changed
     found.holds["drift"] = np.zeros(len(shas), bool)
     found.stale |= {"evidence": np.full(len(shas), ITEM_EVIDENCE), "drift": np.zeros(len(shas))}
+    if neighbours is not None and last is not None:
+        is_known = found.last_row >= 0
+        before = last.table.column("neighbour_items").take(pa.array(found.last_row[is_known])).to_pylist()
+        now = [neighbours[place] for place in np.flatnonzero(is_known).tolist()]
+        found.drift[is_known] = [neighbour_drift(*pair) for pair in zip(before, now, strict=True)]
+        found.stale["drift"] = np.nan_to_num(found.drift)
+        found.holds["drift"] = found.stale["drift"] >= tonight.max_drift
     return found
+
+
+def neighbour_drift(before: Sequence[str], now: Sequence[str]) -> float:
+    """½ Σ |p_before − p_now| over the neighbours of two lists, each of equal weight in its list; their order does not count."""
+    if not before or not now:
+        return float(bool(before) != bool(now))
+    both = len(set(before) & set(now))
+    return 1.0 - both / max(len(before), len(now))
 
 
 def _standing(

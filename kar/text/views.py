@@ -15,11 +15,14 @@ import pyarrow.compute as pc
 
 from kar.settings import Settings
 from kar.store import text_sha
+from kar.tables import TABLES, IdTypes
 from kar.text import asking, staleness
 from kar.text.asking import Prompts
 from kar.text.clean import clean
 from kar.text.drift import Mixtures
 from kar.text.factors import Message
+from kar.text.neighbours import COLUMNS as SPOKEN_OF
+from kar.text.neighbours import Neighbours
 from kar.text.staleness import Last, Standing, Tonight
 from kar.text.templates import Template
 from kar.text.thinking import Thinking
@@ -39,6 +42,7 @@ class World:
     Args:
         user_attribute: read only if a template shows attributes.
         item_attribute: read only if the drift of one is measured.
+        item_neighbour: read only if a template shows neighbours.
         last: view → its last knowledge; a view without any is absent.
         refused: view → its refusals of last night.
     """
@@ -50,6 +54,7 @@ class World:
     last: Mapping[str, Last]
     refused: Mapping[str, Refusals]
     cutoff_at: dt.datetime
+    item_neighbour: Callable[[], pa.Table] = TABLES["item_neighbour"].schema(IdTypes()).empty_table
 
     def parts(self, view: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The table of the view's side."""
@@ -79,6 +84,7 @@ class Night:
     key_of: Callable[[Template, list[Message]], str] = lambda template, messages: ""
     mixtures: Mixtures | None = None
     _profiles: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
+    _neighbours: Neighbours | None = None
 
     def __post_init__(self) -> None:
         if self.mixtures is None and (name := self.settings.prompts.drift_attribute):
@@ -103,6 +109,12 @@ class Night:
         if names not in self._profiles:
             self._profiles[names] = asking.profile_lines(self.world.user_attribute(), names) if names else {}
         return self._profiles[names]
+
+    def neighbours(self, template: Template) -> Neighbours | None:
+        """Who stands beside whom; None unless the template shows neighbours."""
+        if template.neighbours and self._neighbours is None:
+            self._neighbours = Neighbours.read(self.world.item_neighbour(), self.world.item_profile(SPOKEN_OF))
+        return self._neighbours if template.neighbours else None
 
 
 @dataclass
@@ -176,7 +188,9 @@ def standing(part: pa.Table, shas: pa.ChunkedArray, template: Template, night: N
     last, tonight = night.world.last.get(template.view), night.tonight(template)
     if template.side == "user":
         return staleness.standing_of_users(part, shas, last, tonight, last_row)
-    return staleness.standing_of_items(part.column("subject_id"), shas, last, tonight, last_row)
+    beside = night.neighbours(template)
+    shown = beside.shown(part.column("subject_id").to_pylist(), template.neighbours) if beside else None
+    return staleness.standing_of_items(part.column("subject_id"), shas, last, tonight, last_row, shown)
 
 
 def is_empty(part: pa.Table) -> np.ndarray:
@@ -203,11 +217,14 @@ def _user_view(part: pa.Table, template: Template, night: Night, last_row: np.nd
 
 def _item_view(part: pa.Table, template: Template, night: Night, last_row: np.ndarray | None) -> ViewPlan:
     shas = part.column("evidence_sha")
-    empty = is_empty(part)
+    beside, empty = night.neighbours(template), is_empty(part)
+    if beside:
+        empty |= np.array([not shown for shown in beside.shown(part.column("subject_id").to_pylist(), 1)], bool)
     found = standing(part, shas, template, night, last_row)
     is_due = (found.reason != "") & ~empty
     rows = part.take(pa.array(np.flatnonzero(is_due)))
-    prompts = asking.item_prompts(template, rows, night.model.counter, night.settings.llm.context_tokens - template.output.max_tokens)
+    space = night.settings.llm.context_tokens - template.output.max_tokens
+    prompts = asking.item_prompts(template, rows, night.model.counter, space, beside)
     others = {"fresh": ~is_due & ~empty, "empty": empty}
     return _planned(part, template, night, shas, found, is_due, rows.column("event_count"), prompts, others)
 

@@ -47,7 +47,7 @@ def _answer(name: str, date: str) -> dict[str, object]:
             "served": f"{date}-abc",
         }
     if name == "due":
-        return {"due": False, "why": "not due: trained 2 days ago"}
+        return {"due": False, "training": "2026-11-17-a", "why": "not due: trained 2 days ago"}
     if name == "ask":
         return {"calls": 5, "stopped_by": ""}
     figures: dict[str, object] = {"requests": 12} if name == "prompts" else {}

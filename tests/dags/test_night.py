@@ -72,12 +72,12 @@ def test_every_run_serves_its_release_but_a_backfill_unless_somebody_says_otherw
 @pytest.mark.parametrize(
     ("kind", "due", "followed"),
     [
-        ("scheduled", {"due": True, "why": "no training yet"}, ["examples"]),
-        ("scheduled", {"due": True, "why": "older than 7 days"}, ["train", "features"]),
-        ("scheduled", {"due": False, "why": "trained yesterday"}, ["features"]),
+        ("scheduled", {"due": True, "training": "", "why": "no training yet"}, ["examples"]),
+        ("scheduled", {"due": True, "training": "2026-11-01-a", "why": "older than 7 days"}, ["train", "features"]),
+        ("scheduled", {"due": False, "training": "2026-11-01-a", "why": "trained yesterday"}, ["features"]),
         ("manual", {}, ["features"]),
-        ("backfill", {"due": True, "why": "another encoder"}, ["features"]),
-        ("backfill", {"due": True, "why": "no training yet"}, []),
+        ("backfill", {"due": True, "training": "2026-11-01-a", "why": "another encoder"}, ["features"]),
+        ("backfill", {"due": True, "training": "", "why": "no training yet"}, []),
     ],
 )
 def test_the_first_night_trains_a_later_one_starts_a_training_and_a_backfill_does_neither(

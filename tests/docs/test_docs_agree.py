@@ -35,8 +35,8 @@ def listed(text: str, word: str) -> list[str]:
 EVERY_STAGE = (*flow.FLOW, *flow.ASIDE)
 
 
-def test_there_are_nine_stages_and_one_aside_and_a_module_for_each_and_no_other() -> None:
-    assert (len(flow.FLOW), flow.ASIDE_NAMES) == (9, ("rerank",))
+def test_there_are_nine_stages_and_two_aside_and_a_module_for_each_and_no_other() -> None:
+    assert (len(flow.FLOW), flow.ASIDE_NAMES) == (9, ("rerank", "retrieval"))
     modules = {path.stem for path in (ROOT / "kar/stages").iterdir() if not path.name.startswith("__")}
     assert modules == {stage.name for stage in EVERY_STAGE}
 
@@ -109,7 +109,7 @@ def test_every_settings_file_loads() -> None:
     from kar.settings import load
 
     files = sorted((ROOT / "settings").glob("*.toml"))
-    assert [path.stem for path in files] == ["amazon-reviews", "movielens-100k", "movielens-1m"]
+    assert [path.stem for path in files] == ["amazon-reviews", "demo-llmrec", "movielens-100k", "movielens-1m"]
     for path in files:
         assert load(path).scenario.name == path.stem
 

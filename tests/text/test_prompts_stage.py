@@ -80,6 +80,8 @@ def ask(
         part_rows: int | None = None,
         thinking_of: str | None = None,
         kept_due: int = KEPT_DUE,
+        beside: dict[int, list[int]] | None = None,
+        graph_newest_at: dt.datetime | None = None,
         **sections: dict[str, Any],
     ) -> Made:
         own = {"llm": {"model": "m", **sections.get("llm", {})}, "prompts": {"folder": str(prompts_folder), **sections.get("prompts", {})}}
@@ -95,6 +97,7 @@ def ask(
             {view: Last.of(known, view) for view in views},
             refused or {},
             cutoff_at,
+            lambda: neighbours_of(beside or {}, graph_newest_at),
         )
         thinking = {"thinking": switch_off(settings.llm, Path(thinking_of))} if thinking_of else {}
         night = Night(world, Model(revision, token_counter(settings.llm, tokenizer_folder), **thinking), settings)
@@ -112,6 +115,16 @@ def ask(
         return Made(table, requests, made.rejected, made.figures)
 
     return make
+
+
+def neighbours_of(beside: dict[int, list[int]], newest_at: dt.datetime | None) -> pa.Table:
+    """Table item_neighbour: item → its neighbours, the nearest first."""
+    found = [
+        {"item_id": item, "rank": rank, "neighbour_id": other, "score": 0.5 / (1 + rank), "evidence_newest_at": newest_at}
+        for item, others in beside.items()
+        for rank, other in enumerate(others)
+    ]
+    return pa.Table.from_pylist(found, schema=TABLES["item_neighbour"].schema(IdTypes()))
 
 
 def rows(made: Any) -> dict[tuple[str, str], dict[str, Any]]:

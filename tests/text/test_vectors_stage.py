@@ -173,6 +173,7 @@ def run(
                 "evidence_users": [],
                 "evidence_items": [],
                 "evidence_newest_at": None,
+                "neighbour_items": [],
                 "view": view,
                 "subject_id": subject,
                 "text": text,

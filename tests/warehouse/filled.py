@@ -46,7 +46,7 @@ PARAMETERS: dict[str, object] = {
 ORDER = (
     *("stg_forgotten", "stg_user", "stg_item", "stg_interaction"),
     *("core_interaction", "user", "item", "user_attribute", "item_attribute", "interaction"),
-    *("core_event", "core_history_event", "history", "item_profile"),
+    *("core_event", "core_history_event", "core_engagement", "history", "item_profile"),
     *("core_label", "core_pooled_event", "sequence", "core_candidate", "core_evidence", "core_seen", "core_leak", "core_example"),
     *("example_item", "core_split", "example"),
     *("report_rejected", "report_interaction", "report_empty_history", "report_history"),
@@ -58,7 +58,7 @@ def knowledge(rows: list[dict[str, object]], ids: IdTypes | None = None) -> pa.T
     """Knowledge rows; what a test does not say is filled in."""
     usual: dict[str, object] = dict.fromkeys([c.name for c in TABLES["knowledge"].columns], "")
     usual |= {"origin": "tonight", "cutoff_at": CUTOFF, "asked_at": CUTOFF, "prompt_tokens": 0, "completion_tokens": 0}
-    usual |= {"evidence_users": [], "evidence_items": [], "evidence_newest_at": None}
+    usual |= {"evidence_users": [], "evidence_items": [], "evidence_newest_at": None, "neighbour_items": []}
     schema = pa.schema([(c.name, c.arrow(ids or IdTypes())) for c in TABLES["knowledge"].columns])
     return pa.Table.from_pylist([usual | row for row in rows], schema=schema)
 

@@ -31,7 +31,7 @@ FACTORS = TABLES["factor_knowledge"].schema(IdTypes())  # no id column in this t
 _SHOWN_CHARS = 2_000
 _ROWS = 2_048
 _REMEMBERED = 20_000
-_PLANNED = ("template_version", "evidence_sha", "cutoff_at", "evidence_users", "evidence_items", "evidence_newest_at")
+_PLANNED = ("template_version", "evidence_sha", "cutoff_at", "evidence_users", "evidence_items", "evidence_newest_at", "neighbour_items")
 
 
 @dataclass

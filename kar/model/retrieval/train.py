@@ -1,0 +1,198 @@
+"""One training: BPR over sampled negatives, early stopping by NDCG@10 on valid, the test part ranked once at the end.
+
+Shape suffixes, this file only:  B positives of a batch · K negatives of each · W width · P pairs · F pairs to be found · I items
+Source of the loss: Rendle et al., BPR (2009), averaged over K negatives that the user did not meet in train.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kar import log
+from kar.errors import ModelError
+from kar.model.knowledge import Float32
+from kar.model.retrieval.splits import Int64, Pairs, Split
+from kar.model.retrieval.texts import Feature
+from kar.model.retrieval.towers import Towers
+from kar.model.train import repeatable
+from kar.rank_metrics import AT, found_at
+from kar.settings import RetrievalSettings
+
+_SCORED = 1 << 22
+"""Scores that are held at a time."""
+_REDRAWS = 20
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training, or an order that needs none.
+
+    Args:
+        rank_F: 0-based place of each pair of `Split.test_P` among the user's candidates.
+        valid_ndcg: after each epoch.
+        chosen: the best of them, 0-based.
+        seconds: of training, evaluation included.
+    """
+
+    rank_F: Int64
+    valid_ndcg: list[float]
+    chosen: int
+    parameter_count: int
+    seconds: float
+
+
+def ranks(pairs: Pairs, split: Split, rows_F: Int64, score: Float32 | tuple[Float32, Float32], seed: int) -> Int64:
+    """[F] the 0-based place of some pairs' items among all candidates that their user did not meet in train.
+
+    Equal scores stand in an order that is drawn once for the split, the same for every arm.
+
+    Args:
+        rows_F: rows of the pairs, rising.
+        score: per item, the same for all users; or the towers of all users and of all items.
+        seed: of the order of equals.
+    """
+    count = len(pairs.item_ids)
+    tie_I = np.random.default_rng([seed, split.number, 1]).permutation(count)
+    train_user_P, train_item_P = pairs.user_P[split.train_P], pairs.item_P[split.train_P]
+    users, of_F = np.unique(pairs.user_P[rows_F], return_inverse=True)
+    found = np.empty(len(rows_F), np.int64)
+    most = max(1, _SCORED // max(count, 1))
+    for begin in range(0, len(rows_F), most):
+        part = slice(begin, min(begin + most, len(rows_F)))
+        mine, row_F = np.unique(of_F[part], return_inverse=True)
+        score_UI = np.tile(score, (len(mine), 1)) if isinstance(score, np.ndarray) else score[0][users[mine]] @ score[1].T
+        score_UI[:, ~split.is_candidate_I] = -np.inf
+        place_U = np.full(len(pairs.user_ids), -1)
+        place_U[users[mine]] = np.arange(len(mine))
+        near = slice(*np.searchsorted(train_user_P, [users[mine[0]], users[mine[-1]] + 1]))
+        place_P = place_U[train_user_P[near]]
+        score_UI[place_P[place_P >= 0], train_item_P[near][place_P >= 0]] = -np.inf
+        item_F = pairs.item_P[rows_F[part]]
+        own_F = score_UI[row_F, item_F]
+        score_FI = score_UI[row_F]
+        above = np.count_nonzero(score_FI > own_F[:, None], axis=1)
+        level = np.count_nonzero((score_FI == own_F[:, None]) & (tie_I < tie_I[item_F][:, None]), axis=1)
+        found[part] = above + level
+    return found
+
+
+def by_popularity(pairs: Pairs, split: Split, seed: int) -> Trained:
+    """Items by how often they are positive in train."""
+    liked = split.train_P[pairs.is_positive_P[split.train_P]]
+    count_I = np.bincount(pairs.item_P[liked], minlength=len(pairs.item_ids)).astype(np.float32)
+    return Trained(ranks(pairs, split, split.test_P, count_I, seed), [], -1, 0, 0.0)
+
+
+def train(name: str, pairs: Pairs, split: Split, features: list[Feature], settings: RetrievalSettings, seed: int) -> Trained:
+    """Train towers, choose the epoch on valid, rank the test part once.
+
+    Args:
+        name: of the arm, for messages.
+        features: the views; none: a table of items.
+        seed: of the weights, the order of the pairs and their negatives.
+
+    Raises:
+        ModelError: the loss is no longer finite.
+    """
+    started = time.perf_counter()
+    liked = split.train_P[pairs.is_positive_P[split.train_P]]
+    draw = Negatives(pairs, split, seed)
+    valid_ndcg: list[float] = []
+    chosen, best = -1, {}
+    with repeatable(seed, settings.threads):
+        towers = Towers(len(pairs.user_ids), len(pairs.item_ids), features, settings)
+        optimizer = torch.optim.Adam(towers.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        for number in range(settings.epochs):
+            loss = _epoch(towers, optimizer, pairs, liked, draw, settings)
+            if not np.isfinite(loss):
+                raise ModelError(f"retrieval: {name}, {split}: the loss of epoch {number} is {loss}", "lower retrieval.learning_rate")
+            valid_ndcg.append(_ndcg(pairs, split, towers, settings))
+            if chosen < 0 or valid_ndcg[-1] > valid_ndcg[chosen]:
+                chosen, best = number, copy.deepcopy(towers.state_dict())
+            elif number - chosen >= settings.patience:
+                break
+        towers.load_state_dict(best)
+        rank_F = ranks(pairs, split, split.test_P, _tops(towers), settings.draw_seed)
+    done = Trained(rank_F, valid_ndcg, chosen, towers.parameter_count(), time.perf_counter() - started)
+    log.info(f"retrieval: {name}, {split}, seed {seed}", epochs=len(valid_ndcg), valid_ndcg=round(valid_ndcg[chosen], 4))
+    return done
+
+
+class Negatives:
+    """Draws items that a user did not meet in train, each alike.
+
+    Args:
+        seed: of the draws.
+    """
+
+    def __init__(self, pairs: Pairs, split: Split, seed: int) -> None:
+        self._met = pairs.key_P[split.train_P]
+        self._candidates = np.flatnonzero(split.is_candidate_I)
+        self._count = len(pairs.item_ids)
+        self._draw = np.random.default_rng([seed, split.number])
+
+    def order(self, rows: Int64) -> Int64:
+        """The rows in a new order."""
+        return self._draw.permutation(rows)
+
+    def of(self, user_B: Int64, each: int) -> tuple[Int64, Float32]:
+        """[B, K] items, and 1 for each; 0 where so many redraws hit what the user met, for he met nearly everything."""
+        item_BK = self._candidates[self._draw.integers(0, len(self._candidates), size=(len(user_B), each))]
+        for _ in range(_REDRAWS):
+            is_met_BK = self._is_met(user_B, item_BK)
+            if not is_met_BK.any():
+                break
+            item_BK[is_met_BK] = self._candidates[self._draw.integers(0, len(self._candidates), size=int(is_met_BK.sum()))]
+        return item_BK, (~self._is_met(user_B, item_BK)).astype(np.float32)
+
+    def _is_met(self, user_B: Int64, item_BK: Int64) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+        key_BK = user_B[:, None] * self._count + item_BK
+        place = np.minimum(np.searchsorted(self._met, key_BK), len(self._met) - 1)
+        return np.asarray(self._met[place] == key_BK)
+
+
+def _epoch(
+    towers: Towers, optimizer: torch.optim.Optimizer, pairs: Pairs, liked: Int64, draw: Negatives, settings: RetrievalSettings
+) -> float:
+    """One pass over the positives of train in a new order; returns the mean loss."""
+    towers.train()
+    order, total = draw.order(liked), 0.0
+    for begin in range(0, len(order), settings.batch_size):
+        rows = order[begin : begin + settings.batch_size]
+        user_B = pairs.user_P[rows]
+        item_BK, weight_BK = draw.of(user_B, settings.negatives)
+        loss = _loss(towers, user_B, np.concatenate([pairs.item_P[rows][:, None], item_BK], axis=1), torch.from_numpy(weight_BK))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += float(loss.detach()) * len(rows)
+    return total / len(order)
+
+
+def _loss(towers: Towers, user_B: Int64, item_BN: Int64, weight_BK: Tensor) -> Tensor:
+    """BPR of the first item of each row against the others; each item goes through its tower once."""
+    distinct, place_BN = np.unique(item_BN, return_inverse=True)
+    item_NW = towers.items(torch.from_numpy(distinct))
+    user_BW = towers.users(torch.from_numpy(user_B))
+    score_BN = torch.einsum("bw,bnw->bn", user_BW, item_NW[torch.from_numpy(place_BN.reshape(item_BN.shape))])
+    loss_BK = -functional.logsigmoid(score_BN[:, :1] - score_BN[:, 1:])
+    return (loss_BK * weight_BK).sum() / weight_BK.sum().clamp(min=1.0)
+
+
+@torch.inference_mode()
+def _tops(towers: Towers) -> tuple[Float32, Float32]:
+    """The towers of all users and of all items."""
+    towers.eval()
+    return towers.users(torch.arange(towers.user_table.num_embeddings)).numpy(), towers.items().numpy()
+
+
+def _ndcg(pairs: Pairs, split: Split, towers: Towers, settings: RetrievalSettings) -> float:
+    rank_F = ranks(pairs, split, split.valid_P, _tops(towers), settings.draw_seed)
+    return float(found_at(rank_F, pairs.user_P[split.valid_P], AT)[2][:, -1].mean())
