@@ -18,7 +18,7 @@ subjects; what a view leaves over goes to the most valuable of all. Without the 
 are short and popular items have more events than any user.
 
 Tables are read and written in parts, twice: once to decide and size, once, when the ranks are known, to write. Between the
-two stand some numbers a subject, never its history or its text.
+two stand some numbers a subject, never its history or its text. Where few are due, these are sized once and kept.
 """
 
 from __future__ import annotations
@@ -94,17 +94,18 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def plan(night: Night, splits: list[Split], folder: Path) -> Iterator[Plan]:
+def plan(night: Night, splits: list[Split], folder: Path, kept_due: int = planning.KEPT_DUE) -> Iterator[Plan]:
     """Decide, rank, cut at the budget, write the requests that will be sent.
 
     Args:
         folder: for rows that wait to be put in order.
+        kept_due: as of `planning.planned`.
     """
 
     def body_of(template: Template, messages: list[Message]) -> bytes:
         return body_bytes(asking.request_body(template, messages, night.settings.llm, night.model.thinking.body))
 
-    with planning.planned(night, splits, body_of, lambda body: request_key(body, night.model.revision), folder) as made:
+    with planning.planned(night, splits, body_of, lambda body: request_key(body, night.model.revision), folder, kept_due) as made:
         made.figures.update(_how_asked(night, splits))
         yield made
 

@@ -30,7 +30,8 @@ from kar.text.views import Night, ViewPlan, World, view_plan
 
 _PLAN_ROWS = 16_384
 _EXAMPLES = 20
-_KEPT_DUE = 8_192  # due subjects of a view whose sized prompts are kept: about 2 kB each
+KEPT_DUE = 8_192
+"""Due subjects of a view whose sized prompts are kept from the first walk to the second: about 2 kB each."""
 BodyOf = Callable[[Template, list[Message]], bytes]
 
 
@@ -72,18 +73,21 @@ class Look:
 
 
 @contextlib.contextmanager
-def planned(night: Night, splits: list[Split], body_of: BodyOf, key_of: Callable[[bytes], str], folder: Path) -> Iterator[Plan]:
+def planned(
+    night: Night, splits: list[Split], body_of: BodyOf, key_of: Callable[[bytes], str], folder: Path, kept_due: int = KEPT_DUE
+) -> Iterator[Plan]:
     """Decide, rank, cut at the budget, and write the requests that will be sent.
 
     Args:
         body_of: template and messages → the exact body.
         key_of: body → its key.
         folder: for rows that wait to be put in order.
+        kept_due: most due subjects of a view that are decided and sized once and kept; of more it is done twice.
     """
     night.key_of = lambda template, messages: key_of(body_of(template, messages))
     imported = sorted(night.settings.knowledge.imports)
     positions = _Positions(night.world, sorted([*(split.view for split in splits), *imported]))
-    looks, tally = _Looks(night, splits, positions), _Tally(night)
+    looks, tally = _Looks(night, splits, positions, kept_due), _Tally(night)
     with contextlib.ExitStack() as stack:
         rows = stack.enter_context(Reorder(folder, positions.count, _PLAN_ROWS))
         candidates, may_ask = _candidates(_others_written(looks, rows, tally))
@@ -197,8 +201,8 @@ class _Looks:
     it again would cost more than keeping what is known of the due. (Of kept looks a later walk sees the due alone.)
     """
 
-    def __init__(self, night: Night, splits: list[Split], positions: _Positions) -> None:
-        self._night, self._splits, self._positions = night, splits, positions
+    def __init__(self, night: Night, splits: list[Split], positions: _Positions, kept_due: int) -> None:
+        self._night, self._splits, self._positions, self._kept_due = night, splits, positions, kept_due
         self._kept: dict[int, list[Look]] = {}
 
     def __iter__(self) -> Iterator[Look]:
@@ -223,7 +227,7 @@ class _Looks:
                 plan = view_plan(chosen, template, self._night, None if last_row is None else last_row[rows])
                 look = Look(number, family + place, positions[rows], plan)
                 due += len(plan.subjects)
-                if kept is not None and (parts == 1 or due <= _KEPT_DUE):
+                if kept is not None and (parts == 1 or due <= self._kept_due):
                     kept.append(look.of_due())
                 else:
                     kept = None

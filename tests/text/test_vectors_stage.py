@@ -97,6 +97,16 @@ def test_a_vector_does_not_depend_on_what_was_encoded_before(rows: list[tuple[st
     assert vectorise(named, Counting(), [earlier])[0].equals(vectorise(named, Counting(), [])[0])
 
 
+BLANKS = ["", " ", "\t", "\u2003", "\x1c", "\u200b", "é", "x", " x", "\u3000y", "~", "\x7f"]
+
+
+@given(st.lists(st.sampled_from(BLANKS), max_size=8))
+def test_a_text_is_empty_where_python_finds_nothing_to_strip_to(rows: list[str]) -> None:
+    full, empty = texts(*[("u.a", str(n), text) for n, text in enumerate(rows)]).split_empty() if rows else Texts([], [], []).split_empty()
+    assert full.texts == [text for text in rows if text.strip()]
+    assert empty == [{"view": "u.a", "subject_id": str(n)} for n, text in enumerate(rows) if not text.strip()]
+
+
 def test_no_text_at_all_gives_an_empty_table_of_the_encoders_width() -> None:
     table, figures = vectorise(Texts([], [], []), Counting(), [])
     assert tables.conform("knowledge_vector", table, IdTypes()).schema.field("vector").type.list_size == 16
