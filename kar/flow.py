@@ -82,6 +82,7 @@ HISTORIES = Stage(
         Read("sources", "item"),
         Read("sources", "item_attribute"),
         Read("sources", "interaction"),
+        Read("vectors", "item_edge", "previous"),
     ),
     writes=("history", "item_profile", "item_neighbour"),
     rejects={"empty_history": "the user did nothing before the cutoff"},
@@ -163,7 +164,7 @@ KNOWLEDGE = Stage(
 VECTORS = Stage(
     name="vectors",
     title="encode each accepted text once",
-    version=2,
+    version=3,
     reads=(
         Read("knowledge", "knowledge"),
         Read("knowledge", "factor_knowledge"),
@@ -171,7 +172,7 @@ VECTORS = Stage(
         Read("histories", "item_profile"),
         Read("vectors", "knowledge_vector", "previous"),
     ),
-    writes=("knowledge_vector",),
+    writes=("knowledge_vector", "item_edge"),
     rejects={"empty_text": "nothing to encode"},
     settings=("scenario", "vectors"),
 )

@@ -123,10 +123,12 @@ class SourcesSettings(Section):
 class NeighbourSettings(Section):
     """[histories.neighbours]: which items stand beside an item, for templates that show neighbours (LLM-Rec's engagement views)."""
 
-    source: Literal["none", "engagement"] = Field(
+    source: Literal["none", "engagement", "text"] = Field(
         "none",
-        description="engagement: Personalized PageRank on the graph of users and items, of the events that a prompt may know of; none: no table",
+        description="engagement: Personalized PageRank on the graph of users and items, of the events that a prompt may know of; text: the edges "
+        "of the night before (vectors.edges), so none on the first; none: no neighbours",
     )
+    relation: View = Field("item.raw", description="text: whose edges, one of vectors.edges.views")
     count: int = Field(3, ge=1, le=50, description="neighbours kept of each item, the nearest first; the paper's T")
     restart: float = Field(
         0.15, gt=0, lt=1, description="engagement: chance that a walk goes back to its item before a step; 1 − the paper's 0.85"
@@ -357,6 +359,24 @@ class KnowledgeSettings(Section):
     )
 
 
+class EdgeSettings(Section):
+    """[vectors.edges]: which items are near each other by their texts; the table item_edge."""
+
+    views: list[View] = Field(
+        default_factory=list, description="views of items, each a relation, e.g. item.facts, item.raw; empty: no edges"
+    )
+    count: int = Field(10, ge=1, le=200, description="two items are joined when each is among the other's so many nearest by cosine")
+    min_score: float = Field(0.3, ge=-1, le=1, description="and their cosine is at least this")
+    control: bool = Field(False, description="also random edges of the same degrees, as the relation item.facts@random")
+
+    @field_validator("views")
+    @classmethod
+    def _of_items(cls, value: list[View]) -> list[View]:
+        if strange := [view for view in value if not view.startswith("item.")]:
+            raise ValueError(f"{strange[0]} is no view of items")
+        return _each_once(value)
+
+
 class VectorsSettings(Section):
     """[vectors]"""
 
@@ -378,6 +398,7 @@ class VectorsSettings(Section):
         description="views whose factors are also encoded each for itself, as views like item.facts:mood; only where the answers are in factors",
     )
     max_truncated_share: float = Field(0.05, ge=0, le=1, description="a larger share of cut texts in a view is a CheckFailed")
+    edges: EdgeSettings = EdgeSettings()
 
 
 class ExamplesSettings(Section):

@@ -1,12 +1,13 @@
 """histories: cut each user's history in time, and describe each item with what exists before the cutoff.
 
-reads   sources.user, sources.item, sources.item_attribute, sources.interaction
+reads   sources.user, sources.item, sources.item_attribute, sources.interaction, item_edge (previous)
 writes  history, item_profile, item_neighbour
 rejects empty_history      the user did nothing before the cutoff
 
 mode time: everything before the end of the date is history, its newest `cap` events may be shown. mode per_user (KAR's
 protocol for a static data set): a user's first min((n + 1) // 2, cap) events are history, and items are described and counted by
-those events of all users only. The items that stand beside an item (`[histories.neighbours]`) follow from the same events.
+those events of all users only. The items that stand beside an item (`[histories.neighbours]`) follow from the same events, or from the texts of the
+night before.
 """
 
 from __future__ import annotations
@@ -52,7 +53,14 @@ def _neighbours(warehouse: Warehouse, inputs: Inputs, out: Output, settings: Set
     if chosen.source == "none":
         return schema.empty_table()
     started = time.perf_counter()
-    table = neighbour_rows(warehouse.run("core_engagement"), chosen, schema, settings.histories.mode == "time")
+    if chosen.source == "engagement":
+        table = neighbour_rows(warehouse.run("core_engagement"), chosen, schema, settings.histories.mode == "time")
+    elif (edges := inputs.maybe_table("item_edge")) is not None:
+        warehouse.view("item_edge", edges)
+        table = warehouse.run("core_near_item", relation=chosen.relation, neighbour_count=chosen.count).cast(schema)
+    else:
+        table = schema.empty_table()
+        out.warn("no night before has edges, so no item has neighbours: those by text come from the vectors of the night before")
     with_any = pc.count_distinct(table.column("item_id")).as_py()
     out.record(neighbours={"edges": table.num_rows, "items": with_any, "seconds": round(time.perf_counter() - started, 3)})
     return table

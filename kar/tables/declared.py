@@ -265,6 +265,24 @@ _TABLES = (
             Column("vector", "vector", "mean-pooled, L2-normalised encoder output"),
         ),
     ),
+    Table(
+        "item_edge",
+        "one row per relation and two items that it joins, once from either end; none where vectors.edges names no view",
+        ("relation", "item_id", "near_item_id"),
+        (
+            Column(
+                "relation", "string", "view whose vectors are near, e.g. item.facts; item.facts@random: random edges of the same degrees"
+            ),
+            _ITEM,
+            Column("near_item_id", "item_id", "the item at the other end"),
+            Column("score", "float64", "cosine of the two vectors; of a random edge: that of another edge"),
+            Column("encoder_id", "string", "encoder of the vectors"),
+            Column(
+                "evidence_newest_at", "time", "newest interaction that either text has seen; UTC; null: they saw none", is_nullable=True
+            ),
+            _CUTOFF,
+        ),
+    ),
     # ---- examples
     Table(
         "sequence",

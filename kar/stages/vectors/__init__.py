@@ -1,7 +1,7 @@
 """vectors: encode each accepted text once; one vector per view and subject, views are never joined into one text.
 
 reads   knowledge, factor_knowledge, history, item_profile, knowledge_vector (previous)
-writes  knowledge_vector
+writes  knowledge_vector, item_edge
 rejects empty_text   nothing to encode
 
 Beside the knowledge, for the text arm: `item.raw`, the item's own text, and `user.raw`, the titles and stars of the
@@ -32,6 +32,7 @@ from kar.errors import CheckFailed, ModelError
 from kar.release.layout import whole
 from kar.settings import Settings, VectorsSettings
 from kar.settings.schema import Control
+from kar.stages.vectors import edges
 from kar.store import Inputs, Output
 from kar.text.controls import Mask, Row, noise
 from kar.text.encoders import Encoded, Encoder, encoder_files, load_encoder
@@ -116,6 +117,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
     for sentence in judge(figures["views"], settings.vectors.max_truncated_share):
         out.warn(sentence)
     out.write("knowledge_vector", table)
+    out.write("item_edge", edges.item_edges(table, inputs, settings.vectors.edges))
     out.reject("empty_text", len(empty), empty[:_EXAMPLES])
     out.record(**figures, **({"controls": controls} if controls else {}))
 
