@@ -664,7 +664,9 @@ class RetrievalSettings(Section):
     hidden: int = Field(64, ge=1, description="width of the first layers and of the table of users")
     width: int = Field(64, ge=1, description="of both towers' ends")
     dropout: float = Field(0.2, ge=0, lt=1)
-    negatives: int = Field(8, ge=1, description="items that the user did not meet in train, each alike, for each positive")
+    negatives: int = Field(
+        256, ge=1, description="items drawn for each batch; for each positive those count that its user did not meet in train"
+    )
     batch_size: int = Field(2048, ge=1, description="positives")
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)

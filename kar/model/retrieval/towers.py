@@ -28,21 +28,18 @@ class Towers(nn.Module):
         super().__init__()
         hidden, width = settings.hidden, settings.width
         self.user_table = nn.Embedding(user_count, hidden)
-        self.user_rest = self._rest(hidden, width, settings.dropout)
-        self.item_rest = self._rest(hidden, width, settings.dropout)
+        # the users' table is free to be anything: a rectifier above it only takes half of it away (measured: NDCG 0.14 without, 0.11 with)
+        self.user_rest = nn.Linear(hidden, width)
+        self.item_rest = nn.Sequential(nn.ReLU(), nn.Dropout(settings.dropout), nn.Linear(hidden, width))
         self.item_table = None if features else nn.Embedding(item_count, hidden)
         self.first = nn.ModuleList(nn.Linear(feature.vector_IT.shape[1], hidden) for feature in features)
         self.missing = nn.ParameterList(torch.zeros(hidden) for _ in features)
         self._vectors = [torch.from_numpy(feature.vector_IT) for feature in features]
         self._has = [torch.from_numpy(feature.has_I) for feature in features]
-        # as large as a linear layer makes of vectors of mean square 1
+        # nearly nothing at first: what is rarely trained is not to be noise
         for table in (self.user_table, self.item_table):
             if table is not None:
-                nn.init.normal_(table.weight, std=3**-0.5)
-
-    @staticmethod
-    def _rest(hidden: int, width: int, dropout: float) -> nn.Sequential:
-        return nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+                nn.init.normal_(table.weight, std=0.05)
 
     def users(self, user_B: Tensor) -> Tensor:
         """[B, W]."""

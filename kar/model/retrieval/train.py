@@ -1,7 +1,7 @@
 """One training: BPR over sampled negatives, early stopping by NDCG@10 on valid, the test part ranked once at the end.
 
-Shape suffixes, this file only:  B positives of a batch · K negatives of each · W width · P pairs · F pairs to be found · I items
-Source of the loss: Rendle et al., BPR (2009), averaged over K negatives that the user did not meet in train.
+Shape suffixes, this file only:  B positives of a batch · K items drawn for it · W width · P pairs · F pairs to be found · I items
+Source of the loss: Rendle et al., BPR (2009), averaged over those of K items drawn for the batch that the user did not meet in train.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from kar.model.train import repeatable
 from kar.rank_metrics import AT, found_at
 from kar.settings import RetrievalSettings
 
-_SCORED = 1 << 22
+SCORES_HELD = 1 << 22
 """Scores that are held at a time."""
-_REDRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def ranks(pairs: Pairs, split: Split, rows_F: Int64, score: Float32 | tuple[Floa
     train_user_P, train_item_P = pairs.user_P[split.train_P], pairs.item_P[split.train_P]
     users, of_F = np.unique(pairs.user_P[rows_F], return_inverse=True)
     found = np.empty(len(rows_F), np.int64)
-    most = max(1, _SCORED // max(count, 1))
+    most = max(1, SCORES_HELD // max(count, 1))
     for begin in range(0, len(rows_F), most):
         part = slice(begin, min(begin + most, len(rows_F)))
         mine, row_F = np.unique(of_F[part], return_inverse=True)
@@ -126,36 +125,36 @@ def train(name: str, pairs: Pairs, split: Split, features: list[Feature], settin
 
 
 class Negatives:
-    """Draws items that a user did not meet in train, each alike.
+    """Draws items, each alike, and says who did not meet them in train.
 
     Args:
         seed: of the draws.
     """
 
     def __init__(self, pairs: Pairs, split: Split, seed: int) -> None:
-        self._met = pairs.key_P[split.train_P]
+        self._met_P = pairs.item_P[split.train_P]
+        self._count_U = np.bincount(pairs.user_P[split.train_P], minlength=len(pairs.user_ids))
+        self._begin_U = np.cumsum(self._count_U) - self._count_U
         self._candidates = np.flatnonzero(split.is_candidate_I)
-        self._count = len(pairs.item_ids)
+        self._item_count = len(pairs.item_ids)
         self._draw = np.random.default_rng([seed, split.number])
 
     def order(self, rows: Int64) -> Int64:
         """The rows in a new order."""
         return self._draw.permutation(rows)
 
-    def of(self, user_B: Int64, each: int) -> tuple[Int64, Float32]:
-        """[B, K] items, and 1 for each; 0 where so many redraws hit what the user met, for he met nearly everything."""
-        item_BK = self._candidates[self._draw.integers(0, len(self._candidates), size=(len(user_B), each))]
-        for _ in range(_REDRAWS):
-            is_met_BK = self._is_met(user_B, item_BK)
-            if not is_met_BK.any():
-                break
-            item_BK[is_met_BK] = self._candidates[self._draw.integers(0, len(self._candidates), size=int(is_met_BK.sum()))]
-        return item_BK, (~self._is_met(user_B, item_BK)).astype(np.float32)
-
-    def _is_met(self, user_B: Int64, item_BK: Int64) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        key_BK = user_B[:, None] * self._count + item_BK
-        place = np.minimum(np.searchsorted(self._met, key_BK), len(self._met) - 1)
-        return np.asarray(self._met[place] == key_BK)
+    def of(self, user_B: Int64, count: int) -> tuple[Int64, Float32]:
+        """[K] items, drawn once for the whole batch, and [B, K] 1 where the user did not meet the item in train."""
+        item_K = self._draw.choice(self._candidates, size=min(count, len(self._candidates)), replace=False)
+        place_I = np.full(self._item_count, -1)
+        place_I[item_K] = np.arange(len(item_K))
+        met_B = self._count_U[user_B]
+        row = np.repeat(np.arange(len(user_B)), met_B)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(met_B) - met_B, met_B)
+        place = place_I[self._met_P[np.repeat(self._begin_U[user_B], met_B) + within]]
+        weight_BK = np.ones((len(user_B), len(item_K)), np.float32)
+        weight_BK[row[place >= 0], place[place >= 0]] = 0
+        return item_K, weight_BK
 
 
 def _epoch(
@@ -167,8 +166,8 @@ def _epoch(
     for begin in range(0, len(order), settings.batch_size):
         rows = order[begin : begin + settings.batch_size]
         user_B = pairs.user_P[rows]
-        item_BK, weight_BK = draw.of(user_B, settings.negatives)
-        loss = _loss(towers, user_B, np.concatenate([pairs.item_P[rows][:, None], item_BK], axis=1), torch.from_numpy(weight_BK))
+        item_K, weight_BK = draw.of(user_B, settings.negatives)
+        loss = _loss(towers, user_B, pairs.item_P[rows], item_K, torch.from_numpy(weight_BK))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -176,13 +175,14 @@ def _epoch(
     return total / len(order)
 
 
-def _loss(towers: Towers, user_B: Int64, item_BN: Int64, weight_BK: Tensor) -> Tensor:
-    """BPR of the first item of each row against the others; each item goes through its tower once."""
-    distinct, place_BN = np.unique(item_BN, return_inverse=True)
-    item_NW = towers.items(torch.from_numpy(distinct))
+def _loss(towers: Towers, user_B: Int64, item_B: Int64, negative_K: Int64, weight_BK: Tensor) -> Tensor:
+    """BPR of each user's item against the negatives; each item goes through its tower once."""
+    liked, place_B = np.unique(item_B, return_inverse=True)
+    item_NW = towers.items(torch.from_numpy(np.concatenate([liked, negative_K])))
     user_BW = towers.users(torch.from_numpy(user_B))
-    score_BN = torch.einsum("bw,bnw->bn", user_BW, item_NW[torch.from_numpy(place_BN.reshape(item_BN.shape))])
-    loss_BK = -functional.logsigmoid(score_BN[:, :1] - score_BN[:, 1:])
+    own_B = (user_BW * item_NW[torch.from_numpy(place_B)]).sum(dim=1)
+    score_BK = user_BW @ item_NW[len(liked) :].T
+    loss_BK = -functional.logsigmoid(own_B[:, None] - score_BK)
     return (loss_BK * weight_BK).sum() / weight_BK.sum().clamp(min=1.0)
 
 
