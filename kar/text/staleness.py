@@ -78,9 +78,11 @@ class Last:
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = table.select(list(COLUMNS)).combine_chunks()
-        self._subjects = self.table.column("subject_id").combine_chunks()
-        self._shas = self.table.column("evidence_sha").combine_chunks()
+        self.table = table.select(list(COLUMNS))
+        # in one piece what is taken from for every part of the subjects: of several pieces each take would join them all
+        self._subjects, self._shas, self._neighbours = (
+            self.table.column(name).combine_chunks() for name in ("subject_id", "evidence_sha", "neighbour_items")
+        )
         self._made: dict[tuple[str, ...], np.ndarray] = {}
         self.asked_us: np.ndarray = self.table.column("asked_at").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
 
@@ -111,6 +113,11 @@ class Last:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def neighbours(self, rows: np.ndarray) -> list[list[str]]:
+        """The neighbours that the prompts of these rows showed."""
+        shown: list[list[str]] = self._neighbours.take(pa.array(rows)).to_pylist()
+        return shown
 
     def evidence(self, row: int) -> tuple[list[str], dt.datetime | None]:
         """Items of the events that the prompt saw, oldest first, and the newest one's time."""
@@ -196,7 +203,7 @@ def standing_of_items(
     found.stale |= {"evidence": np.full(len(shas), ITEM_EVIDENCE), "drift": np.zeros(len(shas))}
     if neighbours is not None and last is not None:
         is_known = found.last_row >= 0
-        before = last.table.column("neighbour_items").take(pa.array(found.last_row[is_known])).to_pylist()
+        before = last.neighbours(found.last_row[is_known])
         now = [neighbours[place] for place in np.flatnonzero(is_known).tolist()]
         found.drift[is_known] = [neighbour_drift(*pair) for pair in zip(before, now, strict=True)]
         found.stale["drift"] = np.nan_to_num(found.drift)

@@ -41,6 +41,11 @@ def texts(*rows: tuple[str, str, str]) -> Texts:
     return Texts(*(list(column) for column in zip(*rows, strict=True)))
 
 
+def parts(table: pa.Table, rows: int = 2) -> Callable[[list[str]], list[pa.Table]]:
+    """A table as the stage reads it: some columns, some rows at a time."""
+    return lambda columns: [table.select(columns).slice(first, rows) for first in range(0, table.num_rows, rows)]
+
+
 FIRST = texts(("user.preference", "1", "likes horror"), ("user.preference", "2", "likes comedy"), ("item.facts", "1", "likes horror"))
 
 
@@ -64,7 +69,7 @@ def test_each_distinct_text_is_encoded_once_and_every_row_has_its_vector() -> No
 def test_only_changed_texts_are_encoded_the_next_night() -> None:
     before, _ = vectorise(FIRST, Counting(), [])
     second, encoder = texts(("user.preference", "1", "likes horror"), ("user.preference", "2", "likes westerns")), Counting()
-    table, figures = vectorise(second, encoder, [before])
+    table, figures = vectorise(second, encoder, [parts(before)])
     assert encoder.seen == ["likes westerns"]
     assert (figures["encoded"], figures["reused"]) == (1, 1)
     assert by_key(table)["user.preference", "1"]["vector"] == by_key(before)["user.preference", "1"]["vector"]
@@ -73,7 +78,7 @@ def test_only_changed_texts_are_encoded_the_next_night() -> None:
 def test_a_vector_follows_its_text_to_another_subject_and_view() -> None:
     before, _ = vectorise(FIRST, Counting(), [])
     encoder = Counting()
-    table, _ = vectorise(texts(("item.facts", "9", "likes comedy")), encoder, [before])
+    table, _ = vectorise(texts(("item.facts", "9", "likes comedy")), encoder, [parts(before)])
     assert encoder.seen == []
     assert by_key(table)["item.facts", "9"]["vector"] == by_key(before)["user.preference", "2"]["vector"]
 
@@ -82,7 +87,7 @@ def test_vectors_of_another_encoder_are_not_taken_over() -> None:
     before, _ = vectorise(FIRST, Counting(max_tokens=128), [])
     wider, _ = vectorise(FIRST, Counting(dimension=32), [])
     encoder = Counting()
-    vectorise(FIRST, encoder, [before, wider])
+    vectorise(FIRST, encoder, [parts(before), parts(wider)])
     assert len(encoder.seen) == 2
 
 
@@ -94,7 +99,7 @@ def test_a_vector_does_not_depend_on_what_was_encoded_before(rows: list[tuple[st
     earlier, _ = vectorise(
         texts(*[("u.a", str(n), text) for n, text in enumerate(["x", "y y", "z z z"][:reused] or ["q"])]), Counting(), []
     )
-    assert vectorise(named, Counting(), [earlier])[0].equals(vectorise(named, Counting(), [])[0])
+    assert vectorise(named, Counting(), [parts(earlier)])[0].equals(vectorise(named, Counting(), [])[0])
 
 
 BLANKS = ["", " ", "\t", "\u2003", "\x1c", "\u200b", "é", "x", " x", "\u3000y", "~", "\x7f"]
@@ -282,7 +287,7 @@ def test_only_a_changed_factor_is_encoded_the_next_night() -> None:
     add_factors(second, FACTORS.set_column(3, "text", pa.array(["A horror film.", "Bleak.", "A comedy.", "", ""])), ["item.facts"])
     before, _ = vectorise(first, Counting(), [])
     encoder = Counting()
-    table, _ = vectorise(second, encoder, [before])
+    table, _ = vectorise(second, encoder, [parts(before)])
     assert encoder.seen == ["Bleak."]
     assert by_key(table)["item.facts:genre", "11"]["vector"] == by_key(before)["item.facts:genre", "11"]["vector"]
 

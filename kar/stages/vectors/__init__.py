@@ -17,8 +17,10 @@ With `vectors.controls` every view of knowledge is encoded once more without its
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,7 +45,10 @@ _SEPARATOR = "; "
 _EXAMPLES = 20
 _SHOWN = "^[!-~]"  # what begins so is not blank
 _HASHED = 8_192
-_KNOWN = ["text_sha", "encoder_id", "n_tokens", "truncated", "vector"]
+_READ = 8_192
+_KEYS = ["text_sha", "encoder_id"]
+Parts = Callable[[list[str]], Iterable[pa.Table]]
+"""The named columns of a table knowledge_vector, in parts."""
 Column: TypeAlias = list[str] | pa.Array | pa.ChunkedArray
 
 
@@ -142,14 +147,20 @@ def seen_items(knowledge: pa.Table) -> dict[tuple[str, str], list[str]]:
     return {(view, subject): items for view, subject, items in zip(*columns, strict=True)}
 
 
-def _earlier(inputs: Inputs) -> list[pa.Table]:
+def _earlier(inputs: Inputs) -> list[Parts]:
     """Vectors made before: the partition before the date, and the date's own that this run replaces.
 
     The second is no declared input, for it cannot change the result: a vector is a function of text and encoder.
     """
     before, own = inputs.path("knowledge_vector"), inputs.home.partition("vectors", inputs.date)
     paths = [*([before] if before is not None else []), *([own.table("knowledge_vector")] if own.exists() else [])]
-    return [pq.read_table(path, columns=_KNOWN) for path in paths]
+    return [functools.partial(_read, path) for path in paths]
+
+
+def _read(path: Path, columns: list[str]) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(_READ, columns=columns):
+            yield pa.Table.from_batches([batch])
 
 
 def gather(knowledge: pa.Table, history: pa.Table, item_profile: pa.Table, encoder: Encoder, settings: VectorsSettings) -> Texts:
@@ -233,7 +244,7 @@ def _event(title: str, rating: float) -> str:
     return title if rating != rating else f"{title}, {rating:g} stars"
 
 
-def vectorise(texts: Texts, encoder: Encoder, earlier: list[pa.Table]) -> tuple[pa.Table, dict[str, Any]]:
+def vectorise(texts: Texts, encoder: Encoder, earlier: list[Parts]) -> tuple[pa.Table, dict[str, Any]]:
     """Encode each distinct text that no earlier table holds a vector of.
 
     Args:
@@ -246,15 +257,12 @@ def vectorise(texts: Texts, encoder: Encoder, earlier: list[pa.Table]) -> tuple[
     shas = _shas(texts.table.column("text"))
     coded = shas.dictionary_encode()
     distinct, place = coded.dictionary, coded.indices.to_numpy()
-    held = [_of_encoder(table, encoder) for table in earlier]
-    source, row = _sources(distinct, [known.column("text_sha") for known in held])
+    source, row = _sources(distinct, encoder, earlier)
     new = np.flatnonzero(source < 0)
-    first_row = np.empty(len(distinct), np.int64)
-    first_row[place[::-1]] = np.arange(len(place))[::-1]
-    fresh, seconds = _encoded(texts.table.column("text").take(pa.array(first_row[new])).to_pylist(), encoder)
-    source[new], row[new] = len(held), np.arange(len(new))
+    fresh, seconds = _encoded(_first_of_each(texts.table.column("text"), place, new, len(distinct)), encoder)
+    source[new], row[new] = len(earlier), np.arange(len(new))
     order = pc.sort_indices(texts.table.select(["view", "subject_id"]), [("view", "ascending"), ("subject_id", "ascending")]).to_numpy()
-    made = _gathered([*map(_parts, held), fresh], source[place[order]], row[place[order]])
+    made = _gathered(earlier, fresh, source[place[order]], row[place[order]])
     keys = texts.table.select(["view", "subject_id"]).take(pa.array(order))
     table = pa.table(
         {
@@ -287,43 +295,62 @@ def _shas(texts: pa.ChunkedArray) -> pa.Array:
     return pa.array(found, pa.string())
 
 
-def _of_encoder(known: pa.Table, encoder: Encoder) -> pa.Table:
-    """The rows that this encoder made."""
-    is_own = pc.equal(known.column("encoder_id"), encoder.id)
-    return known if pc.all(is_own).as_py() else known.filter(is_own)
+def _first_of_each(texts: pa.ChunkedArray, place: np.ndarray, new: np.ndarray, count: int) -> list[str]:
+    """The texts whose digests' numbers are `new`, which ascend.
+
+    Args:
+        place: of each text, the number of its digest, in the order in which they are first met.
+        count: of digests.
+    """
+    first_row = np.empty(count, np.int64)
+    first_row[place[::-1]] = np.arange(len(place))[::-1]
+    is_first = np.zeros(len(place), bool)
+    is_first[first_row[new]] = True
+    found: list[str] = texts.filter(pa.array(is_first)).to_pylist()  # take would copy all texts into one piece
+    return found
 
 
-def _sources(distinct: pa.Array, held: list[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray]:
+def _sources(distinct: pa.Array, encoder: Encoder, earlier: list[Parts]) -> tuple[np.ndarray, np.ndarray]:
     """Where the vector of each distinct text lies: int64 the number of the table, −1: in none; and int64 the row in it."""
     source, row = np.full(len(distinct), -1, np.int64), np.zeros(len(distinct), np.int64)
-    for number, shas in enumerate(held):
-        place = pc.fill_null(pc.index_in(shas, value_set=distinct), -1).to_numpy()
+    for number, parts in enumerate(earlier):
+        shas = pa.chunked_array([chunk for part in parts(_KEYS) for chunk in _own(part, encoder).chunks], pa.string())
+        place = pc.fill_null(pc.index_in(shas, value_set=distinct, skip_nulls=True), -1).to_numpy()
         rows = np.flatnonzero(place >= 0)
         source[place[rows]], row[place[rows]] = number, rows
     return source, row
 
 
-def _parts(known: pa.Table) -> Encoded:
-    """The vectors and counts of a table knowledge_vector."""
-    column = known.column("vector").combine_chunks()
-    vectors = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
-    return Encoded(vectors, known.column("n_tokens").to_numpy(), known.column("truncated").to_numpy())
+def _own(part: pa.Table, encoder: Encoder) -> pa.ChunkedArray:
+    """The digests of a part's texts, null where another encoder read them."""
+    return pc.if_else(pc.equal(part.column("encoder_id"), encoder.id), part.column("text_sha"), None)
 
 
-def _gathered(parts: list[Encoded], source: np.ndarray, row: np.ndarray) -> Encoded:
-    """Row by row what stands in `row` of the part that `source` names."""
-    dimension = parts[-1].vectors.shape[1]
-    made = Encoded(np.empty((len(source), dimension), np.float32), np.empty(len(source), np.int32), np.empty(len(source), bool))
-    for number, part in enumerate(parts):
+def _gathered(earlier: list[Parts], fresh: Encoded, source: np.ndarray, row: np.ndarray) -> Encoded:
+    """Row by row what stands in `row` of the table that `source` names; a number behind the last table: of `fresh`."""
+    count, dimension = len(source), fresh.vectors.shape[1]
+    made = Encoded(np.empty((count, dimension), np.float32), np.empty(count, np.int32), np.empty(count, bool))
+    for number, parts in enumerate(earlier):
         places = np.flatnonzero(source == number)
         if len(places):
-            rows = row[places]
-            made.vectors[places], made.n_tokens[places], made.truncated[places] = (
-                part.vectors[rows],
-                part.n_tokens[rows],
-                part.truncated[rows],
-            )
+            by_row = places[np.argsort(row[places], kind="stable")]  # so that a table is read once, a part at a time
+            _take_over(made, parts, by_row, row[by_row])
+    places = np.flatnonzero(source == len(earlier))
+    rows = row[places]
+    made.vectors[places], made.n_tokens[places], made.truncated[places] = fresh.vectors[rows], fresh.n_tokens[rows], fresh.truncated[rows]
     return made
+
+
+def _take_over(made: Encoded, parts: Parts, places: np.ndarray, rows: np.ndarray) -> None:
+    """Copy these rows of an earlier table to these places. `rows` ascend."""
+    start = 0
+    for part in parts(["n_tokens", "truncated", "vector"]):
+        begin, end = np.searchsorted(rows, [start, start + part.num_rows])
+        to, at = places[begin:end], rows[begin:end] - start
+        vectors = part.column("vector").combine_chunks().flatten().to_numpy().reshape(part.num_rows, -1)
+        made.vectors[to] = vectors[at]
+        made.n_tokens[to], made.truncated[to] = part.column("n_tokens").to_numpy()[at], part.column("truncated").to_numpy()[at]
+        start += part.num_rows
 
 
 def _encoded(texts: list[str], encoder: Encoder) -> tuple[Encoded, float]:
