@@ -142,9 +142,9 @@ def titles(item_profile: pa.Table) -> dict[str, str]:
 
 
 def seen_items(knowledge: pa.Table) -> dict[tuple[str, str], list[str]]:
-    """(view, subject) → items that the prompt of the text showed."""
-    columns = [knowledge.column(name).to_pylist() for name in ("view", "subject_id", "evidence_items")]
-    return {(view, subject): items for view, subject, items in zip(*columns, strict=True)}
+    """(view, subject) → items that the prompt of the text showed: of a user's history, or beside the item that it is about."""
+    columns = [knowledge.column(name).to_pylist() for name in ("view", "subject_id", "evidence_items", "neighbour_items")]
+    return {(view, subject): near if view.startswith("item.") else items for view, subject, items, near in zip(*columns, strict=True)}
 
 
 def _earlier(inputs: Inputs) -> list[Parts]:
@@ -215,13 +215,11 @@ def add_controls(
 def _masked(
     view: str, subjects: list[str], own: list[str], title_of: dict[str, str], seen: dict[tuple[str, str], list[str]], noun: str
 ) -> tuple[list[str], dict[str, Any]]:
-    """A view's texts without names. A text about an item may speak of that item, one about a user of the items that its prompt showed."""
-    if view.startswith("item."):
-        rows = [Row(text, title_of.get(subject)) for subject, text in zip(subjects, own, strict=True)]
-    else:
-        shown = [seen.get((whole(view), subject), []) for subject in subjects]
-        met = [tuple(title_of[item] for item in items if item in title_of) for items in shown]
-        rows = [Row(text, None, titles) for text, titles in zip(own, met, strict=True)]
+    """A view's texts without names. A text may speak of the item that it is about, and of those that its prompt showed."""
+    shown = [seen.get((whole(view), subject), []) for subject in subjects]
+    met = [tuple(title_of[item] for item in items if item in title_of) for items in shown]
+    about = [title_of.get(subject) if view.startswith("item.") else None for subject in subjects]
+    rows = [Row(*row) for row in zip(own, about, met, strict=True)]
     mask = Mask(rows, title_of.values(), noun)
     made = list(mask.apply())
     figures = {
