@@ -69,7 +69,8 @@ def neighbours(
         restart: probability of going back to the start before each step, between 0 and 1.
         discount: scores are divided by the neighbour's number of users to this power, 0 to 1; they are ranked and given so.
         tolerance: largest error of a score, as a share of the item's best neighbour's; scores that differ by a smaller share of
-            themselves are ties, and the smaller code comes first.
+            themselves are ties, and the smaller code comes first. Where the graph is too large to be solved, an item whose score lies
+            below the tolerance may count as not reached.
         threads: that share the work; None: the machine's cores. Matrix factors use BLAS's own.
         memory_bytes: to stay within, roughly; what the events themselves take comes on top.
 
@@ -94,11 +95,11 @@ def neighbours(
 
 
 def _solves(graph: Bipartite, memory_bytes: int) -> bool:
-    """Whether the matrix fits and inverting it is reckoned to be cheaper than walking."""
+    """Whether the matrix fits and inverting it is reckoned to be cheaper than walking, or a matter of a second: it is the more exact."""
     items = graph.item_count
     solve_s = items**3 / 2 / _DENSE_PER_S + float(np.square(graph.degree_U).sum()) / 2 / _GRAM_PER_S
     walk_s = 2.0 * graph.edge_count * items * _WALK_STEPS / _WALK_PER_S
-    return matrix_bytes(items) <= 0.8 * memory_bytes and solve_s <= walk_s
+    return matrix_bytes(items) <= 0.8 * memory_bytes and solve_s <= max(walk_s, 1.0)
 
 
 def _check(

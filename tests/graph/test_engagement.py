@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kar.graph.bipartite import Bipartite
@@ -25,12 +25,12 @@ def graphs(most: int = 9) -> st.SearchStrategy[list[tuple[int, int]]]:
 
 
 def pagerank(events: list[tuple[int, int]], item: int, restart: float) -> dict[int, float]:
-    """networkx's scores of the items in walks from this one, without itself and what it never reaches."""
+    """networkx's scores of the items in walks from this one, without itself and what it hardly ever reaches."""
     graph = nx.Graph()
     for user, other in events:
         graph.add_edge(("user", user), ("item", other))
     found = nx.pagerank(graph, alpha=1 - restart, personalization={("item", item): 1.0}, tol=1e-13, max_iter=2000)
-    return {code: score for (kind, code), score in found.items() if kind == "item" and code != item and score > 1e-9}
+    return {code: score for (kind, code), score in found.items() if kind == "item" and code != item and score > 1e-11}
 
 
 def asked(events: list[tuple[int, int]], count: int, restart: float = 0.15, size: int = 9) -> Neighbours:
@@ -66,14 +66,16 @@ def found_by(
 
 @settings(max_examples=40, deadline=None)
 @given(events=graphs(), restart=st.sampled_from([0.05, 0.15, 0.5, 0.9]))
+@example(events=[(0, 0), (0, 1), (1, 0), (1, 4), (2, 2), (2, 3), (3, 1), (3, 2)], restart=0.9)  # a long way, seldom gone
 def test_scores_are_those_of_networkx(events: list[tuple[int, int]], restart: float) -> None:
     found = asked(events, 8, restart)
     for item in {item for _, item in events}:
         known = pagerank(events, item, restart)
         listed = {int(code): float(score) for code, score in zip(found.item_IT[item], found.score_IT[item], strict=True) if code >= 0}
-        assert listed == pytest.approx(known, rel=1e-5, abs=1e-10)
-        scores = [known[code] for code in listed]
-        assert all(after <= before * (1 + 1e-4) for before, after in pairwise(scores)), "best first"
+        assert {code for code, score in known.items() if score > 1e-9} <= set(listed), "whatever is reached is listed"
+        scores = [known.get(code, 0.0) for code in listed]
+        assert list(listed.values()) == pytest.approx(scores, rel=1e-5, abs=2e-11)
+        assert all(after <= before * (1 + 1e-4) + 2e-11 for before, after in pairwise(scores)), "best first"
 
 
 @settings(max_examples=40, deadline=None)
