@@ -8,7 +8,7 @@ with ranked as (
     select
         item_edge.item_id,
         row_number() over (
-            partition by item_edge.item_id order by item_edge.score desc, item_edge.near_item_id
+            partition by item_edge.item_id order by item_edge.score desc, item_edge.near_item_id asc
         ) - 1 as rank,
         item_edge.near_item_id as neighbour_id,
         item_edge.score,
