@@ -121,7 +121,8 @@ def test_texts_that_tell_the_taste_are_learned_and_shuffled_ones_are_not(
         ndcg[name] = Judged.of(name, pairs, split, 1, done).value_LM[:, 2].mean()
         assert done.chosen == int(np.argmax(done.valid_ndcg))
     popular = Judged.of("popularity", pairs, split, 0, by_popularity(pairs, split, 1)).value_LM[:, 2].mean()
-    assert ndcg["facts"] > 1.2 * max(popular, ndcg["permuted"], ndcg["id"]), (popular, ndcg)
+    assert ndcg["facts"] > 1.5 * max(popular, ndcg["permuted"]), (popular, ndcg)
+    assert ndcg["facts"] > ndcg["id"], ndcg
 
 
 def test_the_same_seed_gives_the_same_ranks_and_another_one_others(
