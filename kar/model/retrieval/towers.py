@@ -13,7 +13,7 @@ from kar.settings import RetrievalSettings
 
 
 class Towers(nn.Module):
-    """Users from a table, items from their views, or from a table where there are none.
+    """Users from a table through one linear layer, items from their views (or a table where there are none) through two.
 
     The items' own table is a first layer like those of the views (that of a one-hot vector), so that all arms have the same tower above it.
     There is no bias per item: it would be an id in the arms of text.

@@ -47,7 +47,7 @@ class Trained:
     seconds: float
 
 
-def ranks(pairs: Pairs, split: Split, rows_F: Int64, score: Float32 | tuple[Float32, Float32], seed: int) -> Int64:
+def ranks(pairs: Pairs, split: Split, rows_F: Int64, score: Float32 | tuple[Float32, Float32], seed: int, held: int = SCORES_HELD) -> Int64:
     """[F] the 0-based place of some pairs' items among all candidates that their user did not meet in train.
 
     Equal scores stand in an order that is drawn once for the split, the same for every arm.
@@ -56,13 +56,14 @@ def ranks(pairs: Pairs, split: Split, rows_F: Int64, score: Float32 | tuple[Floa
         rows_F: rows of the pairs, rising.
         score: per item, the same for all users; or the towers of all users and of all items.
         seed: of the order of equals.
+        held: scores in memory at a time.
     """
     count = len(pairs.item_ids)
     tie_I = np.random.default_rng([seed, split.number, 1]).permutation(count)
     train_user_P, train_item_P = pairs.user_P[split.train_P], pairs.item_P[split.train_P]
     users, of_F = np.unique(pairs.user_P[rows_F], return_inverse=True)
     found = np.empty(len(rows_F), np.int64)
-    most = max(1, SCORES_HELD // max(count, 1))
+    most = max(1, held // max(count, 1))
     for begin in range(0, len(rows_F), most):
         part = slice(begin, min(begin + most, len(rows_F)))
         mine, row_F = np.unique(of_F[part], return_inverse=True)

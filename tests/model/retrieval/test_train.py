@@ -61,11 +61,10 @@ def test_ranks_are_those_of_sorting_all_items_that_the_user_did_not_meet_in_trai
         assert order.index(item) == rank
 
 
-def test_ranks_do_not_depend_on_how_many_scores_are_held(pairs: Pairs, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_do_not_depend_on_how_many_scores_are_held(pairs: Pairs, split: Split) -> None:
     score = np.random.default_rng(2).integers(0, 4, len(pairs.item_ids)).astype(np.float32)
     whole = ranks(pairs, split, split.test_P, score, 1)
-    monkeypatch.setattr("kar.model.retrieval.train.SCORES_HELD", 3 * len(pairs.item_ids))
-    assert ranks(pairs, split, split.test_P, score, 1).tolist() == whole.tolist()
+    assert ranks(pairs, split, split.test_P, score, 1, held=3 * len(pairs.item_ids)).tolist() == whole.tolist()
 
 
 def test_equal_scores_stand_in_an_order_that_is_drawn_and_not_in_that_of_the_ids(pairs: Pairs, split: Split) -> None:
