@@ -17,7 +17,7 @@ PROTOCOL_time := --set scenario.name=movielens-1m-time --set histories.mode=time
   --set examples.window_days=820 --set examples.valid_share=0.15 --set examples.test_share=0.15
 PROTOCOL_cold_items := --set scenario.name=movielens-1m-cold_items --set examples.held_out_items=0.15 --set adaptor.item_id_dropout=0.15
 
-.PHONY: help setup demo airflow backfill compose-env compose-smoke test test-airflow check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train bench-release lock clean
+.PHONY: help setup demo airflow backfill compose-env compose-smoke test test-airflow check movielens-1m test-slow test-vllm bench-llm bench-vllm bench-quality bench-train bench-release bench-graph lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -106,6 +106,9 @@ bench-train: $(READY) ## measure the training loop beside deepctr-torch, FuxiCTR
 
 bench-release: $(READY) ## measure releases beside DuckDB, polars and pandas: publishing, joins, streams, opening: [OUT=file.json] [SECTIONS="join stream …"] [SCALE=0.1]
 	$(BIN)/python -m benchmarks.release $(if $(OUT),--out $(OUT)) $(if $(SECTIONS),--only $(SECTIONS)) $(if $(SCALE),--scale $(SCALE))
+
+bench-graph: $(READY) ## measure items' neighbours beside networkx, scikit-network, faiss, scikit-learn: [OUT=file.json] [SECTIONS="million edges …"] [SCALE=0.1]
+	$(BIN)/python -m benchmarks.graph $(if $(OUT),--out $(OUT)) $(if $(SECTIONS),--only $(SECTIONS)) $(if $(SCALE),--scale $(SCALE))
 
 bench-quality: $(READY) ## measure the quality gate on your texts about MovieLens-1M, false alarms and planted faults: DATA=dir [OUT=file.json]
 	@test -n "$(DATA)" || { echo "say where movies.dat and the texts lie: make bench-quality DATA=dir [OUT=file.json]" >&2; exit 2; }

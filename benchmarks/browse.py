@@ -131,7 +131,7 @@ class Large:
                 "rank": ranks, "value": np.ones(count), "prompt_tokens": np.full(count, 400), "answer_tokens": np.full(count, 200),
                 "history_shown": np.full(count, 30), "history_dropped": np.zeros(count, int), "request_key": [""] * count, "template_id": [view] * count,
                 "template_version": [f"{view}@1:abc"] * count, "form": ["prose"] * count, "evidence_sha": ["e"] * count, "cutoff_at": [self.cutoff] * count,
-                **_no_evidence(count),
+                **_no_evidence(count), "neighbour_items": [[]] * count,
             }  # fmt: skip
         self.asked = rank
 
@@ -153,6 +153,7 @@ class Large:
                 "request_key": ["k"] * count, "evidence_sha": ["e"] * count, "cutoff_at": [self.cutoff] * count, "asked_at": [self.cutoff] * count,
                 "prompt_tokens": np.full(count, 400), "completion_tokens": np.full(count, 130), "evidence_users": [[]] * count,
                 "evidence_items": [["1234"] * (_EVENTS if view.startswith("user") else 0)] * count, "evidence_newest_at": [self.cutoff] * count,
+                "neighbour_items": [[]] * count,
             }  # fmt: skip
 
     def factor_knowledge(self) -> Iterator[dict[str, object]]:

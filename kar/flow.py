@@ -76,14 +76,15 @@ SOURCES = Stage(
 HISTORIES = Stage(
     name="histories",
     title="cut each user's history in time, and describe each item with what exists before the cutoff",
-    version=1,
+    version=2,
     reads=(
         Read("sources", "user"),
         Read("sources", "item"),
         Read("sources", "item_attribute"),
         Read("sources", "interaction"),
+        Read("vectors", "item_edge", "previous"),
     ),
-    writes=("history", "item_profile"),
+    writes=("history", "item_profile", "item_neighbour"),
     rejects={"empty_history": "the user did nothing before the cutoff"},
     settings=("scenario", "histories"),
 )
@@ -91,10 +92,11 @@ HISTORIES = Stage(
 PROMPTS = Stage(
     name="prompts",
     title="plan whom to ask tonight and why, and render each request",
-    version=3,
+    version=4,
     reads=(
         Read("histories", "history"),
         Read("histories", "item_profile"),
+        Read("histories", "item_neighbour"),
         Read("sources", "user_attribute"),
         Read("sources", "item_attribute"),
         Read("knowledge", "knowledge", "previous"),
@@ -103,7 +105,7 @@ PROMPTS = Stage(
     writes=("plan", "request"),
     rejects={
         "empty_history": "nothing is known of the user before the cutoff, so there is nothing to ask",
-        "empty_item": "an item without title or text before the cutoff",
+        "empty_item": "an item without title or text before the cutoff, or without neighbours for a template that shows them",
         "over_budget": "due, but beyond tonight's token budget; the age of the old knowledge grows",
         "prompt_too_long": "the prompt does not fit the model's context even without history",
         "refused_before": "due, but the answer to this very request was refused, and the ledger would give the same again",
@@ -114,7 +116,7 @@ PROMPTS = Stage(
 KNOWLEDGE = Stage(
     name="knowledge",
     title="ask the language model, keep every answer, accept what passes the quality gate",
-    version=3,
+    version=4,
     reads=(
         Read("prompts", "plan"),
         Read("prompts", "request"),
@@ -162,7 +164,7 @@ KNOWLEDGE = Stage(
 VECTORS = Stage(
     name="vectors",
     title="encode each accepted text once",
-    version=2,
+    version=3,
     reads=(
         Read("knowledge", "knowledge"),
         Read("knowledge", "factor_knowledge"),
@@ -170,7 +172,7 @@ VECTORS = Stage(
         Read("histories", "item_profile"),
         Read("vectors", "knowledge_vector", "previous"),
     ),
-    writes=("knowledge_vector",),
+    writes=("knowledge_vector", "item_edge"),
     rejects={"empty_text": "nothing to encode"},
     settings=("scenario", "vectors"),
 )

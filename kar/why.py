@@ -58,7 +58,7 @@ def _view(planned: dict[str, Any], row: pa.Table, night: Night, split: Split | N
     if split is None:
         return [f"{planned['view']}: imported, so it is not asked"]
     template = split.templates[int(split.of(row.column("subject_id"))[0])]
-    shas = user_shas(row, template, night) if template.side == "user" else row.column("evidence_sha").to_pylist()
+    shas = user_shas(row, template, night) if template.side == "user" else row.column("evidence_sha")
     found, last = standing(row, shas, template, night), night.world.last.get(template.view)
     told = [
         ("last", _last(last, found)),

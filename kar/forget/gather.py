@@ -15,6 +15,7 @@ from kar.forget.quotes import ANSWERED, WRITTEN, Quotes
 from kar.forget.subjects import SIDES, Subjects
 from kar.llm.ledger import look_up
 from kar.store import Home, Manifest, Partition
+from kar.store.forgotten import Side
 from kar.tables import TABLES
 from kar.text.clean import TEXT_CHARS, clean
 
@@ -97,7 +98,7 @@ def _look(partition: Partition, name: str, subjects: Subjects, found: Gathered, 
         return
     more = {"interaction": ("text",), "item": ("description",), **_TEXTS}.get(name, ())
     keyed = ("request_key",) if name in _KEYED else ()
-    evidence = ("evidence_users",) if name in ("plan", "knowledge") else ()
+    evidence = ("evidence_users", "neighbour_items") if name in ("plan", "knowledge") else ()
     with pq.ParquetFile(partition.table(name), pre_buffer=False) as file:
         for batch in file.iter_batches(65_536, columns=[*columns, *more, *keyed, *evidence]):
             table = pa.Table.from_batches([batch])
@@ -130,16 +131,18 @@ def _own(table: pa.Table, subjects: Subjects, found: Gathered) -> pa.ChunkedArra
 
 
 def _note_keys(table: pa.Table, own: pa.ChunkedArray, subjects: Subjects, found: Gathered, *, has_evidence: bool) -> None:
-    """Keys of the subjects' requests, and of others' that show what a forgotten user wrote."""
+    """Keys of the subjects' requests, and of others' that show what a forgotten user wrote or a forgotten item beside their own."""
     keys = table.column("request_key")
     found.keys |= set(keys.filter(own).to_pylist()) - {""}
-    if has_evidence and subjects.users:
-        lists = table.column("evidence_users").combine_chunks()
-        shown = subjects.are("user", pa.chunked_array([lists.flatten()])).to_numpy(zero_copy_only=False)
-        rows = pc.list_parent_indices(lists).to_numpy()[shown]
-        about_items = table.take(pa.array(sorted(set(rows.tolist())), pa.int64()))
-        is_item = pc.starts_with(about_items.column("view"), "item.")
-        found.quoting_keys |= set(about_items.column("request_key").filter(is_item).to_pylist()) - {""}
+    shown: tuple[tuple[Side, str], ...] = (("user", "evidence_users"), ("item", "neighbour_items"))
+    for side, column in shown if has_evidence else ():
+        if subjects.of(side) and column in table.column_names:  # a partition may be older than a column
+            lists = table.column(column).combine_chunks()
+            is_named = subjects.are(side, pa.chunked_array([lists.flatten()])).to_numpy(zero_copy_only=False)
+            rows = pc.list_parent_indices(lists).to_numpy()[is_named]
+            about_items = table.take(pa.array(sorted(set(rows.tolist())), pa.int64()))
+            is_item = pc.starts_with(about_items.column("view"), "item.")
+            found.quoting_keys |= set(about_items.column("request_key").filter(is_item).to_pylist()) - {""}
 
 
 def _note_reviews(mine: pa.Table, subjects: Subjects, found: Gathered) -> None:

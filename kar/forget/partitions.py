@@ -28,7 +28,7 @@ from kar.stages import prompts
 from kar.store import Home, Manifest, Partition, file_sha, json_sha, write_whole
 from kar.store.forgotten import list_path
 from kar.store.stream import StreamWriter
-from kar.tables import TABLES, IdTypes
+from kar.tables import TABLES, IdTypes, grown
 
 _ROWS = 16_384
 _NEW, _OLD = "forgetting", "forgotten"
@@ -120,7 +120,7 @@ def _write_anew(work: Work, stage: str, partition: Partition, manifest: Manifest
     for name in removed:
         writer = StreamWriter(name, new / f"{name}.parquet", work.ids)
         for part in [_released(pq.read_table(partition.table(name)), work)] if name == "release" else _parts(partition.table(name)):
-            writer.add(part if name == "release" else left_of(name, part, cut).table)
+            writer.add(part if name == "release" else left_of(name, grown(name, part, TABLES[name].column_names), cut).table)
         made = writer.close()
         work.journal.changed(f"{stage}.{name}", str(manifest.tables[name]["sha"]), str(made["sha"]))
         manifest.tables[name] = made

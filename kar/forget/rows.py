@@ -16,13 +16,14 @@ from kar.tables import TABLES, IdTypes
 from kar.warehouse import Warehouse
 
 _QUOTED = {"request": ("body",), "refused": ("detail", "answer"), "knowledge": ("text",), "factor_knowledge": ("text",)}
-_LISTS: dict[str, tuple[tuple[str, ...], dict[str, Side]]] = {  # columns that run along each other, and which of them names whom
-    "history": (("item_ids", "ratings", "event_ats", "titles"), {"item_ids": "item"}),
-    "rerank_list": (("item_ids", "labels", "positions", "scores"), {"item_ids": "item"}),
-    **{
-        name: (("evidence_users", "evidence_items"), {"evidence_users": "user", "evidence_items": "item"})
-        for name in ("item_profile", "plan", "knowledge")
-    },
+_Lists = tuple[tuple[str, ...], dict[str, Side]]
+_EVIDENCE: _Lists = (("evidence_users", "evidence_items"), {"evidence_users": "user", "evidence_items": "item"})
+_NEIGHBOURS: _Lists = (("neighbour_items",), {"neighbour_items": "item"})
+_LISTS: dict[str, tuple[_Lists, ...]] = {  # columns that run along each other, and which of them names whom
+    "history": ((("item_ids", "ratings", "event_ats", "titles"), {"item_ids": "item"}),),
+    "rerank_list": ((("item_ids", "labels", "positions", "scores"), {"item_ids": "item"}),),
+    "item_profile": (_EVIDENCE,),
+    **dict.fromkeys(("plan", "knowledge"), (_EVIDENCE, _NEIGHBOURS)),
 }
 _BETWEEN = "\x00"
 _SHAS = {
@@ -127,10 +128,11 @@ def left_of(name: str, table: pa.Table, cut: Cut) -> Left:
     goes = is_gone(name, table, cut)
     removed = pc.sum(goes).as_py() or 0
     kept = table.filter(pc.invert(goes)) if removed else table
-    if name in _LISTS:
-        kept, edited = _without_elements(name, kept, cut)
-    else:
-        edited = np.zeros(kept.num_rows, bool)
+    edited = np.zeros(kept.num_rows, bool)
+    for lists in _LISTS.get(name, ()):
+        if set(lists[0]) <= set(kept.column_names):  # a partition may be older than a column
+            kept, changed = _without_elements(lists, kept, cut)
+            edited |= changed
     for edit in _EDITS.get(name, ()):
         kept, changed = edit(kept, cut)
         edited = edited | changed
@@ -139,9 +141,9 @@ def left_of(name: str, table: pa.Table, cut: Cut) -> Left:
     return Left(kept, removed, int(edited.sum()))
 
 
-def _without_elements(name: str, table: pa.Table, cut: Cut) -> tuple[pa.Table, np.ndarray]:
+def _without_elements(lists_of: _Lists, table: pa.Table, cut: Cut) -> tuple[pa.Table, np.ndarray]:
     """Lists without the elements that name somebody forgotten; which rows had one."""
-    columns, naming = _LISTS[name]
+    columns, naming = lists_of
     flat: dict[str, pa.Array] = {}
     goes = None
     for column in columns:

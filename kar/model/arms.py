@@ -9,6 +9,7 @@ Ablations, each the knowledge arm with one thing changed:
 user_only, item_only         the views of one side alone
 target_only                  the items of the history carry none (KAR's way); the same as the knowledge arm without history_knowledge
 without:FACTOR               every view of that factor left out (`item.facts:mood`, `user.preference:mood`)
+without:VIEW                 that view left out, with all of its factors (`without:item.engagement`)
 masked, noise                the texts with their names replaced, and random words of the same length (`vectors.controls`)
 one_gate, mlp, linear, random   another form of the adaptor
 
@@ -91,12 +92,13 @@ def _left(arm: Arm, named: dict[Side, list[str]]) -> dict[Side, list[str]]:
     """The views of an arm that leaves some out."""
     if arm in ("user_only", "item_only"):
         return {side: views for side, views in named.items() if f"{side}_only" == arm}
-    factor = arm.removeprefix("without:")
-    kept = {side: [view for view in views if view.partition(":")[2] != factor] for side, views in named.items()}
+    left_out = arm.removeprefix("without:")
+    kept = {
+        side: [view for view in views if left_out not in (view.partition(":")[2], view.partition(":")[0])] for side, views in named.items()
+    }
     if kept == named:
-        raise ModelError(
-            f"no view is of the factor {factor!r}: {named}", "name views like item.facts:mood, or take the arm out of adaptor.arms"
-        )
+        what = f"no view is {left_out!r}" if "." in left_out else f"no view is of the factor {left_out!r}"
+        raise ModelError(f"{what}: {named}", "name views as in adaptor.item_views, or take the arm out of adaptor.arms")
     return {side: views for side, views in kept.items() if views}
 
 

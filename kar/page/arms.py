@@ -215,7 +215,10 @@ def _tests(comparisons: list[dict[str, Any]]) -> list[Test]:
 def _note(arm_a: str, arm_b: str) -> str:
     """What an ablation is."""
     arm = arm_b if arm_a == "knowledge" else arm_a
-    return f"without the factor {arm.removeprefix('without:')}" if arm.startswith("without:") else _ABLATIONS.get(arm, "")
+    if not arm.startswith("without:"):
+        return _ABLATIONS.get(arm, "")
+    left_out = arm.removeprefix("without:")
+    return f"without the {'view' if '.' in left_out else 'factor'} {left_out}"
 
 
 def _pairs(rows: list[dict[str, Any]], scale: Scale) -> list[Pair]:

@@ -28,7 +28,7 @@ AdaptorForm = Literal["experts", "one_gate", "mlp", "linear", "random"]
 _HOSTED = ("api.openai.com",)
 _HOSTED_BELOW = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _ARM = re.compile(
-    r"base|text|knowledge|permuted|user_only|item_only|target_only|masked|noise|one_gate|mlp|linear|random|without:[a-z0-9_ /-]+"
+    r"base|text|knowledge|permuted|user_only|item_only|target_only|masked|noise|one_gate|mlp|linear|random|without:[a-z0-9_ ./-]+"
 )
 _LABEL = re.compile(r"^\s*(rating|click)\s*(?:(>=|>|==)\s*(-?\d+(?:\.\d+)?))?\s*$")
 
@@ -120,6 +120,27 @@ class SourcesSettings(Section):
     max_rejected_share: float = Field(0.5, ge=0, le=1, description="more rejected rows of a table than this: SourceError")
 
 
+class NeighbourSettings(Section):
+    """[histories.neighbours]: which items stand beside an item, for templates that show neighbours (LLM-Rec's engagement views)."""
+
+    source: Literal["none", "engagement", "text"] = Field(
+        "none",
+        description="engagement: Personalized PageRank on the graph of users and items, of the events that a prompt may know of; text: the edges "
+        "of the night before (vectors.edges), so none on the first; none: no neighbours",
+    )
+    relation: View = Field("item.raw", description="text: whose edges, one of vectors.edges.views")
+    count: int = Field(3, ge=1, le=50, description="neighbours kept of each item, the nearest first; the paper's T")
+    restart: float = Field(
+        0.15, gt=0, lt=1, description="engagement: chance that a walk goes back to its item before a step; 1 − the paper's 0.85"
+    )
+    discount: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="engagement: scores are divided by the neighbour's number of users to this power; 0: the paper's, popular first",
+    )
+
+
 class HistoriesSettings(Section):
     """[histories]"""
 
@@ -129,6 +150,7 @@ class HistoriesSettings(Section):
     cap: int = Field(30, ge=1, description="events of a history that a prompt may show")
     review_count: int = Field(5, ge=0, description="reviews before the cutoff that describe an item without description")
     review_chars: int = Field(240, ge=20)
+    neighbours: NeighbourSettings = NeighbourSettings()
 
 
 class Endpoint(Section):
@@ -337,6 +359,24 @@ class KnowledgeSettings(Section):
     )
 
 
+class EdgeSettings(Section):
+    """[vectors.edges]: which items are near each other by their texts; the table item_edge."""
+
+    views: list[View] = Field(
+        default_factory=list, description="views of items, each a relation, e.g. item.facts, item.raw; empty: no edges"
+    )
+    count: int = Field(10, ge=1, le=200, description="two items are joined when each is among the other's so many nearest by cosine")
+    min_score: float = Field(0.3, ge=-1, le=1, description="and their cosine is at least this")
+    control: bool = Field(False, description="also random edges of the same degrees, as the relation item.facts@random")
+
+    @field_validator("views")
+    @classmethod
+    def _of_items(cls, value: list[View]) -> list[View]:
+        if strange := [view for view in value if not view.startswith("item.")]:
+            raise ValueError(f"{strange[0]} is no view of items")
+        return _each_once(value)
+
+
 class VectorsSettings(Section):
     """[vectors]"""
 
@@ -358,6 +398,7 @@ class VectorsSettings(Section):
         description="views whose factors are also encoded each for itself, as views like item.facts:mood; only where the answers are in factors",
     )
     max_truncated_share: float = Field(0.05, ge=0, le=1, description="a larger share of cut texts in a view is a CheckFailed")
+    edges: EdgeSettings = EdgeSettings()
 
 
 class ExamplesSettings(Section):

@@ -1,9 +1,9 @@
 """prompts: which subjects to ask tonight and why, and the exact request for each. Sends nothing.
 
-reads   history, item_profile, user_attribute, item_attribute, knowledge (previous), refused (previous)
+reads   history, item_profile, item_neighbour, user_attribute, item_attribute, knowledge (previous), refused (previous)
 writes  plan, request
 rejects empty_history     nothing is known of the user before the cutoff, so there is nothing to ask
-rejects empty_item        an item without title or text before the cutoff
+rejects empty_item        an item without title or text before the cutoff, or without neighbours for a template that shows them
 rejects over_budget       due, but beyond tonight's token budget; the age of the old knowledge grows
 rejects prompt_too_long   the prompt does not fit the model's context even without history
 rejects refused_before    due, but the answer to this very request was refused, and the ledger would give the same again
@@ -18,7 +18,7 @@ subjects; what a view leaves over goes to the most valuable of all. Without the 
 are short and popular items have more events than any user.
 
 Tables are read and written in parts, twice: once to decide and size, once, when the ranks are known, to write. Between the
-two stand some numbers a subject, never its history or its text.
+two stand some numbers a subject, never its history or its text. Where few are due, these are sized once and kept.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from kar.llm.ledger.reading import Reading
 from kar.llm.served import served_model
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output, json_sha
+from kar.tables import grown
 from kar.text import asking, planning
 from kar.text.factors import Message
 from kar.text.planning import Plan
@@ -93,17 +94,18 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def plan(night: Night, splits: list[Split], folder: Path) -> Iterator[Plan]:
+def plan(night: Night, splits: list[Split], folder: Path, kept_due: int = planning.KEPT_DUE) -> Iterator[Plan]:
     """Decide, rank, cut at the budget, write the requests that will be sent.
 
     Args:
         folder: for rows that wait to be put in order.
+        kept_due: as of `planning.planned`.
     """
 
     def body_of(template: Template, messages: list[Message]) -> bytes:
         return body_bytes(asking.request_body(template, messages, night.settings.llm, night.model.thinking.body))
 
-    with planning.planned(night, splits, body_of, lambda body: request_key(body, night.model.revision), folder) as made:
+    with planning.planned(night, splits, body_of, lambda body: request_key(body, night.model.revision), folder, kept_due) as made:
         made.figures.update(_how_asked(night, splits))
         yield made
 
@@ -132,6 +134,7 @@ def night_of(inputs: Inputs, settings: Settings, only: str | None = None) -> Nig
         last=_last(inputs, views, only),
         refused=_refused(inputs) if inputs.facts.get("judged_alike") else {},
         cutoff_at=inputs.cutoff_at,
+        item_neighbour=lambda: inputs.table("item_neighbour"),
     )
     return Night(world, _model(settings, inputs), settings)
 
@@ -148,8 +151,9 @@ def _last(inputs: Inputs, views: list[str], only: str | None) -> dict[str, Last]
     if path is None:
         return {}
     is_wanted = pc.scalar(True) if only is None else pc.field("subject_id") == only
-    tables = {view: pq.read_table(path, columns=list(COLUMNS), filters=(pc.field("view") == view) & is_wanted) for view in views}
-    return {view: Last(table) for view, table in tables.items() if table.num_rows}
+    held = [name for name in COLUMNS if name in pq.read_schema(path).names]
+    tables = {view: pq.read_table(path, columns=held, filters=(pc.field("view") == view) & is_wanted) for view in views}
+    return {view: Last(grown("knowledge", table, COLUMNS)) for view, table in tables.items() if table.num_rows}
 
 
 def _refused(inputs: Inputs) -> dict[str, dict[str, frozenset[str]]]:

@@ -5,8 +5,8 @@ that the scenario's settings give them (`int` → int64, `string` → string); `
 column holds users and items: an int id is written in decimal.
 """
 
-from kar.tables.conform import conform, from_rows, subject_ids
+from kar.tables.conform import conform, from_rows, grown, subject_ids
 from kar.tables.declared import TABLES
 from kar.tables.schema import Column, IdTypes, Table
 
-__all__ = ["TABLES", "Column", "IdTypes", "Table", "conform", "from_rows", "subject_ids"]
+__all__ = ["TABLES", "Column", "IdTypes", "Table", "conform", "from_rows", "grown", "subject_ids"]

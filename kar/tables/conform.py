@@ -32,6 +32,8 @@ def conform(name: str, table: pa.Table, ids: IdTypes) -> pa.Table:
     columns = [_column(name, column, table.column(column.name), ids) for column in declared.columns]
     fields = [pa.field(c.name, data.type, nullable=c.is_nullable) for c, data in zip(declared.columns, columns, strict=True)]
     result = pa.table(columns, schema=pa.schema(fields))
+    if _is_in_order(declared.key, result):
+        return result  # as most parts come: looking costs a twentieth of sorting, which would copy every text
     result = result.sort_by([(key, "ascending") for key in declared.key])
     _check_key(name, declared.key, result)
     return result
@@ -51,6 +53,17 @@ def _column(table: str, column: Column, data: pa.ChunkedArray, ids: IdTypes) -> 
         raise TableError(f"table {table}: column {column.name} is {data.type}, declared as {wanted}: {error}") from error
 
 
+def _is_in_order(key: tuple[str, ...], table: pa.Table) -> bool:
+    """Whether each row's key is greater than that of the row before: sorted, and none twice. Not told of keys that hold nulls or NaN."""
+    is_before: pa.Array | None = None
+    for name in reversed(key):
+        data = table.column(name).combine_chunks()
+        former, latter = data.slice(0, max(len(data) - 1, 0)), data.slice(1)
+        less = pc.less(former, latter)
+        is_before = less if is_before is None else pc.or_(less, pc.and_(pc.equal(former, latter), is_before))
+    return bool(pc.all(is_before, skip_nulls=False, min_count=0).as_py())
+
+
 def _check_key(name: str, key: tuple[str, ...], table: pa.Table) -> None:
     """Raise if two rows share the key; the table is sorted by it, so equal keys are neighbours."""
     if table.num_rows < 2:
@@ -65,6 +78,20 @@ def _check_key(name: str, key: tuple[str, ...], table: pa.Table) -> None:
         row = pc.index(same, True).as_py()
         shown = {column: table.column(column)[row].as_py() for column in key}
         raise TableError(f"table {name}: key {key} repeats in {repeats} rows, first {shown}")
+
+
+def grown(name: str, table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """These columns of a table that may be older than their declaration: a list that it lacks is empty in each row.
+
+    Args:
+        name: which declaration.
+        table: as its file holds it.
+    """
+    lacking = [column for column in TABLES[name].columns if column.name in columns and column.name not in table.column_names]
+    for column in lacking:
+        if column.type == "list<string>":
+            table = table.append_column(column.name, pa.array([[]] * table.num_rows, pa.list_(pa.string())))
+    return table.select(list(columns))
 
 
 def subject_ids(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:

@@ -16,6 +16,10 @@ _EVIDENCE = (
     Column("evidence_newest_at", "time", "newest interaction that the prompt saw; null: it saw none", is_nullable=True),
 )
 
+_SHOWN_NEIGHBOURS = Column(
+    "neighbour_items", "list<string>", "items that the prompt showed beside its own, the nearest first, as text; empty: none"
+)
+
 _SLICE = Column(
     "slice",
     "string",
@@ -112,6 +116,27 @@ _TABLES = (
             *_EVIDENCE,
         ),
     ),
+    Table(
+        "item_neighbour",
+        "one row per item and neighbour; none where histories.neighbours.source is none",
+        ("item_id", "rank"),
+        (
+            _ITEM,
+            Column("rank", "int64", "0 is the nearest"),
+            Column("neighbour_id", "item_id", "the item that stands beside it"),
+            Column(
+                "score",
+                "float64",
+                "engagement: share of a walk from the item that is spent at the neighbour (Personalized PageRank), by histories.neighbours.discount",
+            ),
+            Column(
+                "evidence_newest_at",
+                "time",
+                "newest interaction of the graph; UTC; null in per_user mode, where it ends for each user at their own cut",
+                is_nullable=True,
+            ),
+        ),
+    ),
     # ---- prompts
     Table(
         "plan",
@@ -135,6 +160,7 @@ _TABLES = (
             Column("evidence_sha", "string", "digest of what the prompt saw of the subject"),
             Column("cutoff_at", "time", "nothing at or after it was shown; UTC"),
             *_EVIDENCE,
+            _SHOWN_NEIGHBOURS,
         ),
     ),
     Table(
@@ -176,6 +202,7 @@ _TABLES = (
             Column("prompt_tokens", "int64", "as the server counted; 0 for imports"),
             Column("completion_tokens", "int64", "as the server counted; 0 for imports"),
             *_EVIDENCE,
+            _SHOWN_NEIGHBOURS,
         ),
     ),
     Table(
@@ -236,6 +263,24 @@ _TABLES = (
             Column("n_tokens", "int32", "tokens of the text before truncation, special tokens included"),
             Column("truncated", "bool", "whether the encoder's limit cut it"),
             Column("vector", "vector", "mean-pooled, L2-normalised encoder output"),
+        ),
+    ),
+    Table(
+        "item_edge",
+        "one row per relation and two items that it joins, once from either end; none where vectors.edges names no view",
+        ("relation", "item_id", "near_item_id"),
+        (
+            Column(
+                "relation", "string", "view whose vectors are near, e.g. item.facts; item.facts@random: random edges of the same degrees"
+            ),
+            _ITEM,
+            Column("near_item_id", "item_id", "the item at the other end"),
+            Column("score", "float64", "cosine of the two vectors; of a random edge: that of another edge"),
+            Column("encoder_id", "string", "encoder of the vectors"),
+            Column(
+                "evidence_newest_at", "time", "newest interaction that either text has seen; UTC; null: they saw none", is_nullable=True
+            ),
+            _CUTOFF,
         ),
     ),
     # ---- examples

@@ -20,11 +20,13 @@ from kar.settings.schema import Form
 from kar.text.clean import ATTRIBUTE_CHARS, TEXT_CHARS, TITLE_CHARS, clean
 from kar.text.factors import Factors, Message
 from kar.text.lines import HistoryLines, history_lines
+from kar.text.neighbours import Neighbours, Seen
 from kar.text.templates import Template
 from kar.text.tokens import TokenCounter
 
 _PLANNED = ("model", "messages", "max_tokens", "stream", "n")  # the plan and the client rely on these; extra_body may not set them
 _SWITCHES = "chat_template_kwargs"
+_TEXTS = pa.list_(pa.string())
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Prompts:
         shown, dropped: int64 [S], history events in the prompt and left out; 0 for items.
         fits: bool [S]; False: the prompt does not fit the model's context, also with nothing of the history.
         evidence_users, evidence_items, evidence_newest_at: exactly the events that the prompt shows.
+        neighbours: list<string> [S], the items that the prompt shows beside its own.
         write: place in S → messages.
     """
 
@@ -46,6 +49,7 @@ class Prompts:
     evidence_users: pa.Array
     evidence_items: pa.Array
     evidence_newest_at: pa.Array
+    neighbours: pa.Array
     write: Callable[[int], list[Message]]
 
 
@@ -137,36 +141,59 @@ def user_prompts(
         evidence_users=_ragged(pa.array(subjects, pa.string()), np.repeat(np.arange(len(subjects)), shown_S), shown_S),
         evidence_items=_ragged(items, _places(lines, first_S), shown_S),
         evidence_newest_at=pc.if_else(pa.array(shown_S > 0), history.column("newest_event_at").combine_chunks(), None),
+        neighbours=_nobody(len(subjects)),
         write=write,
     )
 
 
-def item_prompts(template: Template, profile: pa.Table, counter: TokenCounter, space_tokens: int) -> Prompts:
+def item_prompts(
+    template: Template, profile: pa.Table, counter: TokenCounter, space_tokens: int, beside: Neighbours | None = None
+) -> Prompts:
     """Size the prompts of these items. A text that does not fit is cut at a word.
 
     Args:
         profile: rows of table item_profile with a title or a text; the order is S.
+        beside: for a template that shows neighbours.
     """
     own, room = [], space_tokens - int(_frame_tokens(template, counter, [{}])[0])
+    neighbours = beside.shown(profile.column("subject_id").to_pylist(), template.neighbours) if beside else []
     for title, text in zip(profile.column("title").to_pylist(), profile.column("text").to_pylist(), strict=True):
         title = clean(title or "", TITLE_CHARS)
         own.append({"title": title, "text": clean(text, TEXT_CHARS) or title})
+    for values, shown in zip(own, neighbours, strict=False):
+        values["neighbours"] = beside.text(shown) if beside else ""
     for values in own:
-        if len(values["text"]) > room:  # fewer characters than tokens do not happen; only then count one by one
-            _shorten(values, room, counter, "title" in template.used)
+        if len(values["text"]) + len(values.get("neighbours", "")) > room:  # fewer characters than tokens do not happen; only then count
+            _shorten(values, room, counter, sorted({"title", "neighbours"} & template.used))
     tokens_S = _own_tokens(template, counter, own)
     frame = space_tokens - room
     nothing_S = np.zeros(profile.num_rows, np.int64)
+    evidence = [profile.column(name).combine_chunks() for name in ("evidence_users", "evidence_items", "evidence_newest_at")]
+    if beside:
+        evidence = _with_neighbours(evidence, beside, neighbours)
     return Prompts(
         prompt_tokens=frame + tokens_S,
         shown=nothing_S,
         dropped=nothing_S,
         fits=tokens_S <= room,
-        evidence_users=profile.column("evidence_users").combine_chunks(),
-        evidence_items=profile.column("evidence_items").combine_chunks(),
-        evidence_newest_at=profile.column("evidence_newest_at").combine_chunks(),
+        evidence_users=evidence[0],
+        evidence_items=evidence[1],
+        evidence_newest_at=evidence[2],
+        neighbours=pa.array(neighbours, _TEXTS) if beside else _nobody(profile.num_rows),
         write=lambda place: template.render(**own[place]),
     )
+
+
+def _with_neighbours(evidence: list[pa.Array], beside: Neighbours, neighbours: list[list[str]]) -> list[pa.Array]:
+    """The items' evidence with that of the neighbours they stand beside."""
+    rows = zip(*(column.to_pylist() for column in evidence), neighbours, strict=True)
+    found = [beside.evidence(Seen(users, items, newest_at), shown) for users, items, newest_at, shown in rows]
+    values = ([one.users for one in found], [one.items for one in found], [one.newest_at for one in found])
+    return [pa.array(own, column.type) for own, column in zip(values, evidence, strict=True)]
+
+
+def _nobody(count: int) -> pa.Array:
+    return pa.array([[]] * count, _TEXTS)
 
 
 def profile_lines(user_attribute: pa.Table, names: tuple[str, ...]) -> dict[str, str]:
@@ -195,8 +222,9 @@ def _own_tokens(template: Template, counter: TokenCounter, own: list[dict[str, s
     return total
 
 
-def _shorten(values: dict[str, str], room: int, counter: TokenCounter, has_title: bool) -> None:
-    room -= counter(values["title"]) if has_title else 0
+def _shorten(values: dict[str, str], room: int, counter: TokenCounter, others: list[str]) -> None:
+    """Cut the text so that it fits beside the other variables that the template names."""
+    room -= sum(counter(values[name]) for name in others)
     while (tokens := counter(values["text"])) > max(room, 0) and len(values["text"]) > 8:
         values["text"] = clean(values["text"], max(8, min(len(values["text"]) - 1, int(0.95 * len(values["text"]) * room / tokens))))
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from kar.errors import KarError
-from kar.text.templates import Template, load_template, view_files
+from kar.text.templates import ANY, Template, load_template, view_files
 
 REQUIRED_VIEWS = ("user.preference", "item.facts")
 
@@ -15,15 +15,16 @@ def lint(folder: Path) -> list[str]:
     """What is wrong with the templates under prompts/, one sentence a fault; empty: nothing is.
 
     Every domain has factors and both views, every file loads (strict keys, known variables, constant part first),
-    every template renders a sample in each form it has words for and speaks of every factor, and no two share an id.
+    every template renders a sample in each form it has words for and speaks of every factor where it uses them, and no two share an
+    id. The templates in `any` are read with each domain's factors.
     """
-    domains = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    domains = sorted(path for path in folder.iterdir() if path.is_dir() and path.name != ANY) if folder.is_dir() else []
     faults = [] if domains else [f"{folder} holds no domain"]
     seen: dict[str, Path] = {}
     for domain in domains:
         views = [path.stem for path in view_files(domain)]
         faults += [f"{domain} lacks {view}.toml" for view in REQUIRED_VIEWS if view not in views]
-        for view in views:
+        for view in dict.fromkeys([*views, *(path.stem for path in view_files(folder / ANY))]):
             try:
                 template = load_template(folder, domain.name, view)
                 forms = [template] + ([load_template(folder, domain.name, view, "factors")] if template.file.answer_form else [])
@@ -45,7 +46,7 @@ def _faults(template: Template) -> list[str]:
     """Of one wording; a template that can be asked for factors has two."""
     faults = []
     prompt = "\n".join(message["content"] for message in template.sample())
-    silent = [factor.name for factor in template.factors.factors if factor.name not in prompt]
+    silent = [factor.name for factor in template.factors.factors if factor.name not in prompt and template.file.uses_factors]
     if template.form == "factors":
         silent += [key for key in template.keys if key not in prompt]
     if silent:

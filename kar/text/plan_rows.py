@@ -73,40 +73,43 @@ def due_rows(made: ViewPlan, ranks: np.ndarray, requests: pa.Table) -> pa.Table:
         evidence_users=prompts.evidence_users,
         evidence_items=prompts.evidence_items,
         evidence_newest_at=prompts.evidence_newest_at,
+        neighbour_items=prompts.neighbours,
     )
 
 
-def other_rows(view: str, template: Template | None, decision: str, subjects: list[str], shas: list[str]) -> pa.Table:
+def other_rows(view: str, template: Template | None, decision: str, subjects: pa.ChunkedArray, shas: pa.ChunkedArray) -> pa.Table:
     """Rows that are not due: no reason, no request, no evidence of tonight's."""
     count = len(subjects)
-    zeros, nobody = np.zeros(count, np.int64), pa.array([[]] * count, pa.list_(pa.string()))
+    zeros, nothing = np.zeros(count, np.int64), pa.repeat("", count)
+    nobody = pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], pa.string()))
     return _table(
         count,
         view=view,
         template=template,
         subject_id=subjects,
-        decision=[decision] * count,
-        reason=[""] * count,
+        decision=pa.repeat(decision, count),
+        reason=nothing,
         rank=zeros - 1,
         value=zeros.astype(np.float64),
         prompt_tokens=zeros,
         answer_tokens=zeros,
         history_shown=zeros,
         history_dropped=zeros,
-        request_key=[""] * count,
+        request_key=nothing,
         evidence_sha=shas,
         evidence_users=nobody,
         evidence_items=nobody,
         evidence_newest_at=pa.nulls(count, _PLAN.field("evidence_newest_at").type),
+        neighbour_items=nobody,
     )
 
 
 def _table(count: int, view: str, template: Template | None, **columns: Any) -> pa.Table:
     columns |= {
-        "view": [view] * count,
-        "template_id": [template.id if template else ""] * count,
-        "template_version": [template.version if template else ""] * count,
-        "form": [template.form if template else "prose"] * count,
+        "view": pa.repeat(view, count),
+        "template_id": pa.repeat(template.id if template else "", count),
+        "template_version": pa.repeat(template.version if template else "", count),
+        "form": pa.repeat(template.form if template else "prose", count),
     }
     arrays = []
     for wanted in _PLAN:

@@ -6,6 +6,7 @@
               changed                                                                      item: 0.5
     drift     user: the mixture of an item attribute over the history moved by at least    the distance, 0-1
               the most allowed, ½ Σ |p_last − p_tonight| (`kar.text.drift`)
+              item: so did the neighbours that the prompt shows, each of equal weight
     template  the template or its factors changed                                          0.5
     model     another model, or another revision of it (where both are known)              0.5
     age       the answer is older than the longest age at tonight's cutoff                 0.25
@@ -21,8 +22,9 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +34,7 @@ from kar.text.drift import Mixtures
 
 REASONS = ("new", "evidence", "drift", "template", "model", "age")
 ITEM_EVIDENCE, TEMPLATE, MODEL, AGE = 0.5, 0.5, 0.5, 0.25
+Texts: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
 COLUMNS = (
     "subject_id",
     "evidence_sha",
@@ -41,6 +44,7 @@ COLUMNS = (
     "asked_at",
     "evidence_items",
     "evidence_newest_at",
+    "neighbour_items",
 )
 """What is needed of the last knowledge."""
 _ONE_DAY_US = 86_400_000_000
@@ -74,18 +78,46 @@ class Last:
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = table.select(list(COLUMNS)).combine_chunks()
-        self._subjects = self.table.column("subject_id").combine_chunks()
+        self.table = table.select(list(COLUMNS))
+        # in one piece what is taken from for every part of the subjects: of several pieces each take would join them all
+        self._subjects, self._shas, self._neighbours = (
+            self.table.column(name).combine_chunks() for name in ("subject_id", "evidence_sha", "neighbour_items")
+        )
+        self._made: dict[tuple[str, ...], np.ndarray] = {}
+        self.asked_us: np.ndarray = self.table.column("asked_at").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
 
     @classmethod
     def of(cls, knowledge: pa.Table, view: str) -> Last:
         """Of one view of table knowledge."""
         return cls(knowledge.filter(pc.equal(knowledge.column("view"), view)))
 
-    def rows(self, subjects: pa.Array) -> np.ndarray:
-        """int64 [S]: each subject's row; -1: nothing is known of it."""
+    def rows(self, subjects: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """int64 [S]: each subject's row; -1: nothing is known of it. Each call looks at all that is known: not for a part at a time."""
         found: np.ndarray = pc.fill_null(pc.index_in(subjects, value_set=self._subjects), -1).to_numpy().astype(np.int64)
         return found
+
+    def is_other_evidence(self, rows: np.ndarray, shas: pa.Array) -> np.ndarray:
+        """bool [S]: whether the digests of these rows' evidence are not `shas`."""
+        return _bools(pc.not_equal(self._shas.take(pa.array(rows)), shas))
+
+    def is_other_template(self, version: str) -> np.ndarray:
+        """bool, one a row: asked by another version of the template."""
+        return self._once(("template", version), lambda: _bools(pc.not_equal(self.table.column("template_version"), version)))
+
+    def is_other_model(self, model: str, revision: str) -> np.ndarray:
+        """bool, one a row: asked of another model, or of another revision where both are known."""
+        return self._once(("model", model, revision), lambda: _is_other_model(self.table, model, revision))
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Of the whole table once a night, not of a part of it for every part of the subjects."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def neighbours(self, rows: np.ndarray) -> list[list[str]]:
+        """The neighbours that the prompts of these rows showed."""
+        shown: list[list[str]] = self._neighbours.take(pa.array(rows)).to_pylist()
+        return shown
 
     def evidence(self, row: int) -> tuple[list[str], dt.datetime | None]:
         """Items of the events that the prompt saw, oldest first, and the newest one's time."""
@@ -126,13 +158,14 @@ class Standing:
         return np.select([self.holds[r] for r in REASONS], [self.stale[r] for r in REASONS], 0.0)
 
 
-def standing_of_users(history: pa.Table, shas: Sequence[str], last: Last | None, tonight: Tonight) -> Standing:
+def standing_of_users(history: pa.Table, shas: Texts, last: Last | None, tonight: Tonight, last_row: np.ndarray | None = None) -> Standing:
     """One verdict per row of the history table.
 
     Args:
         shas: the evidence's digests, one a row.
+        last_row: int64 [S], where `last.rows` says that the subjects stand; None: it is asked.
     """
-    found = _standing(history.column("subject_id"), shas, last, tonight)
+    found = _standing(history.column("subject_id"), shas, last, tonight, last_row)
     shown_S = pc.list_value_length(history.column("item_ids")).to_numpy()
     places = np.flatnonzero(found.is_changed)
     if last is not None and len(places):
@@ -151,19 +184,47 @@ def standing_of_users(history: pa.Table, shas: Sequence[str], last: Last | None,
     return found
 
 
-def standing_of_items(subjects: pa.Array | pa.ChunkedArray, shas: Sequence[str], last: Last | None, tonight: Tonight) -> Standing:
-    """One verdict per item."""
-    found = _standing(subjects, shas, last, tonight)
+def standing_of_items(
+    subjects: pa.Array | pa.ChunkedArray,
+    shas: Texts,
+    last: Last | None,
+    tonight: Tonight,
+    last_row: np.ndarray | None = None,
+    neighbours: Sequence[Sequence[str]] | None = None,
+) -> Standing:
+    """One verdict per item. `last_row` as of users.
+
+    Args:
+        neighbours: [S], those that tonight's prompt would show; None: the template shows none.
+    """
+    found = _standing(subjects, shas, last, tonight, last_row)
     found.holds["evidence"] = found.is_changed
     found.holds["drift"] = np.zeros(len(shas), bool)
     found.stale |= {"evidence": np.full(len(shas), ITEM_EVIDENCE), "drift": np.zeros(len(shas))}
+    if neighbours is not None and last is not None:
+        is_known = found.last_row >= 0
+        before = last.neighbours(found.last_row[is_known])
+        now = [neighbours[place] for place in np.flatnonzero(is_known).tolist()]
+        found.drift[is_known] = [neighbour_drift(*pair) for pair in zip(before, now, strict=True)]
+        found.stale["drift"] = np.nan_to_num(found.drift)
+        found.holds["drift"] = found.stale["drift"] >= tonight.max_drift
     return found
 
 
-def _standing(subjects: pa.Array | pa.ChunkedArray, shas: Sequence[str], last: Last | None, tonight: Tonight) -> Standing:
+def neighbour_drift(before: Sequence[str], now: Sequence[str]) -> float:
+    """½ Σ |p_before − p_now| over the neighbours of two lists, each of equal weight in its list; their order does not count."""
+    if not before or not now:
+        return float(bool(before) != bool(now))
+    both = len(set(before) & set(now))
+    return 1.0 - both / max(len(before), len(now))
+
+
+def _standing(
+    subjects: pa.Array | pa.ChunkedArray, shas: Texts, last: Last | None, tonight: Tonight, last_row: np.ndarray | None
+) -> Standing:
     """All that does not depend on the side; reasons evidence and drift are still open."""
     count = len(shas)
-    row_S = last.rows(subjects) if last is not None else np.full(count, -1, np.int64)
+    row_S = np.full(count, -1, np.int64) if last is None else last.rows(subjects) if last_row is None else last_row
     is_known = row_S >= 0
     found = Standing(row_S, np.zeros(count, bool), np.zeros(count, np.int64), np.full(count, np.nan), np.full(count, np.nan))
     found.holds = {"new": ~is_known, **{r: np.zeros(count, bool) for r in REASONS[1:]}}
@@ -171,30 +232,33 @@ def _standing(subjects: pa.Array | pa.ChunkedArray, shas: Sequence[str], last: L
     found.stale |= {r: np.full(count, s) for r, s in (("template", TEMPLATE), ("model", MODEL), ("age", AGE))}
     if last is None or not is_known.any():
         return found
-    plain = last.table.select(["evidence_sha", "template_version", "model", "model_revision", "asked_at"])
-    known = plain.take(pa.array(row_S[is_known]))
-    tonight_shas = pa.array(shas, pa.string()).filter(pa.array(is_known))
-    found.is_changed[is_known] = _bools(pc.not_equal(known.column("evidence_sha"), tonight_shas))
-    found.holds["template"][is_known] = _bools(pc.not_equal(known.column("template_version"), tonight.template_version))
-    found.holds["model"][is_known] = _is_other_model(known, tonight)
-    asked_us = known.column("asked_at").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-    found.age_days[is_known] = (int(tonight.cutoff_at.timestamp()) * 1_000_000 - asked_us) / _ONE_DAY_US
+    known = row_S[is_known]
+    found.is_changed[is_known] = last.is_other_evidence(known, _column(shas).filter(pa.array(is_known)))
+    found.holds["template"][is_known] = last.is_other_template(tonight.template_version)[known]
+    found.holds["model"][is_known] = last.is_other_model(tonight.model, tonight.model_revision)[known]
+    found.age_days[is_known] = (int(tonight.cutoff_at.timestamp()) * 1_000_000 - last.asked_us[known]) / _ONE_DAY_US
     found.holds["age"] = np.nan_to_num(found.age_days) > tonight.max_age_days
     return found
 
 
-def _is_other_model(known: pa.Table, tonight: Tonight) -> np.ndarray:
-    same = [m for m in pc.unique(known.column("model")).to_pylist() if is_same_model(m, tonight.model)]
+def _is_other_model(known: pa.Table, model: str, revision: str) -> np.ndarray:
+    same = [m for m in pc.unique(known.column("model")).to_pylist() if is_same_model(m, model)]
     is_other: np.ndarray = ~_bools(pc.is_in(known.column("model"), value_set=pa.array(same, pa.string())))
-    if tonight.model_revision:
-        revision = known.column("model_revision")
-        is_other |= _bools(pc.and_(pc.not_equal(revision, ""), pc.not_equal(revision, tonight.model_revision)))
+    if revision:
+        answered = known.column("model_revision")
+        is_other |= _bools(pc.and_(pc.not_equal(answered, ""), pc.not_equal(answered, revision)))
     return is_other
 
 
-def _bools(column: pa.ChunkedArray) -> np.ndarray:
-    values: np.ndarray = column.to_numpy()
+def _bools(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    values: np.ndarray = np.asarray(column)
     return values.astype(bool)
+
+
+def _column(texts: Texts) -> pa.Array:
+    if isinstance(texts, pa.ChunkedArray):
+        return texts.combine_chunks()
+    return texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
 
 
 def new_events(items: list[str], times: list[dt.datetime], seen: list[str], newest_seen_at: dt.datetime | None) -> int:

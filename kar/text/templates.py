@@ -9,6 +9,10 @@ beginning and a server's prefix cache pays off; `load_template` holds files to t
     answer_form         the words under [answer_form] for the form in which the answer is asked for, prose or factors
     user variables      history (one event a line, oldest first) · profile (only with user_attributes)
     item variables      title · text (what the tables know: title, attributes, description or reviews)
+                        neighbours (only with `neighbours`: the items that stand beside it, one a line, the nearest first)
+
+A template lies in prompts/<domain>/, or, where it speaks of the domain through these variables alone, in prompts/any/, which serves every
+domain that has none of its own for the view.
 """
 
 from __future__ import annotations
@@ -32,7 +36,10 @@ from kar.text.factors import FILE, Factors, Message, load_factors, read_toml, st
 
 DOMAIN_VARIABLES = ("item", "items", "verb", "words", "factors", "factor_names", "factor_keys", "factor_words")
 SUBJECT_VARIABLES = {"user": ("history",), "item": ("title", "text")}
+ANY = "any"
+"""Folder of the templates that serve every domain."""
 OWN_KEYS = frozenset({"model", "messages", "max_tokens", "temperature"})  # of the request body; a template's extra_body may not set them
+_LATER_KEYS = ("neighbours", "uses_factors")  # a template without them keeps the digest that it had before they were there
 _ANSWER_FORM = re.compile(r"\{\{\s*answer_form\s*\}\}")
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
 _ENVIRONMENT.globals.clear()  # no range, no lipsum: a template names its variables and nothing else
@@ -41,6 +48,7 @@ _SAMPLE = {
     "profile": "occupation: librarian",
     "title": "A first one",
     "text": "A first one. genre: drama",
+    "neighbours": "- A second one. genre: comedy\n- A third one. genre: drama",
 }
 
 
@@ -73,7 +81,13 @@ class AnswerForm(BaseModel):
 
 
 class TemplateFile(BaseModel):
-    """The keys of prompts/<domain>/<view>.toml."""
+    """The keys of prompts/<domain>/<view>.toml.
+
+    Args:
+        user_attributes: attributes of the user that `profile` shows.
+        neighbours: most neighbours of the item that `neighbours` shows; 0: none.
+        uses_factors: false: the view asks for no facet in particular, as a paraphrase does.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str = Field(pattern=r"^[a-z0-9_.-]+$")
@@ -81,6 +95,8 @@ class TemplateFile(BaseModel):
     view: str = Field(pattern=r"^(user|item)\.[a-z0-9_]+$")
     side: Literal["user", "item"]
     user_attributes: tuple[str, ...] = ()
+    neighbours: int = Field(0, ge=0, le=20)
+    uses_factors: bool = True
     system: str = ""
     user: str = Field(min_length=1)
     output: OutputRules
@@ -105,7 +121,7 @@ class Template:
     def __init__(self, file: TemplateFile, factors: Factors, path: Path, form: Form | None = None) -> None:
         self.file, self.factors, self.path = file, factors, path
         self.id, self.view, self.side, self.form = file.id, file.view, file.side, form or file.output.form
-        self.user_attributes, self.extra_body = file.user_attributes, file.extra_body
+        self.user_attributes, self.neighbours, self.extra_body = file.user_attributes, file.neighbours, file.extra_body
         self.keys = structured.factor_keys(factors)
         self.factor_words = structured.factor_words(file.output.words, len(self.keys))
         self.factor_chars = structured.most_chars(self.factor_words)
@@ -131,7 +147,8 @@ class Template:
     @property
     def variables(self) -> tuple[str, ...]:
         """The subject's own variables, which `render` takes."""
-        return (*SUBJECT_VARIABLES[self.side], *(("profile",) if self.user_attributes else ()))
+        own = [name for name, is_asked in (("profile", self.user_attributes), ("neighbours", self.neighbours)) if is_asked]
+        return (*SUBJECT_VARIABLES[self.side], *own)
 
     @cached_property
     def used(self) -> frozenset[str]:
@@ -144,7 +161,9 @@ class Template:
 
         Of the two wordings only the one that is asked counts, so a mended word for factors re-asks nobody who answered in prose.
         """
-        file = {**self.file.model_dump(mode="json", exclude={"answer_form": True, "output": {"form"}}), "user": self._source}
+        left_out = {name for name in _LATER_KEYS if getattr(self.file, name) == TemplateFile.model_fields[name].default}
+        kept = self.file.model_dump(mode="json", exclude={"answer_form": True, "output": {"form"}, **dict.fromkeys(left_out, True)})
+        file = {**kept, "user": self._source}
         content = {"template": file, "factors": self.factors.model_dump(mode="json", exclude={"vocabulary"})}
         if self.form == "factors":
             content["schema"] = self.schema
@@ -231,6 +250,8 @@ class Template:
             )
         if self.user_attributes and self.side != "user":
             raise TemplateError(f"{self.path}: user_attributes in a template about items", "remove the key")
+        if self.neighbours and self.side != "item":
+            raise TemplateError(f"{self.path}: neighbours in a template about users", "remove the key: only items have neighbours")
 
     def _check_order(self, tree: nodes.Template) -> None:
         """The factors and the task stand before anything of the subject's own; the subject's part is used."""
@@ -242,7 +263,13 @@ class Template:
             raise TemplateError(
                 f"{self.path}: user_attributes is set but user never names profile", "name {{ profile }}, or remove the key"
             )
+        if self.neighbours and "neighbours" not in places:
+            raise TemplateError(
+                f"{self.path}: neighbours is set but user never names neighbours", "name {{ neighbours }}, or remove the key"
+            )
         spoken = places.get("factors", places.get("factor_names"))
+        if spoken is None and not self.file.uses_factors:
+            return
         if spoken is None or spoken > min(places[name] for name in own):
             raise TemplateError(
                 f"{self.path}: {{{{ factors }}}} must stand before {own}",
@@ -251,7 +278,7 @@ class Template:
 
 
 def load_template(folder: Path, domain: str, view: str, form: Form | None = None) -> Template:
-    """Read prompts/<domain>/<view>.toml and the domain's factors.
+    """Read prompts/<domain>/<view>.toml, or else prompts/any/<view>.toml, and the domain's factors.
 
     Args:
         view: or `<view>.<name>`, a second template of the view.
@@ -261,11 +288,12 @@ def load_template(folder: Path, domain: str, view: str, form: Form | None = None
         TemplateError: no such file; no TOML; an unknown or missing key; bad Jinja; a variable that the view does not have;
             factors are asked for and the file has no words for that.
     """
-    path = folder / domain / f"{view}.toml"
+    own = folder / domain / f"{view}.toml"
     factors = load_factors(folder, domain)
-    if not path.is_file():
-        known = ", ".join(p.stem for p in view_files(folder / domain)) or "none"
-        raise TemplateError(f"view {view!r} has no template {path}", f"views of this domain: {known}")
+    path = next((path for path in (own, folder / ANY / own.name) if path.is_file()), None)
+    if path is None:
+        known = ", ".join(p.stem for p in [*view_files(folder / domain), *view_files(folder / ANY)]) or "none"
+        raise TemplateError(f"view {view!r} has no template {own}", f"views of this domain: {known}")
     return Template(strict(TemplateFile, read_toml(path), path), factors, path, form)
 
 

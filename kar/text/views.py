@@ -11,19 +11,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kar.settings import Settings
 from kar.store import text_sha
+from kar.tables import TABLES, IdTypes
 from kar.text import asking, staleness
 from kar.text.asking import Prompts
 from kar.text.clean import clean
 from kar.text.drift import Mixtures
 from kar.text.factors import Message
+from kar.text.neighbours import COLUMNS as SPOKEN_OF
+from kar.text.neighbours import Neighbours
 from kar.text.staleness import Last, Standing, Tonight
 from kar.text.templates import Template
 from kar.text.thinking import Thinking
 from kar.text.tokens import TokenCounter
 
+_SHOWN = "^[A-Za-z0-9]"  # what begins so is never cleaned away
 Parts = Callable[[list[str] | None], Iterator[pa.Table]]
 """The named columns (None: all) of a table, in parts of the same cut each time."""
 Refusals = Mapping[str, frozenset[str]]
@@ -37,6 +42,7 @@ class World:
     Args:
         user_attribute: read only if a template shows attributes.
         item_attribute: read only if the drift of one is measured.
+        item_neighbour: read only if a template shows neighbours.
         last: view → its last knowledge; a view without any is absent.
         refused: view → its refusals of last night.
     """
@@ -48,6 +54,7 @@ class World:
     last: Mapping[str, Last]
     refused: Mapping[str, Refusals]
     cutoff_at: dt.datetime
+    item_neighbour: Callable[[], pa.Table] = TABLES["item_neighbour"].schema(IdTypes()).empty_table
 
     def parts(self, view: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The table of the view's side."""
@@ -77,6 +84,7 @@ class Night:
     key_of: Callable[[Template, list[Message]], str] = lambda template, messages: ""
     mixtures: Mixtures | None = None
     _profiles: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
+    _neighbours: Neighbours | None = None
 
     def __post_init__(self) -> None:
         if self.mixtures is None and (name := self.settings.prompts.drift_attribute):
@@ -102,6 +110,12 @@ class Night:
             self._profiles[names] = asking.profile_lines(self.world.user_attribute(), names) if names else {}
         return self._profiles[names]
 
+    def neighbours(self, template: Template) -> Neighbours | None:
+        """Who stands beside whom; None unless the template shows neighbours."""
+        if template.neighbours and self._neighbours is None:
+            self._neighbours = Neighbours.read(self.world.item_neighbour(), self.world.item_profile(SPOKEN_OF))
+        return self._neighbours if template.neighbours else None
+
 
 @dataclass
 class ViewPlan:
@@ -113,8 +127,8 @@ class ViewPlan:
         staleness: float64 [S], 0-1.
         traffic: int64 [S], events before the cutoff.
         held_keys: [S], the key of a request whose answer was refused before; empty: it may be asked.
-        others: rows of the part that are not asked, by decision.
-        other_shas: evidence digest of every row of the part, for those.
+        others: rows of the part that are not due, by decision.
+        part_subjects, part_shas: of every row of the part, for those.
     """
 
     view: str
@@ -128,8 +142,8 @@ class ViewPlan:
     prompts: Prompts
     held_keys: list[str]
     others: dict[str, np.ndarray]
-    part_subjects: list[str]
-    part_shas: list[str]
+    part_subjects: pa.ChunkedArray
+    part_shas: pa.ChunkedArray
 
     @property
     def tokens(self) -> np.ndarray:
@@ -149,48 +163,50 @@ class ViewPlan:
         return may
 
 
-def view_plan(part: pa.Table, template: Template, night: Night) -> ViewPlan:
+def view_plan(part: pa.Table, template: Template, night: Night, last_row: np.ndarray | None = None) -> ViewPlan:
     """Decide who of a part is due in one view, and size their prompts.
 
     Args:
         part: rows of table history or item_profile, by the template's side.
+        last_row: int64, where the last knowledge of each row stands, as `Last.rows` says; None: it is asked.
     """
     make = _user_view if template.side == "user" else _item_view
-    return make(part, template, night)
+    return make(part, template, night, last_row)
 
 
-def user_shas(part: pa.Table, template: Template, night: Night) -> list[str]:
+def user_shas(part: pa.Table, template: Template, night: Night) -> pa.ChunkedArray:
     """The evidence's digests. A changed attribute that the template shows is changed evidence, though no new event."""
-    shas: list[str] = part.column("evidence_sha").to_pylist()
-    profiles = night.profiles(template)
+    column, profiles = part.column("evidence_sha"), night.profiles(template)
     if not profiles:
-        return shas
-    subjects = part.column("subject_id").to_pylist()
-    return [text_sha(f"{sha}\n{profiles[s]}") if s in profiles else sha for s, sha in zip(subjects, shas, strict=True)]
+        return column
+    rows = zip(part.column("subject_id").to_pylist(), column.to_pylist(), strict=True)
+    return pa.chunked_array([pa.array([text_sha(f"{sha}\n{profiles[s]}") if s in profiles else sha for s, sha in rows], pa.string())])
 
 
-def standing(part: pa.Table, shas: list[str], template: Template, night: Night) -> Standing:
-    """How last night's knowledge stands tonight."""
+def standing(part: pa.Table, shas: pa.ChunkedArray, template: Template, night: Night, last_row: np.ndarray | None = None) -> Standing:
+    """How last night's knowledge stands tonight. `last_row` as of `view_plan`."""
     last, tonight = night.world.last.get(template.view), night.tonight(template)
     if template.side == "user":
-        return staleness.standing_of_users(part, shas, last, tonight)
-    return staleness.standing_of_items(part.column("subject_id"), shas, last, tonight)
+        return staleness.standing_of_users(part, shas, last, tonight, last_row)
+    beside = night.neighbours(template)
+    shown = beside.shown(part.column("subject_id").to_pylist(), template.neighbours) if beside else None
+    return staleness.standing_of_items(part.column("subject_id"), shas, last, tonight, last_row, shown)
 
 
 def is_empty(part: pa.Table) -> np.ndarray:
     """bool: items with nothing to show."""
-    return np.array(
-        [
-            not clean(text, 8) and not clean(title or "", 8)
-            for title, text in zip(part.column("title").to_pylist(), part.column("text").to_pylist(), strict=True)
-        ],
-        bool,
-    )
+    columns = part.select(["title", "text"])
+    shown = [pc.fill_null(pc.match_substring_regex(column, _SHOWN), False) for column in columns]
+    empty: np.ndarray = ~np.asarray(pc.or_(*shown)).astype(bool)
+    for place in np.flatnonzero(empty).tolist():
+        title, text = (columns.column(name)[place].as_py() for name in ("title", "text"))
+        empty[place] = not clean(text, 8) and not clean(title or "", 8)
+    return empty
 
 
-def _user_view(part: pa.Table, template: Template, night: Night) -> ViewPlan:
+def _user_view(part: pa.Table, template: Template, night: Night, last_row: np.ndarray | None) -> ViewPlan:
     shas = user_shas(part, template, night)
-    found = standing(part, shas, template, night)
+    found = standing(part, shas, template, night, last_row)
     is_due = found.reason != ""
     rows = part.take(pa.array(np.flatnonzero(is_due)))
     settings = night.settings
@@ -199,13 +215,16 @@ def _user_view(part: pa.Table, template: Template, night: Night) -> ViewPlan:
     return _planned(part, template, night, shas, found, is_due, rows.column("position"), prompts, {"fresh": ~is_due})
 
 
-def _item_view(part: pa.Table, template: Template, night: Night) -> ViewPlan:
-    shas: list[str] = part.column("evidence_sha").to_pylist()
-    empty = is_empty(part)
-    found = standing(part, shas, template, night)
+def _item_view(part: pa.Table, template: Template, night: Night, last_row: np.ndarray | None) -> ViewPlan:
+    shas = part.column("evidence_sha")
+    beside, empty = night.neighbours(template), is_empty(part)
+    if beside:
+        empty |= np.array([not shown for shown in beside.shown(part.column("subject_id").to_pylist(), 1)], bool)
+    found = standing(part, shas, template, night, last_row)
     is_due = (found.reason != "") & ~empty
     rows = part.take(pa.array(np.flatnonzero(is_due)))
-    prompts = asking.item_prompts(template, rows, night.model.counter, night.settings.llm.context_tokens - template.output.max_tokens)
+    space = night.settings.llm.context_tokens - template.output.max_tokens
+    prompts = asking.item_prompts(template, rows, night.model.counter, space, beside)
     others = {"fresh": ~is_due & ~empty, "empty": empty}
     return _planned(part, template, night, shas, found, is_due, rows.column("event_count"), prompts, others)
 
@@ -214,29 +233,28 @@ def _planned(
     part: pa.Table,
     template: Template,
     night: Night,
-    shas: list[str],
+    shas: pa.ChunkedArray,
     found: Standing,
     is_due: np.ndarray,
     traffic: pa.ChunkedArray,
     prompts: Prompts,
     others: dict[str, np.ndarray],
 ) -> ViewPlan:
-    subjects: list[str] = part.column("subject_id").to_pylist()
     chosen = np.flatnonzero(is_due)
-    own = [subjects[row] for row in chosen.tolist()]
+    own: list[str] = part.column("subject_id").take(pa.array(chosen)).to_pylist()
     return ViewPlan(
         template.view,
         template,
         chosen,
         own,
         found.reason[chosen].tolist(),
-        [shas[row] for row in chosen.tolist()],
+        shas.take(pa.array(chosen)).to_pylist(),
         found.staleness[chosen],
         traffic.to_numpy().astype(np.int64),
         prompts,
         _held_keys(own, template, prompts, night),
         {decision: np.flatnonzero(rows) for decision, rows in others.items()},
-        subjects,
+        part.column("subject_id"),
         shas,
     )
 

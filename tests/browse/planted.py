@@ -136,9 +136,10 @@ def _rows(world: World, night: dt.date) -> dict[str, list[dict[str, Any]]]:
     place_of = {key: place for place, key in enumerate(everyone)}
     prompt = [{"role": "system", "content": "You know films well."}, {"role": "user", "content": f"Say what is known of it. {world.say}"}]
     body = json.dumps({"model": "tiny", "messages": prompt})
-    no_evidence = {"evidence_users": [], "evidence_items": [], "evidence_newest_at": None}
+    no_evidence = {"evidence_users": [], "evidence_items": [], "evidence_newest_at": None, "neighbour_items": []}
     seen = {
-        str(u): {"evidence_users": [str(u)] * len(e), "evidence_items": [str(i) for i, _, _ in e], "evidence_newest_at": e[-1][2]}
+        str(u): no_evidence
+        | {"evidence_users": [str(u)] * len(e), "evidence_items": [str(i) for i, _, _ in e], "evidence_newest_at": e[-1][2]}
         for u, e in events.items()
     }
     first = night == NIGHTS[0]

@@ -109,7 +109,7 @@ def test_every_settings_file_loads() -> None:
     from kar.settings import load
 
     files = sorted((ROOT / "settings").glob("*.toml"))
-    assert [path.stem for path in files] == ["amazon-reviews", "movielens-100k", "movielens-1m"]
+    assert [path.stem for path in files] == ["amazon-reviews", "demo-llmrec", "movielens-100k", "movielens-1m"]
     for path in files:
         assert load(path).scenario.name == path.stem
 

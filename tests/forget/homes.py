@@ -75,6 +75,7 @@ def settings(folder: Path, base_url: str = "http://127.0.0.1:9/v1", **sections: 
     base = world.settings(folder).model_dump(exclude_unset=True)
     base["scenario"] |= {"user_id": "string", "item_id": "string"}
     base["sources"]["interactions"]["columns"] = columns
+    base["histories"] |= {"neighbours": {"source": "engagement"}}
     base["llm"] |= {"base_url": base_url, "max_attempts": 1, **sections.pop("llm", {})}
     base["examples"] |= {"test_share": 0.5}
     base["adaptor"] |= {"epochs": 1, "arms": ["base", "text", "knowledge", "permuted"]}

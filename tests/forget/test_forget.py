@@ -114,6 +114,7 @@ def test_no_byte_about_an_item_is_left_and_the_histories_of_its_users_close_up(t
     receipt = forget(settings(data), home, THE_ITEM, LATER)
     assert holding(home.path, ITEM)[ITEM] == []
     assert receipt.places["histories.history"]["rows_edited"] > 0
+    assert receipt.places["histories.item_neighbour"]["rows_removed"] > 0
     sequence = pq.read_table(home.partition("examples", DAY).table("sequence")).to_pandas()
     assert (sequence.groupby("user_id")["position"].apply(lambda p: (p.to_numpy() == np.arange(len(p))).all())).all()
     joined = pq.read_table(home.partition("examples", DAY).table("example")).to_pandas()

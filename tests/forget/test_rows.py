@@ -71,6 +71,42 @@ def test_a_history_loses_the_item_in_all_its_lists_and_keeps_its_newest_event() 
     assert (left.removed, left.edited) == (0, 2)
 
 
+def knowledge(rows: list[dict[str, object]]) -> pa.Table:
+    usual = dict.fromkeys([c.name for c in TABLES["knowledge"].columns if c.type == "string"], "x")
+    usual |= {"cutoff_at": 9, "asked_at": 9, "prompt_tokens": 0, "completion_tokens": 0, "evidence_users": [], "evidence_items": []}
+    return pa.Table.from_pylist([usual | row for row in rows], schema=TABLES["knowledge"].schema(INT))
+
+
+def test_an_item_leaves_the_neighbours_that_a_prompt_showed_whatever_the_prompt_s_evidence() -> None:
+    rows = [
+        {
+            "view": "item.engagement",
+            "subject_id": "1",
+            "neighbour_items": ["7", "2", "3"],
+            "evidence_users": ["5", "6"],
+            "evidence_items": ["7", "1"],
+        },
+        {"view": "item.engagement", "subject_id": "2", "neighbour_items": ["1"]},
+        {"view": "item.engagement", "subject_id": "7", "neighbour_items": ["1"]},
+    ]
+    left = left_of("knowledge", knowledge(rows), Cut(Subjects(items=frozenset({"7"})), Quotes(), INT))
+    told = [(r["subject_id"], r["neighbour_items"], r["evidence_users"], r["evidence_items"]) for r in left.table.to_pylist()]
+    assert told == [("1", ["2", "3"], ["6"], ["1"]), ("2", ["1"], [], [])]
+    assert (left.removed, left.edited) == (1, 1)
+
+
+def test_a_table_from_before_prompts_showed_neighbours_is_read_as_it_is() -> None:
+    table = knowledge([{"view": "item.facts", "subject_id": "1", "neighbour_items": []}]).drop_columns(["neighbour_items"])
+    assert left_of("knowledge", table, Cut(Subjects(items=frozenset({"7"})), Quotes(), INT)).table.equals(table)
+
+
+def test_an_item_takes_its_neighbourhoods_with_it() -> None:
+    rows = [{"item_id": one, "rank": 0, "neighbour_id": other, "score": 0.1} for one, other in ((1, 7), (7, 1), (2, 1))]
+    table = pa.Table.from_pylist(rows, schema=TABLES["item_neighbour"].schema(INT))
+    left = left_of("item_neighbour", table, Cut(Subjects(items=frozenset({"7"})), Quotes(), INT))
+    assert left.table.column("item_id").to_pylist() == [2]
+
+
 def test_a_user_and_an_item_of_one_id_are_two() -> None:
     rows = [{"view": view, "subject_id": "7", "factor": "", "text": "t"} for view in ("item.facts", "user.preference")]
     table = pa.Table.from_pylist(rows, schema=TABLES["factor_knowledge"].schema(INT))

@@ -218,6 +218,9 @@ class _World:
                 **_evidence([], []),
             }
 
+    def item_neighbour(self) -> Iterable[dict[str, Any]]:
+        return ()
+
     def _genre(self, item: int) -> str:
         return ("Comedy", "Drama", "Horror", "Western")[item % 4]
 
@@ -247,7 +250,7 @@ class _World:
 
     def _seen(self, view: str, subject: int) -> dict[str, Any]:
         events = self.events[subject][-30:] if view.startswith("user.") else []
-        return _evidence([(str(subject), str(item)) for item, _, _ in events], [at for _, _, at in events])
+        return _evidence([(str(subject), str(item)) for item, _, _ in events], [at for _, _, at in events]) | {"neighbour_items": []}
 
     def _messages(self, view: str, subject: int) -> list[dict[str, str]]:
         if view.startswith("user."):

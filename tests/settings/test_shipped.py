@@ -57,10 +57,10 @@ def movielens_1m(folder: Path) -> None:
     (folder / "ratings.dat").write_text("1::1::5::978300760\n2::1::3::978302109\n")
 
 
-@pytest.mark.parametrize("name", ["movielens-100k", "movielens-1m", "amazon-reviews"])
+@pytest.mark.parametrize("name", ["movielens-100k", "movielens-1m", "amazon-reviews", "demo-llmrec"])
 def test_shipped_settings_load_and_name_their_own_scenario(name: str) -> None:
     assert load(FOLDER / f"{name}.toml").scenario.name == name
-    assert len(list(FOLDER.glob("*.toml"))) == 3
+    assert len(list(FOLDER.glob("*.toml"))) == 4
 
 
 def test_movielens_100k_reads_recboles_files(tmp_path: Path) -> None:

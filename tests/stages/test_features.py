@@ -68,7 +68,14 @@ def _settings(**sections: dict[str, Any]) -> Settings:
 def _knowledge(view: str, subject: str, newest: dt.datetime | None, origin: str = "tonight", model: str = "tiny") -> dict[str, Any]:
     row = {"view": view, "subject_id": subject, "text": "t", "origin": origin, "model": model, "model_revision": "r1"}
     row |= {"template_version": f"{view}@1:abc", "request_key": subject, "evidence_sha": "", "cutoff_at": CUTOFF, "asked_at": NOW}
-    return row | {"prompt_tokens": 1, "completion_tokens": 1, "evidence_users": [], "evidence_items": [], "evidence_newest_at": newest}
+    return row | {
+        "prompt_tokens": 1,
+        "completion_tokens": 1,
+        "evidence_users": [],
+        "evidence_items": [],
+        "evidence_newest_at": newest,
+        "neighbour_items": [],
+    }
 
 
 def _vector(view: str, subject: str, values: list[float], encoder: str = "hash-5") -> dict[str, Any]:

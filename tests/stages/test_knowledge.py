@@ -28,6 +28,7 @@ DAY = world.LAST_DAY
 TOMORROW = DAY + dt.timedelta(days=1)
 NOW = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
 STAGES = ["sources", "histories", "prompts", "knowledge"]
+EVIDENCE = ("evidence_users", "evidence_items", "evidence_newest_at", "neighbour_items")
 
 
 class Shop:
@@ -75,7 +76,7 @@ def test_every_planned_subject_is_asked_once_and_its_answer_is_kept_with_its_ori
         prompt = "\n".join(m["content"] for m in json.loads(requests[key]["body"])["messages"])
         assert row["text"] == answer_to(prompt)
         assert (row["origin"], row["model"], row["model_revision"], row["asked_at"]) == ("tonight", "tiny", "r7", NOW)
-        same = ("request_key", "template_version", "evidence_sha", "evidence_users", "evidence_items", "evidence_newest_at", "cutoff_at")
+        same = ("request_key", "template_version", "evidence_sha", *EVIDENCE, "cutoff_at")
         assert {c: row[c] for c in same} == {c: planned[c] for c in same}
         assert row["completion_tokens"] == 30
     figures = manifest.figures

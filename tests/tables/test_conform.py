@@ -56,6 +56,22 @@ def test_a_key_of_several_columns_repeats_only_if_all_repeat() -> None:
         conform("user_attribute", pa.table({**rows, "value": ["3", "3", "3"]}), INTS)
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["", "a", "ab", "é", "\U0001f3ac", "\uffff"])), unique=True))
+def test_rows_that_come_in_order_are_left_as_they_are_and_others_are_sorted(keys: list[tuple[int, str]]) -> None:
+    def rows(of: list[tuple[int, str]]) -> pa.Table:
+        columns = {"user_id": pa.array([u for u, _ in of], pa.int64()), "name": pa.array([n for _, n in of], pa.string())}
+        return pa.table({**columns, "value": pa.array([f"{u}{n}" for u, n in of], pa.string())})
+
+    ordered = sorted(keys, key=lambda key: (key[0], key[1].encode()))
+    assert conform("user_attribute", rows(ordered), INTS).column("value").to_pylist() == [f"{u}{n}" for u, n in ordered]
+    assert conform("user_attribute", rows(keys), INTS).equals(conform("user_attribute", rows(ordered), INTS))
+
+
+def test_a_key_that_repeats_among_rows_in_order_is_found() -> None:
+    with pytest.raises(TableError, match=r"repeats in 1 rows, first {'item_id': 4}"):
+        conform("item", items([1, 4, 4, 5]), INTS)
+
+
 def test_a_vector_column_must_be_a_fixed_size_list() -> None:
     base = {"view": ["v"], "subject_id": ["1"], "text_sha": ["x"], "encoder_id": ["e"], "n_tokens": [1], "truncated": [False]}
     loose = pa.table({**base, "vector": pa.array([[1.0, 2.0]], pa.list_(pa.float32()))})
@@ -71,7 +87,7 @@ def test_an_int_id_survives_as_text_exactly(value: int) -> None:
 
 
 def test_every_table_states_grain_key_and_the_meaning_of_each_column() -> None:
-    assert len(TABLES) == 31
+    assert len(TABLES) == 33
     for table in TABLES.values():
         assert table.grain
         assert set(table.key) <= set(table.column_names)

@@ -166,7 +166,7 @@ def knowledge_of() -> Callable[..., pa.Table]:
 
     def make(plan: pa.Table, model: str, revision: str, asked_at: dt.datetime = CUTOFF) -> pa.Table:
         copied = ("view", "subject_id", "template_version", "request_key", "evidence_sha", "cutoff_at")
-        evidence = ("evidence_users", "evidence_items", "evidence_newest_at")
+        evidence = ("evidence_users", "evidence_items", "evidence_newest_at", "neighbour_items")
         rows = [
             {
                 **{name: row[name] for name in (*copied, *evidence)},

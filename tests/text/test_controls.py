@@ -158,6 +158,12 @@ def test_every_view_of_knowledge_has_its_controls_and_raw_views_have_none() -> N
     assert figures["item.facts@noise"] == {"texts": 2, "words": 9}
 
 
+def test_a_text_about_an_item_loses_the_names_of_those_that_stood_beside_it() -> None:
+    texts = Texts(["item.engagement"], ["1"], ["The Matrix is as cold as Heat."])
+    add_controls(texts, ["masked"], TITLES, {("item.engagement", "1"): ["3"]}, "film")
+    assert texts.texts[-1] == "This film is as cold as another film."
+
+
 def test_the_arms_ask_for_the_views_that_are_made() -> None:
     texts, settings = some(), AdaptorSettings(user_views=["user.preference", "user.preference:mood"], item_views=["item.facts"])
     add_controls(texts, ["masked", "noise"], TITLES, {}, "film")

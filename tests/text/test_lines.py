@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kar.text.lines import HistoryLines, history_lines
+from kar.text.lines import HistoryLines, _distinct, history_lines
 
 NAN = float("nan")
 
@@ -56,3 +56,31 @@ def test_no_event_fits_besides_those_that_are_kept(tokens: list[list[int]], room
         assert begin <= first <= end
         assert each[first:end].sum() <= room
         assert first == begin or each[first - 1 : end].sum() > room
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 5), st.sampled_from([1.0, 2.5, NAN, 0.0])), max_size=6), min_size=1, max_size=5),
+    st.integers(0, 9),
+)
+def test_all_texts_at_once_are_those_of_each_user(users: list[list[tuple[int, float]]], room: int) -> None:
+    history = pa.table(
+        {
+            "titles": pa.array([[f"Film {'x ' * item}" for item, _ in user] for user in users], pa.list_(pa.string())),
+            "ratings": pa.array([[rating for _, rating in user] for user in users], pa.list_(pa.float64())),
+        }
+    )
+    lines = history_lines(history, write, words)
+    first = lines.fit(room)
+    assert lines.texts(first, " | ").to_pylist() == [lines.text(user, n, " | ") for user, n in enumerate(first.tolist())]
+    assert len(set(lines.lines)) == len(lines.lines)
+    every = [write(f"Film {'x ' * item}".strip(), rating) for user in users for item, rating in user]
+    assert [lines.lines[line] for line in lines.line] == every
+
+
+@given(st.lists(st.integers(0, 40), max_size=60))
+def test_marked_and_sorted_values_are_numbered_alike(values: list[int]) -> None:
+    array = np.array(values, np.int64)
+    for end in (41, 10_000):
+        distinct, place = _distinct(array, end)
+        assert distinct.tolist() == sorted(set(values))
+        assert distinct[place].tolist() == values

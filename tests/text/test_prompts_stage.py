@@ -20,6 +20,7 @@ from kar.settings import Settings
 from kar.stages.prompts import plan
 from kar.store import Home
 from kar.tables import TABLES, IdTypes
+from kar.text.planning import KEPT_DUE
 from kar.text.staleness import Last
 from kar.text.thinking import switch_off
 from kar.text.tokens import token_counter
@@ -78,6 +79,9 @@ def ask(
         genres: dict[int, str] | None = None,
         part_rows: int | None = None,
         thinking_of: str | None = None,
+        kept_due: int = KEPT_DUE,
+        beside: dict[int, list[int]] | None = None,
+        graph_newest_at: dt.datetime | None = None,
         **sections: dict[str, Any],
     ) -> Made:
         own = {"llm": {"model": "m", **sections.get("llm", {})}, "prompts": {"folder": str(prompts_folder), **sections.get("prompts", {})}}
@@ -93,10 +97,11 @@ def ask(
             {view: Last.of(known, view) for view in views},
             refused or {},
             cutoff_at,
+            lambda: neighbours_of(beside or {}, graph_newest_at),
         )
         thinking = {"thinking": switch_off(settings.llm, Path(thinking_of))} if thinking_of else {}
         night = Night(world, Model(revision, token_counter(settings.llm, tokenizer_folder), **thinking), settings)
-        with plan(night, load_splits(settings), tmp_path) as made:
+        with plan(night, load_splits(settings), tmp_path, kept_due) as made:
             parts, sent = list(made.rows), list(made.requests)
         schemas = [TABLES[name].schema(IdTypes()) for name in ("plan", "request")]
         table, requests = (
@@ -110,6 +115,16 @@ def ask(
         return Made(table, requests, made.rejected, made.figures)
 
     return make
+
+
+def neighbours_of(beside: dict[int, list[int]], newest_at: dt.datetime | None) -> pa.Table:
+    """Table item_neighbour: item → its neighbours, the nearest first."""
+    found = [
+        {"item_id": item, "rank": rank, "neighbour_id": other, "score": 0.5 / (1 + rank), "evidence_newest_at": newest_at}
+        for item, others in beside.items()
+        for rank, other in enumerate(others)
+    ]
+    return pa.Table.from_pylist(found, schema=TABLES["item_neighbour"].schema(IdTypes()))
 
 
 def rows(made: Any) -> dict[tuple[str, str], dict[str, Any]]:
@@ -419,12 +434,14 @@ def test_the_same_night_planned_twice_is_the_same_plan(ask: Asking) -> None:
 
 @pytest.mark.parametrize("part_rows", [1, 2, 3])
 @pytest.mark.parametrize("budget", [None, 1000])
-def test_how_the_tables_are_cut_changes_nothing(
-    ask: Asking, knowledge_of: Callable[..., pa.Table], part_rows: int, budget: int | None
+@pytest.mark.parametrize("kept_due", [KEPT_DUE, 2, 0])
+def test_how_the_tables_are_cut_and_what_is_kept_of_them_changes_nothing(
+    ask: Asking, knowledge_of: Callable[..., pa.Table], part_rows: int, budget: int | None, kept_due: int
 ) -> None:
     users = {**USERS, 20: [(11, 3.0)], 100: [(12, 1.0), (10, 2.0)]}  # as text, 100 and 20 come before 3
     known = knowledge_of(ask().table.slice(0, 2), "m", "r1")
-    whole, cut = (ask(users=users, known=known, part_rows=rows, llm={"token_budget": budget}) for rows in (None, part_rows))
+    night = {"users": users, "known": known, "llm": {"token_budget": budget}}
+    whole, cut = ask(**night), ask(**night, part_rows=part_rows, kept_due=kept_due)
     assert cut.table.equals(whole.table)
     assert cut.requests.equals(whole.requests)
     assert cut.figures == whole.figures

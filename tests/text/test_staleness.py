@@ -144,6 +144,7 @@ def test_only_the_view_s_own_knowledge_counts() -> None:
         "model_revision": ["", ""],
         "asked_at": pa.array([CUTOFF, CUTOFF], pa.timestamp("us", tz="UTC")),
         "evidence_items": [["9"], []],
+        "neighbour_items": pa.array([[], []], pa.list_(pa.string())),
     }
     rows["evidence_newest_at"] = pa.array([day(1), None], pa.timestamp("us", tz="UTC"))
     found = Last.of(pa.table(rows), "item.facts")

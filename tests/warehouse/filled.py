@@ -42,11 +42,13 @@ PARAMETERS: dict[str, object] = {
     "history_events": 3,
     "test_users": [],
     "shown_count": 20,
+    "relation": "item.raw",
+    "neighbour_count": 2,
 }
 ORDER = (
     *("stg_forgotten", "stg_user", "stg_item", "stg_interaction"),
     *("core_interaction", "user", "item", "user_attribute", "item_attribute", "interaction"),
-    *("core_event", "core_history_event", "history", "item_profile"),
+    *("core_event", "core_history_event", "core_engagement", "core_near_item", "history", "item_profile"),
     *("core_label", "core_pooled_event", "sequence", "core_candidate", "core_evidence", "core_seen", "core_leak", "core_example"),
     *("example_item", "core_split", "example"),
     *("report_rejected", "report_interaction", "report_empty_history", "report_history"),
@@ -58,9 +60,16 @@ def knowledge(rows: list[dict[str, object]], ids: IdTypes | None = None) -> pa.T
     """Knowledge rows; what a test does not say is filled in."""
     usual: dict[str, object] = dict.fromkeys([c.name for c in TABLES["knowledge"].columns], "")
     usual |= {"origin": "tonight", "cutoff_at": CUTOFF, "asked_at": CUTOFF, "prompt_tokens": 0, "completion_tokens": 0}
-    usual |= {"evidence_users": [], "evidence_items": [], "evidence_newest_at": None}
+    usual |= {"evidence_users": [], "evidence_items": [], "evidence_newest_at": None, "neighbour_items": []}
     schema = pa.schema([(c.name, c.arrow(ids or IdTypes())) for c in TABLES["knowledge"].columns])
     return pa.Table.from_pylist([usual | row for row in rows], schema=schema)
+
+
+def edges(rows: list[tuple[str, int, int, float]]) -> pa.Table:
+    """Rows of item_edge: relation, item, the item near it, score."""
+    names = ("relation", "item_id", "near_item_id", "score")
+    usual = {"encoder_id": "e", "evidence_newest_at": None, "cutoff_at": CUTOFF}
+    return pa.Table.from_pylist([usual | dict(zip(names, row, strict=True)) for row in rows], schema=TABLES["item_edge"].schema(IdTypes()))
 
 
 def filled(folder: Path) -> Warehouse:
@@ -96,6 +105,8 @@ def filled(folder: Path) -> Warehouse:
     warehouse.view(
         "knowledge", knowledge([{"view": "user.preference", "subject_id": "1", "evidence_users": ["1"], "evidence_items": ["10"]}])
     )
+    near = [(10, 20, 0.9), (20, 10, 0.9), (10, 30, 0.4), (30, 10, 0.4), (10, 99, 0.95), (99, 10, 0.95)]
+    warehouse.view("item_edge", edges([("item.raw", *edge) for edge in near] + [("item.facts", 20, 30, 1.0)]))
     warehouse.view("raw_forgotten", pa.table({"digest": [hashlib.sha256(b":user:3").hexdigest()]}))
     warehouse.make(*ORDER, **PARAMETERS)
     return warehouse

@@ -126,6 +126,7 @@ def _knowledge_rows(view: str, rows: pa.Table, newest: pa.Array, inputs: Inputs,
         "evidence_users": [[subject] * len(items) for subject, items in zip(subjects, evidence, strict=True)],
         "evidence_items": evidence,
         "evidence_newest_at": newest,
+        "neighbour_items": [[]] * count,
     }
     made = {n: v.cast(schema.field(n).type) if isinstance(v, pa.Array | pa.ChunkedArray) else v for n, v in columns.items()}
     return pa.table({n: pa.array(v, schema.field(n).type) if isinstance(v, list) else v for n, v in made.items()}, schema=schema)

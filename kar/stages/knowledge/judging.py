@@ -31,7 +31,7 @@ FACTORS = TABLES["factor_knowledge"].schema(IdTypes())  # no id column in this t
 _SHOWN_CHARS = 2_000
 _ROWS = 2_048
 _REMEMBERED = 20_000
-_PLANNED = ("template_version", "evidence_sha", "cutoff_at", "evidence_users", "evidence_items", "evidence_newest_at")
+_PLANNED = ("template_version", "evidence_sha", "cutoff_at", "evidence_users", "evidence_items", "evidence_newest_at", "neighbour_items")
 
 
 @dataclass
@@ -75,13 +75,21 @@ def _remembered(inputs: Inputs, views: list[str]) -> Iterator[Candidate]:
     if inputs.path("factor_knowledge") is None:
         return
     left = dict.fromkeys(views, _REMEMBERED)
-    columns = ("view", "subject_id", "factor", "text")
-    parts = inputs.stream("factor_knowledge", list(columns))
-    rows = (row for part in parts for row in zip(*(part.column(c).to_pylist() for c in columns), strict=True))
-    for (view, subject), told in itertools.groupby(rows, key=lambda row: row[:2]):
+    for (view, subject), told in itertools.groupby(_told(inputs, left), key=lambda row: row[:2]):
         if left.get(view, 0) > 0:
             left[view] -= 1
             yield Candidate(view, subject, structured.spoken({factor: text for _, _, factor, text in told}))
+
+
+def _told(inputs: Inputs, left: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+    """View, subject, factor and text of the last night, of views of which more is wanted at the time."""
+    columns = ["view", "subject_id", "factor", "text"]
+    for part in inputs.stream("factor_knowledge", columns):
+        wanted = [view for view, count in left.items() if count > 0]
+        if not wanted:
+            return
+        rows = part.filter(pc.is_in(part.column("view"), value_set=pa.array(wanted, pa.string())))
+        yield from zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
 
 
 def titles_of(inputs: Inputs) -> dict[str, str]:
@@ -103,19 +111,29 @@ def judge_asked(inputs: Inputs, settings: Settings, spool: Mapping[str, Spool], 
     clocks = None if settings.llm.provider == "batch" else asked.clocks | {inputs.as_of}
     names = structured.factor_keys(load_factors(Path(settings.prompts.folder), settings.scenario.domain))
     with Ledger.open(inputs.home.ledger) as ledger, judge_of(inputs, settings, revision, asked, ledger) as judge:
-        for part in inputs.stream("plan", ["view", "subject_id", "decision", "request_key", *_PLANNED], rows=_ROWS):
-            rows = part.filter(pc.equal(part.column("decision"), "ask"))
-            if rows.num_rows:
-                good, bad = _judge_part(rows, ledger, gate, titles, clocks, settings, judged, names, judge)
-                spool["accepted"].add(_accepted(rows, good, settings.llm.model))
-                spool["factors"].add(_factor_rows(rows, good))
-                spool["refused"].add(bad)
+        for rows in _asked_parts(inputs):
+            good, bad = _judge_part(rows, ledger, gate, titles, clocks, settings, judged, names, judge)
+            spool["accepted"].add(_accepted(rows, good, settings.llm.model))
+            spool["factors"].add(_factor_rows(rows, good))
+            spool["refused"].add(bad)
         if judge is not None:
             judged.scored, judged.likelihood, judged.warnings = judge.end(), judge.figures(), judge.warnings
         ledger.compact()  # after the last look: what is in Parquet is slower to find one by one
     judged.duplicates = gate.duplicates()
     judged.quality = gate.figures()
     return judged
+
+
+def _asked_parts(inputs: Inputs) -> Iterator[pa.Table]:
+    """The rows of the plan that are asked, many at once: looking into the ledger costs by the look."""
+    held = []
+    for part in inputs.stream("plan", ["view", "subject_id", "decision", "request_key", *_PLANNED], rows=_ROWS):
+        held.append(part.filter(pc.equal(part.column("decision"), "ask")))
+        if sum(rows.num_rows for rows in held) >= _ROWS:
+            yield pa.concat_tables(held)
+            held = []
+    if any(rows.num_rows for rows in held):
+        yield pa.concat_tables(held)
 
 
 def _judge_part(

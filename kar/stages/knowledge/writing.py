@@ -15,7 +15,7 @@ from kar.stages.knowledge.judging import FACTORS, Judged
 from kar.stages.knowledge.keyed import Key, Keyed, joined, keys
 from kar.stages.knowledge.spool import Spool
 from kar.store import Inputs, Output
-from kar.tables import TABLES, IdTypes
+from kar.tables import TABLES, IdTypes, grown
 
 KNOWLEDGE = TABLES["knowledge"].schema(IdTypes())  # no id column in this table
 REFUSED = pa.schema([f for f in TABLES["refused"].schema(IdTypes()) if f.name != "has_fallback"])
@@ -96,7 +96,7 @@ def _earlier(inputs: Inputs, table: str, schema: pa.Schema) -> Iterator[pa.Table
     """The last night's table in parts; nothing on the first night."""
     if inputs.path(table) is not None:
         for part in inputs.stream(table, schema.names, rows=_ROWS):
-            yield part.cast(schema)
+            yield grown(table, part, schema.names).cast(schema)
 
 
 def _sorted(table: pa.Table) -> pa.Table:

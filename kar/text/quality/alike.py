@@ -27,8 +27,8 @@ _BLOCK = 512
 def sketch(words: list[str]) -> bytes:
     """64 bytes: the last byte of each MinHash value of the text's 3-word runs. Words in lower case."""
     minhash = RMinHash(num_perm=VALUES, seed=_SEED)
-    minhash.update([f"{a} {b} {c}" for a, b, c in zip(words, words[1:], words[2:], strict=False)] or words)
-    return bytes([value & 0xFF for value in minhash.digest()])
+    minhash.update([*map(" ".join, zip(words, words[1:], words[2:], strict=False))] or words)
+    return bytes(np.array(minhash.digest(), np.uint32).astype(np.uint8))
 
 
 class Sketches:

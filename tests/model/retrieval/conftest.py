@@ -112,7 +112,7 @@ class World:
         knowledge = [
             {**_seen(self.evidence.get((view, subject))), "view": view, "subject_id": subject}
             | dict.fromkeys(("text", "origin", "model", "model_revision", "template_version", "request_key", "evidence_sha"), "")
-            | {"cutoff_at": EVIDENCE_AT, "asked_at": EVIDENCE_AT, "prompt_tokens": 0, "completion_tokens": 0}
+            | {"cutoff_at": EVIDENCE_AT, "asked_at": EVIDENCE_AT, "prompt_tokens": 0, "completion_tokens": 0, "neighbour_items": []}
             for view, subject in zip(self.vectors["view"].to_pylist(), self.vectors["subject_id"].to_pylist(), strict=True)
             if view != "item.raw" and "@" not in view
         ]
