@@ -668,10 +668,12 @@ class RetrievalSettings(Section):
         256, ge=1, description="items drawn for each batch; for each positive those count that its user did not meet in train"
     )
     batch_size: int = Field(2048, ge=1, description="positives")
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    epochs: int = Field(30, ge=1)
-    patience: int = Field(3, ge=1, description="epochs without a better NDCG@10 on valid before stopping")
+    epochs: int = Field(40, ge=1)
+    patience: int = Field(
+        5, ge=1, description="epochs without a better NDCG@10 on valid before stopping; ids stand still at popularity for a few"
+    )
     resamples: int = Field(1000, ge=100, description="paired bootstrap over users")
     threads: int = Field(1, ge=1, json_schema_extra=_NOT_IN_RECIPE)
 

@@ -62,7 +62,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
 
 def seen_of(inputs: Inputs, pairs: Pairs, splits: list[Split], views: list[str]) -> Seen:
     """Protocol → view → texts that have seen what one of its splits asks, the most of any split; views without such texts left out."""
-    knowledge = inputs.table("knowledge", columns=["view", *_EVIDENCE])
+    knowledge = inputs.table("knowledge", columns=["view", *_EVIDENCE, "neighbour_items"])
     found: Seen = {}
     for view in dict.fromkeys(texts.base_view(view) for view in views):
         rows = inputs.table("item_profile", columns=_EVIDENCE) if view == RAW else knowledge.filter(pc.equal(knowledge["view"], view))

@@ -138,16 +138,18 @@ class Evidence:
     Args:
         owner_E: text of each pair that a text lists; 0-based.
         key_E: the pair as `Pairs.key_P`; -1: not among the pairs.
-        newest_at: [texts] time of its newest event, microseconds; the least int64: it saw none.
+        newest_at: [texts] time of its newest event, microseconds; the least int64: it saw none, the largest: nobody can tell.
+        has_neighbours: [texts] whether it speaks of items that stand beside its own.
     """
 
     owner_E: Int64
     key_E: Int64
     newest_at: Int64
+    has_neighbours: Bool
 
     @classmethod
     def of(cls, texts: pa.Table, pairs: Pairs) -> Evidence:
-        """The columns evidence_users, evidence_items and evidence_newest_at of some texts."""
+        """The columns evidence_users, evidence_items, evidence_newest_at and, if it is there, neighbour_items of some texts."""
         parts = []
         for column, ids in (("evidence_users", pairs.user_ids), ("evidence_items", pairs.item_ids)):
             flat = pc.list_flatten(texts[column])
@@ -156,19 +158,26 @@ class Evidence:
         key_E = np.where((user_E >= 0) & (item_E >= 0), user_E * len(pairs.item_ids) + item_E, -1)
         owner_E = pc.list_parent_indices(texts["evidence_users"].combine_chunks()).to_numpy().astype(np.int64)
         newest = texts["evidence_newest_at"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-        return cls(owner_E, key_E, pc.fill_null(newest, np.iinfo(np.int64).min).to_numpy())
+        has_neighbours = np.zeros(texts.num_rows, bool)
+        if "neighbour_items" in texts.column_names:
+            has_neighbours = pc.greater(pc.list_value_length(texts["neighbour_items"]), 0).to_numpy().astype(bool)
+        # whom a walk over interactions found, and which of them it went by, no text lists; in per_user mode it has no one time either
+        bounds = np.iinfo(np.int64)
+        unknown = np.where(has_neighbours, bounds.max, bounds.min)
+        newest_at = np.where(newest.is_null().to_numpy(), unknown, pc.fill_null(newest, 0).to_numpy())
+        return cls(owner_E, key_E, newest_at, has_neighbours)
 
     def seen(self, split: Split, pairs: Pairs) -> int:
         """Texts that have seen a pair of valid or test.
 
-        A text that lists its pairs is judged by them; by time alone where it lists none (it tells of neighbours, say), and in the temporal
-        split always: a later event of a pair of train is still from after the cut.
+        A text that lists its pairs is judged by them; by time too where it lists none or speaks of neighbours, and in the temporal split
+        always: a later event of a pair of train is still from after the cut.
         """
         is_seen = np.zeros(len(self.newest_at), bool)
         is_seen[self.owner_E[np.isin(self.key_E, pairs.key_P[split.held_P])]] = True
         lists_none = np.bincount(self.owner_E, minlength=len(is_seen)) == 0
         by_time = self.newest_at >= split.held_at
-        return int((is_seen | (by_time & (lists_none | (split.protocol == "temporal")))).sum())
+        return int((is_seen | (by_time & (lists_none | self.has_neighbours | (split.protocol == "temporal")))).sum())
 
 
 def base_view(view: str) -> str:

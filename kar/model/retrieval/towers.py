@@ -13,7 +13,7 @@ from kar.settings import RetrievalSettings
 
 
 class Towers(nn.Module):
-    """Users from a table, items from their views, or from a table where there are none.
+    """Users from a table through one linear layer, items from their views (or a table where there are none) through two.
 
     The items' own table is a first layer like those of the views (that of a one-hot vector), so that all arms have the same tower above it.
     There is no bias per item: it would be an id in the arms of text.
@@ -28,7 +28,8 @@ class Towers(nn.Module):
         super().__init__()
         hidden, width = settings.hidden, settings.width
         self.user_table = nn.Embedding(user_count, hidden)
-        # the users' table is free to be anything: a rectifier above it only takes half of it away (measured: NDCG 0.14 without, 0.11 with)
+        # the users' table is free to be anything: a rectifier above it only takes half of it away
+        # (MovieLens-100K, one split, ids: NDCG@10 0.14 without it, 0.11 with)
         self.user_rest = nn.Linear(hidden, width)
         self.item_rest = nn.Sequential(nn.ReLU(), nn.Dropout(settings.dropout), nn.Linear(hidden, width))
         self.item_table = None if features else nn.Embedding(item_count, hidden)
@@ -39,7 +40,7 @@ class Towers(nn.Module):
         # nearly nothing at first: what is rarely trained is not to be noise
         for table in (self.user_table, self.item_table):
             if table is not None:
-                nn.init.normal_(table.weight, std=0.05)
+                nn.init.normal_(table.weight, std=0.1)
 
     def users(self, user_B: Tensor) -> Tensor:
         """[B, W]."""

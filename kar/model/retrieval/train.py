@@ -47,7 +47,7 @@ class Trained:
     seconds: float
 
 
-def ranks(pairs: Pairs, split: Split, rows_F: Int64, score: Float32 | tuple[Float32, Float32], seed: int) -> Int64:
+def ranks(pairs: Pairs, split: Split, rows_F: Int64, score: Float32 | tuple[Float32, Float32], seed: int, held: int = SCORES_HELD) -> Int64:
     """[F] the 0-based place of some pairs' items among all candidates that their user did not meet in train.
 
     Equal scores stand in an order that is drawn once for the split, the same for every arm.
@@ -56,13 +56,14 @@ def ranks(pairs: Pairs, split: Split, rows_F: Int64, score: Float32 | tuple[Floa
         rows_F: rows of the pairs, rising.
         score: per item, the same for all users; or the towers of all users and of all items.
         seed: of the order of equals.
+        held: scores in memory at a time.
     """
     count = len(pairs.item_ids)
     tie_I = np.random.default_rng([seed, split.number, 1]).permutation(count)
     train_user_P, train_item_P = pairs.user_P[split.train_P], pairs.item_P[split.train_P]
     users, of_F = np.unique(pairs.user_P[rows_F], return_inverse=True)
     found = np.empty(len(rows_F), np.int64)
-    most = max(1, SCORES_HELD // max(count, 1))
+    most = max(1, held // max(count, 1))
     for begin in range(0, len(rows_F), most):
         part = slice(begin, min(begin + most, len(rows_F)))
         mine, row_F = np.unique(of_F[part], return_inverse=True)
@@ -76,9 +77,11 @@ def ranks(pairs: Pairs, split: Split, rows_F: Int64, score: Float32 | tuple[Floa
         item_F = pairs.item_P[rows_F[part]]
         own_F = score_UI[row_F, item_F]
         score_FI = score_UI[row_F]
-        above = np.count_nonzero(score_FI > own_F[:, None], axis=1)
-        level = np.count_nonzero((score_FI == own_F[:, None]) & (tie_I < tie_I[item_F][:, None]), axis=1)
-        found[part] = above + level
+        found[part] = np.count_nonzero(score_FI > own_F[:, None], axis=1)
+        level_F = np.count_nonzero(score_FI >= own_F[:, None], axis=1) - found[part]
+        for place in np.flatnonzero(level_F > 1).tolist():
+            is_level_I = score_FI[place] == own_F[place]
+            found[begin + place] += np.count_nonzero(tie_I[is_level_I] < tie_I[item_F[place]])
     return found
 
 
@@ -148,13 +151,15 @@ class Negatives:
         item_K = self._draw.choice(self._candidates, size=min(count, len(self._candidates)), replace=False)
         place_I = np.full(self._item_count, -1)
         place_I[item_K] = np.arange(len(item_K))
-        met_B = self._count_U[user_B]
-        row = np.repeat(np.arange(len(user_B)), met_B)
-        within = np.arange(len(row)) - np.repeat(np.cumsum(met_B) - met_B, met_B)
-        place = place_I[self._met_P[np.repeat(self._begin_U[user_B], met_B) + within]]
-        weight_BK = np.ones((len(user_B), len(item_K)), np.float32)
-        weight_BK[row[place >= 0], place[place >= 0]] = 0
-        return item_K, weight_BK
+        # each user's row once: those who liked much fill much of a batch
+        users, of_B = np.unique(user_B, return_inverse=True)
+        met_U = self._count_U[users]
+        row = np.repeat(np.arange(len(users)), met_U)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(met_U) - met_U, met_U)
+        place = place_I[self._met_P[np.repeat(self._begin_U[users], met_U) + within]]
+        weight_UK = np.ones((len(users), len(item_K)), np.float32)
+        weight_UK[row[place >= 0], place[place >= 0]] = 0
+        return item_K, weight_UK[of_B]
 
 
 def _epoch(

@@ -119,6 +119,17 @@ def test_in_time_a_listed_pair_of_train_does_not_excuse_a_text_from_after_the_cu
     assert Evidence.of(texts_of([([known], split.held_at)]), pairs).seen(split, pairs) == 1
 
 
+def test_a_text_about_neighbours_is_judged_by_time_and_has_seen_too_much_where_nobody_can_tell(pairs: Pairs) -> None:
+    split = cut(pairs, "random", 0, 1)
+    row = split.train_P[0]
+    known = pairs.user_ids[pairs.user_P[row]].as_py(), pairs.item_ids[pairs.item_P[row]].as_py()
+    texts = texts_of([([known], split.held_at), ([], None), ([], split.held_at - 1)])
+    assert Evidence.of(texts, pairs).seen(split, pairs) == 0
+    for names, seen in (([["7"], ["7"], ["7"]], 2), ([["7"], [], []], 1), ([[], [], []], 0)):
+        beside = pa.array(names, pa.list_(pa.string()))
+        assert Evidence.of(texts.append_column("neighbour_items", beside), pairs).seen(split, pairs) == seen
+
+
 @pytest.mark.parametrize("view", ["item.facts", "item.facts:mood", "item.facts@noise", "item.facts:mood@noise"])
 def test_a_factor_and_a_control_have_the_evidence_of_their_view(view: str) -> None:
     assert base_view(view) == "item.facts"

@@ -61,11 +61,10 @@ def test_ranks_are_those_of_sorting_all_items_that_the_user_did_not_meet_in_trai
         assert order.index(item) == rank
 
 
-def test_ranks_do_not_depend_on_how_many_scores_are_held(pairs: Pairs, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_do_not_depend_on_how_many_scores_are_held(pairs: Pairs, split: Split) -> None:
     score = np.random.default_rng(2).integers(0, 4, len(pairs.item_ids)).astype(np.float32)
     whole = ranks(pairs, split, split.test_P, score, 1)
-    monkeypatch.setattr("kar.model.retrieval.train.SCORES_HELD", 3 * len(pairs.item_ids))
-    assert ranks(pairs, split, split.test_P, score, 1).tolist() == whole.tolist()
+    assert ranks(pairs, split, split.test_P, score, 1, held=3 * len(pairs.item_ids)).tolist() == whole.tolist()
 
 
 def test_equal_scores_stand_in_an_order_that_is_drawn_and_not_in_that_of_the_ids(pairs: Pairs, split: Split) -> None:
@@ -121,7 +120,8 @@ def test_texts_that_tell_the_taste_are_learned_and_shuffled_ones_are_not(
         ndcg[name] = Judged.of(name, pairs, split, 1, done).value_LM[:, 2].mean()
         assert done.chosen == int(np.argmax(done.valid_ndcg))
     popular = Judged.of("popularity", pairs, split, 0, by_popularity(pairs, split, 1)).value_LM[:, 2].mean()
-    assert ndcg["facts"] > 1.2 * max(popular, ndcg["permuted"], ndcg["id"]), (popular, ndcg)
+    assert ndcg["facts"] > 1.5 * max(popular, ndcg["permuted"]), (popular, ndcg)
+    assert ndcg["facts"] > ndcg["id"], ndcg
 
 
 def test_the_same_seed_gives_the_same_ranks_and_another_one_others(
