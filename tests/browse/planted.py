@@ -209,6 +209,7 @@ def _rows(world: World, night: dt.date) -> dict[str, list[dict[str, Any]]]:
             {"item_id": i, "subject_id": str(i), "cutoff_at": cutoff, "title": titles[n], "text": f"{titles[n]}. genre: Drama.", "event_count": 100 - n, "rating_mean": 3.5, "evidence_sha": "e", **no_evidence}
             for n, i in enumerate(items)
         ],
+        "item_neighbour": [],
         "plan": plan, "request": request, "knowledge": knowledge, "factor_knowledge": factors, "refused": refused, "pace": [],
     }  # fmt: skip
 

@@ -143,10 +143,13 @@ def test_a_server_that_was_there_before_is_neither_started_nor_stopped(models: H
 
 
 def test_a_start_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
-    task = up("http://127.0.0.1:9/v1", start="echo no GPU here; exit 4", folder=str(tmp_path))
+    looked = tmp_path / "looked"
+    command = f"until [ -e {looked} ]; do sleep 0.02; done; echo no GPU here; exit 4"  # else it may have failed before the first look
+    task = up("http://127.0.0.1:9/v1", start=command, folder=str(tmp_path / "server"))
     with pytest.raises(TaskDeferred):
         task.execute(night())
-    _wait_for(tmp_path / "exit_code")
+    looked.touch()
+    _wait_for(tmp_path / "server" / "exit_code")
     with pytest.raises(AirflowException, match="exit code 4: no GPU here"):
         task.again(night(), since=NOW.isoformat())
 
