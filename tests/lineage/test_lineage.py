@@ -107,7 +107,7 @@ def test_stages_tell_a_server_what_they_read_and_wrote_and_whose_run_they_are_pa
 
     inputs = {one["name"]: one for one in event["inputs"]}
     assert set(inputs) == {
-        *("histories.history", "histories.item_profile", "sources.user_attribute", "sources.item_attribute"),
+        *("histories.history", "histories.item_profile", "histories.item_neighbour", "sources.user_attribute", "sources.item_attribute"),
         *("file:movies/factors.toml", "file:movies/user.preference.toml", "file:movies/item.facts.toml"),
     }
     history = inputs["histories.history"]
