@@ -30,6 +30,7 @@ from kar.model.batches import Bool, Kind, Side, TrainingData
 from kar.model.knowledge import Join, Vectors, attach, read
 from kar.settings import AdaptorSettings
 from kar.settings.schema import AdaptorForm, Arm
+from kar.tables import whole_view
 
 _RAW: dict[Side, str] = {"user": "user.raw", "item": "item.raw"}
 _CONTROLS = ("masked", "noise")
@@ -93,9 +94,7 @@ def _left(arm: Arm, named: dict[Side, list[str]]) -> dict[Side, list[str]]:
     if arm in ("user_only", "item_only"):
         return {side: views for side, views in named.items() if f"{side}_only" == arm}
     left_out = arm.removeprefix("without:")
-    kept = {
-        side: [view for view in views if left_out not in (view.partition(":")[2], view.partition(":")[0])] for side, views in named.items()
-    }
+    kept = {side: [view for view in views if left_out not in (view.partition(":")[2], whole_view(view))] for side, views in named.items()}
     if kept == named:
         what = f"no view is {left_out!r}" if "." in left_out else f"no view is of the factor {left_out!r}"
         raise ModelError(f"{what}: {named}", "name views as in adaptor.item_views, or take the arm out of adaptor.arms")

@@ -32,7 +32,7 @@ from kar.model.bases import base_of, seen
 from kar.model.pooled import NEVER, History, Items, Means, means
 from kar.release import manifest
 from kar.release.gate import Refused, Told, Uplift, judge
-from kar.release.layout import TIME, Side, pooled_view, side_of, whole
+from kar.release.layout import TIME, Side, pooled_view, side_of
 from kar.release.limits import Limits
 from kar.release.pointer import folder_of, ids, maybe_current, promotes_over
 from kar.release.publish import Published
@@ -42,6 +42,7 @@ from kar.release.rows import Facts, Layering, Pooled, SideRows, ViewRows
 from kar.release.verdicts import Gate, GateVerdict, refusal
 from kar.settings import Settings
 from kar.store import Home, Inputs, Manifest, Output, file_sha
+from kar.tables import whole_view
 from kar.tables.conform import subject_ids
 from kar.tables.counting import counted, template_counts
 from kar.verdict import verdict
@@ -109,7 +110,7 @@ def publish_release(inputs: Inputs, out: Output, settings: Settings, checkpoint:
         ModelError: the checkpoint does not know the views that the settings publish.
     """
     wanted: dict[Side, list[str]] = {"user": settings.adaptor.user_views, "item": settings.adaptor.item_views}
-    knowledge = _of_views(inputs.table("knowledge", columns=_TOLD), [whole(view) for view in [*wanted["user"], *wanted["item"]]])
+    knowledge = _of_views(inputs.table("knowledge", columns=_TOLD), [whole_view(view) for view in [*wanted["user"], *wanted["item"]]])
     vectors = _of_views(inputs.table("knowledge_vector"), [*wanted["user"], *wanted["item"]])
     _check_fit(checkpoint, wanted, vectors)
     users = _side("user", inputs.table("user").column("user_id"), wanted["user"], knowledge, vectors, checkpoint, out)
@@ -166,7 +167,9 @@ def _side(
     return SideRows(
         side,
         ordered,
-        tuple(_view(view, subjects, _of_views(knowledge, [whole(view)]), _of_views(vectors, [view]), checkpoint, out) for view in views),
+        tuple(
+            _view(view, subjects, _of_views(knowledge, [whole_view(view)]), _of_views(vectors, [view]), checkpoint, out) for view in views
+        ),
     )
 
 

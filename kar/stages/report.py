@@ -24,6 +24,7 @@ from kar.release.remote import service
 from kar.release.shelf import Service
 from kar.settings import Settings
 from kar.store import Inputs, Manifest, Output, trainings
+from kar.tables import whole_view
 
 _USERS_MET = 200_000
 
@@ -147,7 +148,7 @@ def _item_map(inputs: Inputs, settings: Settings) -> page.ItemMap:
         return page.ItemMap()
     its = pc.field("subject_id").isin(subjects)
     vectors = _in_order(pq.read_table(inputs.path("knowledge_vector"), columns=["subject_id", "vector"], filters=is_view & its), subjects)
-    is_told = (pc.field("view") == view.partition(":")[0]) & its
+    is_told = (pc.field("view") == whole_view(view)) & its
     told = _in_order(pq.read_table(inputs.path("knowledge"), columns=["subject_id", "text"], filters=is_told), subjects)
     column = vectors.column("vector").combine_chunks()
     return page.item_map(

@@ -23,7 +23,7 @@ from kar.model.retrieval.texts import RAW, UNTRAINED, Evidence, Feature, Plan
 from kar.model.retrieval.train import Trained, by_popularity, train
 from kar.settings import RetrievalSettings, Settings
 from kar.store import Inputs, Output
-from kar.tables import from_rows
+from kar.tables import from_rows, whole_view
 
 _EVIDENCE = ["subject_id", "evidence_users", "evidence_items", "evidence_newest_at"]
 Seen = dict[str, dict[str, int]]
@@ -51,7 +51,7 @@ def run(inputs: Inputs, out: Output, settings: Settings) -> None:
         (protocol, plan.arm)
         for protocol, plans in chosen.items()
         for plan in plans
-        if any(texts.base_view(view) in seen.get(protocol, {}) for view in plan.views)
+        if any(whole_view(view) in seen.get(protocol, {}) for view in plan.views)
     }
     out.write("retrieval_metric", from_rows("retrieval_metric", metric_rows(found, marked)))
     out.write("retrieval_comparison", from_rows("retrieval_comparison", comparison_rows(found, marked, of.resamples)))
@@ -64,7 +64,7 @@ def seen_of(inputs: Inputs, pairs: Pairs, splits: list[Split], views: list[str])
     """Protocol → view → texts that have seen what one of its splits asks, the most of any split; views without such texts left out."""
     knowledge = inputs.table("knowledge", columns=["view", *_EVIDENCE, "neighbour_items"])
     found: Seen = {}
-    for view in dict.fromkeys(texts.base_view(view) for view in views):
+    for view in dict.fromkeys(whole_view(view) for view in views):
         rows = inputs.table("item_profile", columns=_EVIDENCE) if view == RAW else knowledge.filter(pc.equal(knowledge["view"], view))
         rows = rows.filter(pc.is_in(rows["subject_id"], value_set=pairs.item_ids))
         evidence = Evidence.of(rows, pairs)
@@ -83,7 +83,7 @@ def _plans(protocol: str, views: list[str], there: list[str], seen: Seen, settin
     if settings.seen != "leave_out" or not of_protocol:
         return texts.plans(settings, views, there)
     out.warn(f"{protocol}: left out, for their texts have seen what is asked: {', '.join(sorted(of_protocol))}")
-    kept = [view for view in views if texts.base_view(view) not in of_protocol]
+    kept = [view for view in views if whole_view(view) not in of_protocol]
     dropped = {"original", "enriched"} if RAW in of_protocol else set()
     dropped |= set() if kept else {"views", "all", "enriched", "noise", "permuted"}
     arms = [arm for arm in settings.arms if arm not in dropped]

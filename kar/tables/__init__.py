@@ -8,5 +8,6 @@ column holds users and items: an int id is written in decimal.
 from kar.tables.conform import conform, from_rows, grown, subject_ids
 from kar.tables.declared import TABLES
 from kar.tables.schema import Column, IdTypes, Table
+from kar.tables.view_names import whole_view
 
-__all__ = ["TABLES", "Column", "IdTypes", "Table", "conform", "from_rows", "grown", "subject_ids"]
+__all__ = ["TABLES", "Column", "IdTypes", "Table", "conform", "from_rows", "grown", "subject_ids", "whole_view"]

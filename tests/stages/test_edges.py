@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kar.errors import SettingsError
-from kar.settings import Settings
+from kar.settings import Settings, parse
 from kar.store import Manifest, Partition
 from tests import world
 from tests.llm.loopback import loopback
@@ -102,3 +102,27 @@ def test_neighbours_by_text_are_those_of_the_night_before(tmp_path: Path) -> Non
 def test_edges_of_a_view_of_users_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"user\.preference is no view of items"):
         world.settings(world.write(tmp_path), vectors={"edges": {"views": ["user.preference"]}})
+
+
+def test_an_edge_is_as_new_as_what_the_texts_behind_it_have_seen_also_where_they_are_a_control(tmp_path: Path) -> None:
+    """Items without title are described by reviews, which their knowledge rests on."""
+    made = Shop(tmp_path)
+    reviewed = {"item_id": "item"}
+    lines = (tmp_path / "data" / "interactions.csv").read_text().splitlines()
+    told = [f"{lines[0]},words", *(f"{line},{place} words of a review that says what it was like" for place, line in enumerate(lines[1:]))]
+    (tmp_path / "data" / "interactions.csv").write_text("\n".join(told) + "\n")
+    with loopback() as server:
+        chosen = made.settings(server.base_url).model_dump(exclude_unset=True)
+        chosen["sources"]["items"]["columns"] = reviewed
+        chosen["sources"]["interactions"]["columns"]["text"] = "words"
+        chosen["vectors"] |= {"controls": ["noise"], "edges": {**EDGES, "views": ["item.raw", "item.facts", "item.facts@noise"]}}
+        for stage in STAGES:
+            _, partition = shop.make(stage, parse(chosen), tmp_path / "home", DAY)
+    knowledge = pq.read_table(shop.Home.of("world", tmp_path / "home").partition("knowledge", DAY).table("knowledge")).to_pylist()
+    newest = {int(row["subject_id"]): row["evidence_newest_at"] for row in knowledge if row["view"] == "item.facts"}
+    rows = pq.read_table(partition.table("item_edge")).to_pylist()
+    for relation in ("item.raw", "item.facts", "item.facts@noise"):
+        own = [row for row in rows if row["relation"] == relation]
+        assert own
+        for row in own:
+            assert row["evidence_newest_at"] == max(newest[row["item_id"]], newest[row["near_item_id"]])

@@ -180,11 +180,6 @@ class Evidence:
         return int((is_seen | (by_time & (lists_none | self.has_neighbours | (split.protocol == "temporal")))).sum())
 
 
-def base_view(view: str) -> str:
-    """The view whose texts a factor's or a control's view is made of: item.facts of item.facts:mood@noise."""
-    return view.partition("@")[0].partition(":")[0]
-
-
 def refuse(protocol: str, seen: dict[str, int]) -> None:
     """Raise LeakError if a view has seen what the protocol's splits ask. `seen`: view → such texts."""
     if seen:

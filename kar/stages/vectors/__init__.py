@@ -31,11 +31,11 @@ import pyarrow.parquet as pq
 
 from kar import log
 from kar.errors import CheckFailed, ModelError
-from kar.release.layout import whole
 from kar.settings import Settings, VectorsSettings
 from kar.settings.schema import Control
 from kar.stages.vectors import edges
 from kar.store import Inputs, Output
+from kar.tables import whole_view
 from kar.text.controls import Mask, Row, noise
 from kar.text.encoders import Encoded, Encoder, encoder_files, load_encoder
 from kar.text.factors import FILE, load_factors
@@ -216,7 +216,7 @@ def _masked(
     view: str, subjects: list[str], own: list[str], title_of: dict[str, str], seen: dict[tuple[str, str], list[str]], noun: str
 ) -> tuple[list[str], dict[str, Any]]:
     """A view's texts without names. A text may speak of the item that it is about, and of those that its prompt showed."""
-    shown = [seen.get((whole(view), subject), []) for subject in subjects]
+    shown = [seen.get((whole_view(view), subject), []) for subject in subjects]
     met = [tuple(title_of[item] for item in items if item in title_of) for items in shown]
     about = [title_of.get(subject) if view.startswith("item.") else None for subject in subjects]
     rows = [Row(*row) for row in zip(own, about, met, strict=True)]

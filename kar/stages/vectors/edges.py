@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kar.graph.edges import Edges, mutual, nearest, random_edges
-from kar.release.layout import whole
 from kar.settings.schema import EdgeSettings
 from kar.store import Inputs
-from kar.tables import TABLES
+from kar.tables import TABLES, whole_view
 
 _CONTROL_SEED = 1
 
@@ -54,7 +53,7 @@ def _newest_evidence(inputs: Inputs, view: str, subjects: pa.Array) -> np.ndarra
         seen = inputs.table("item_profile", columns=["subject_id", "evidence_newest_at"])
     else:
         seen = inputs.table("knowledge", columns=["view", "subject_id", "evidence_newest_at"])
-        seen = seen.filter(pc.equal(seen.column("view"), whole(view)))
+        seen = seen.filter(pc.equal(seen.column("view"), whole_view(view)))
     row = pc.index_in(subjects, value_set=seen.column("subject_id").combine_chunks())
     at = seen.column("evidence_newest_at").combine_chunks().take(row).cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     found: np.ndarray = pc.fill_null(at, np.iinfo(np.int64).min).to_numpy()

@@ -13,8 +13,9 @@ import pytest
 from kar.errors import ModelError
 from kar.model.knowledge import Vectors
 from kar.model.retrieval.splits import Pairs, cut
-from kar.model.retrieval.texts import Evidence, Feature, base_view, item_views, plans
+from kar.model.retrieval.texts import Evidence, Feature, item_views, plans
 from kar.settings import RetrievalSettings
+from kar.tables import whole_view
 
 THERE = ["item.raw", "item.facts", "item.facts:mood", "item.facts@noise", "item.tags", "user.raw", "user.preference"]
 
@@ -132,4 +133,4 @@ def test_a_text_about_neighbours_is_judged_by_time_and_has_seen_too_much_where_n
 
 @pytest.mark.parametrize("view", ["item.facts", "item.facts:mood", "item.facts@noise", "item.facts:mood@noise"])
 def test_a_factor_and_a_control_have_the_evidence_of_their_view(view: str) -> None:
-    assert base_view(view) == "item.facts"
+    assert whole_view(view) == "item.facts"
